@@ -1,0 +1,1 @@
+# docs/local.mk - how docs is built.

@@ -1,0 +1,1 @@
+# fcgi-app/local.mk - how fcgi-app is built.

@@ -1,0 +1,1 @@
+# gateway/local.mk - how gateway is built.

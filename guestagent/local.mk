@@ -1,0 +1,1 @@
+# guestagent/local.mk - how guestagent is built.

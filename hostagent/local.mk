@@ -1,0 +1,1 @@
+# hostagent/local.mk - how hostagent is built.

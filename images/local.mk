@@ -1,0 +1,1 @@
+# images/local.mk - how images is built.

@@ -1,0 +1,5 @@
+# lib/local.mk - what all programs share; it knows none of them.
+noinst_LIBRARIES += lib/libhutch.a
+lib_libhutch_a_SOURCES = \
+	lib/errors.def lib/err.c lib/err.h lib/work.h lib/cleanup.h lib/banned.h \
+	lib/buf.c lib/buf.h lib/log.c lib/log.h

@@ -1,0 +1,19 @@
+/*
+ * work.h - a unit of work: one request, one job, one agent command.
+ *
+ * It is the first member of struct request, struct job and struct command. The unit is a talloc
+ * context and owns everything allocated on its behalf; at its end one talloc_free() releases all.
+ */
+#pragma once
+#include "err.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct db;
+
+struct work {
+	struct db *db;      /* NULL in programs without a database */
+	struct err err;     /* why the unit failed */
+	const char *id;     /* request id: in every log line, audit row and job it causes */
+	const char *trace;  /* W3C traceparent, or NULL */
+};

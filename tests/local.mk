@@ -1,0 +1,1 @@
+# tests/local.mk - how tests is built.

@@ -1,0 +1,1 @@
+# workers/local.mk - how workers is built.
