@@ -1,1 +1,2 @@
-# images/local.mk - how images is built.
+# images/local.mk - the templates' build script; run by quickstart and by packaging, not by make.
+EXTRA_DIST += images/build images/kernel.py images/minimal.recipe images/README.md
