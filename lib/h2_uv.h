@@ -1,7 +1,9 @@
 /*
  * h2_uv.h - an h2 session on a libuv stream (unix socket, TCP, socketpair).
  *
- * Reads feed the session; after every event of the loop iteration what is to send is written.
+ * Reads feed the session. What is to send is written once per loop iteration, before the loop
+ * sleeps, whoever caused it: nobody has to flush. Frames are not made while H2_HIGH bytes wait in
+ * libuv.
  */
 #pragma once
 #include "h2.h"
@@ -9,12 +11,13 @@
 
 struct h2_uv;
 
-/* Takes over an open, connected stream handle's descriptor. on_gone is called once, when the connection
-   has ended for whatever reason; the session is freed after it returns. */
+/* Takes over a connected descriptor (closed on failure too). on_gone is called once, from the loop,
+   when the connection has ended for whatever reason, after the streams' on_close; then all is freed
+   (the owner may free mem inside on_gone). Freeing mem earlier closes at once: on_close, but no
+   on_gone. */
 struct h2_uv *h2_uv_open(void *mem, uv_loop_t *, int fd, enum h2_role, const struct h2_events *,
-    const struct h2_limits *, void *user, void (*on_gone)(struct h2_uv *, const struct err *));
-struct h2 *h2_uv_session(struct h2_uv *);
-void *h2_uv_user(struct h2_uv *);
-/* Call after touching streams from outside a callback of this session: writes what is due. */
-void h2_uv_flush(struct h2_uv *);
-void h2_uv_close(struct h2_uv *); /* at once; on_gone follows from the loop */
+    const struct h2_limits *, void *user, void (*on_gone)(struct h2_uv *, const struct err *),
+    struct err *);
+struct h2 *h2_uv_session(const struct h2_uv *);
+void *h2_uv_user(const struct h2_uv *);
+void h2_uv_close(struct h2_uv *); /* at once, without goodbye; on_gone follows from the loop */
