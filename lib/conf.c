@@ -25,7 +25,9 @@ static const struct row {
 	/* clang-format on */
 };
 
-static struct err *parse_err; /* libconfuse's callback has no argument of ours */
+/* What libconfuse's callback, which has no argument of ours, needs to know. */
+static struct err *parse_err;
+static const char *parse_path;
 
 /* How many letters differ: enough to find what was meant. */
 static unsigned
@@ -76,9 +78,9 @@ on_error(cfg_t *cfg, const char *fmt, va_list ap)
 	vsnprintf(text, sizeof text, fmt, ap);
 	if (sscanf(text, "no such option '%63[^']'", name) == 1)
 		err_set(parse_err, E_CONFIG, "%s:%d: no setting \"%s\"; did you mean \"%s\"?",
-		    cfg->filename, cfg->line, name, nearest(name));
+		    parse_path, cfg->line, name, nearest(name));
 	else
-		err_set(parse_err, E_CONFIG, "%s:%d: %s", cfg->filename ? cfg->filename : "?",
+		err_set(parse_err, E_CONFIG, "%s:%d: %s", parse_path,
 		    cfg->line, text);
 }
 
@@ -147,6 +149,7 @@ conf_load(void *mem, const char *path, struct err *e)
 	top[n] = (cfg_opt_t)CFG_END();
 	cfg = cfg_init(top, CFGF_NONE);
 	parse_err = e;
+	parse_path = path ? path : "defaults";
 	cfg_set_error_function(cfg, on_error);
 	rc = path ? cfg_parse(cfg, path) : cfg_parse_buf(cfg, "");
 	if (rc == CFG_FILE_ERROR)
