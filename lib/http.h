@@ -1,0 +1,53 @@
+/*
+ * http.h - every outgoing HTTP request: one function over libcurl, with a deadline, limits and a
+ * guard.
+ *
+ * Without HTTP_INTERNAL the target is somebody else's: https on port 443 or 8443, and every address
+ * is judged at connect time, on the socket address itself, so that no name and no rebinding leads
+ * inside (spec 04 §4.4). Redirects are never followed, the environment's proxy is never used.
+ */
+#pragma once
+#include "err.h"
+#include "field.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum {
+	HTTP_INTERNAL = 1, /* a part of Hutch: http, any port, any address, connections are kept */
+	HTTP_H2 = 2,       /* HTTP/2 without TLS, by prior knowledge (the host agent) */
+};
+
+struct http_call {
+	const char *method;         /* NULL: GET */
+	const char *url;            /* with unix_socket the host name is only for show */
+	const char *unix_socket;    /* only with HTTP_INTERNAL */
+	const struct pair *headers; /* ends with a NULL name; may be NULL; CR and LF are refused */
+	const void *body;
+	size_t body_len;
+	unsigned flags;
+	int64_t connect_ms, total_ms; /* 0: 3 s, 10 s; total counts all tries */
+	int tries; /* 0: 1. Only failures to connect and 502, 503, 504, 429 are repeated, within the
+	              budget: repeats are at most one tenth of the calls to a host */
+	size_t answer_max; /* 0: 64 KiB */
+};
+
+struct http_answer {
+	int status;
+	const char *body; /* NUL-terminated, on mem */
+	size_t len;
+	const char *content_type; /* or NULL */
+	int64_t retry_after;      /* seconds; -1: not told */
+	int64_t took_ms;
+};
+
+/*
+ * Makes the call. 0: the server answered, with whatever status. -1: E_REFUSED (target not allowed),
+ * E_TIMEOUT, E_TOO_LARGE (of the answer), E_BAD_INPUT (of the call), E_HTTP (refused, reset, TLS).
+ */
+int http_send(void *mem, const struct http_call *, struct http_answer *ret, struct err *);
+
+/* May an external request go there? Exposed for tests. */
+bool http_address_ok(const struct sockaddr *);
+bool http_url_ok(const char *url);
