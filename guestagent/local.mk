@@ -1,1 +1,27 @@
-# guestagent/local.mk - how guestagent is built.
+# guestagent/local.mk - the agent in the capsule: static for the image, and a sanitized build for tests.
+#
+# The static one is its own link without libhutch.a, which may be built with sanitizers.
+noinst_PROGRAMS += guestagent/hutch-guest
+check_PROGRAMS += guestagent/hutch-guest-test
+
+guest_sources = \
+	guestagent/main.c guestagent/handlers.h \
+	guestagent/init.c guestagent/init.h guestagent/loop.c guestagent/loop.h guestagent/link.c guestagent/link.h \
+	guestagent/server.c guestagent/server.h guestagent/call.h guestagent/rpc.c guestagent/rpc.h \
+	guestagent/identity.c guestagent/identity.h guestagent/resume.c guestagent/resume.h guestagent/metrics.c \
+	guestagent/user.c guestagent/user.h guestagent/spawn.c guestagent/spawn.h guestagent/text.c guestagent/text.h \
+	guestagent/ring.c guestagent/ring.h guestagent/process.c guestagent/process.h guestagent/process_rpc.c \
+	guestagent/reader.c guestagent/input.c \
+	lib/err.c lib/err.h lib/errors.def lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h \
+	lib/h2.c lib/h2.h lib/cleanup.h
+
+guestagent_hutch_guest_SOURCES = $(guest_sources)
+guestagent_hutch_guest_CFLAGS = $(WARN) -ffunction-sections -fdata-sections -fstack-protector-strong
+guestagent_hutch_guest_LDFLAGS = -static -Wl,--gc-sections
+guestagent_hutch_guest_LDADD = -lnghttp2 -ljson-c -ltalloc -lm
+
+guestagent_hutch_guest_test_SOURCES = $(guest_sources)
+guestagent_hutch_guest_test_CFLAGS = $(AM_CFLAGS)
+guestagent_hutch_guest_test_LDADD = $(NGHTTP2_LIBS) $(JSONC_LIBS) $(TALLOC_LIBS) -lm
+
+EXTRA_DIST += guestagent/README.md

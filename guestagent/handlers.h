@@ -1,0 +1,7 @@
+/* handlers.h - the functions in server.c's table; each lives in the file of its noun. */
+#pragma once
+#include "call.h"
+
+call_fn identity_health, identity_init, identity_envs, metrics_get;
+rpc_fn process_rpc_start, process_rpc_connect, process_rpc_list, process_rpc_send_input,
+    process_rpc_close_stdin, process_rpc_signal, process_rpc_update;

@@ -1,0 +1,17 @@
+/*
+ * init.h - the first process of the machine: from the kernel's hand-over to a usable Linux.
+ *
+ * Only called as pid 1. What fails is told to the kernel log (console) and gone past where
+ * possible; without a root file system the machine powers off.
+ */
+#pragma once
+#include "err.h"
+
+/* Initramfs stage: modules, disks, overlay, new root. Does nothing when there is no /m/order. */
+void init_root(void);
+/* Then: the mounts programs expect, network, limits. */
+void init_system(void);
+/* Grows the writable file system to its disk's size, after the host made that larger. */
+int init_grow(struct err *);
+/* sync, then the machine is off. */
+void init_poweroff(void) __attribute__((noreturn));

@@ -1,0 +1,278 @@
+/* link.c - see link.h. */
+#include "link.h"
+
+#include "cleanup.h"
+#include "h2.h"
+#include "log.h"
+#include "loop.h"
+#include "server.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+enum {
+	READ_SIZE = 64 * 1024,
+	READS = 4,
+	FLUSH_MAX = 1024 * 1024,
+	PORT_WAIT_MS = 10000,
+	RETRY_MS = 20
+};
+
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+enum link_state {
+	LINK_WAITING, /* the port's other end is closed; an edge or the timer wakes us */
+	LINK_OPEN,    /* a session lives */
+	LINK_MUTE,    /* the peer broke the protocol: nothing is heard until its end of file */
+};
+
+struct link {
+	struct watch watch;
+	struct timer retry;
+	enum link_state state;
+	bool port; /* outlives its peers */
+	struct h2 *h2;
+	const uint8_t *out; /* what h2_pull() gave and write() did not take */
+	size_t left;
+	struct link *next;
+};
+
+static struct link *links;
+
+static void
+session_drop(struct link *l)
+{
+	TALLOC_FREE(l->h2);
+	l->out = NULL;
+	l->left = 0;
+}
+
+static void
+link_wait(void *arg)
+{
+	struct link *l = arg;
+
+	l->state = LINK_WAITING;
+	/* POLLHUP is level-triggered for as long as nobody is there: only its edges are asked for.
+	   The timer is for an edge that came between read() and here. */
+	watch_set(&l->watch, EPOLLIN | EPOLLOUT | EPOLLET);
+	timer_set(&l->retry, RETRY_MS);
+}
+
+static void
+link_end(struct link *l)
+{
+	struct link **at = &links;
+
+	session_drop(l);
+	if (l->port) {
+		link_wait(l);
+		return;
+	}
+	while (*at != l)
+		at = &(*at)->next;
+	*at = l->next;
+	watch_stop(&l->watch);
+	(void)close(l->watch.fd);
+	talloc_free(l);
+}
+
+static void
+link_begin(struct link *l)
+{
+	timer_stop(&l->retry);
+	session_drop(l);
+	l->state = LINK_OPEN;
+	l->h2 = h2_new(l, H2_SERVER, &server_events, &server_limits, l);
+	watch_set(&l->watch, EPOLLIN);
+}
+
+static void
+link_flush(struct link *l)
+{
+	size_t flushed = 0;
+
+	while (l->h2) {
+		ssize_t n = 0;
+
+		if (l->left == 0) {
+			n = h2_pull(l->h2, &l->out);
+			if (n <= 0)
+				break;
+			l->left = (size_t)n;
+		}
+		n = flushed < FLUSH_MAX ? write(l->watch.fd, l->out, l->left) : 0;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			/* Full, or it is others' turn. A peer that is gone shows in read(). */
+			if (l->state == LINK_OPEN)
+				watch_set(&l->watch, EPOLLIN | EPOLLOUT);
+			return;
+		}
+		l->out += n;
+		l->left -= (size_t)n;
+		flushed += (size_t)n;
+	}
+	if (l->state == LINK_OPEN)
+		watch_set(&l->watch, EPOLLIN);
+}
+
+/* A host that lost its session without an end of file (it restored us from memory) begins anew. */
+static bool
+begins_anew(const struct link *l, const uint8_t *p, size_t n)
+{
+	return n >= sizeof preface - 1 && memcmp(p, preface, sizeof preface - 1) == 0 &&
+	    (l->state != LINK_OPEN || h2_streams(l->h2) == 0);
+}
+
+static void
+link_fed(struct link *l, const uint8_t *p, size_t n, bool fresh)
+{
+	struct err e = { 0 };
+
+	if (l->state == LINK_WAITING || (!fresh && begins_anew(l, p, n)))
+		link_begin(l);
+	if (l->state == LINK_MUTE || h2_feed(l->h2, p, n, &e) == 0)
+		return;
+	log_warn(NULL, "session ended: %s", e.text);
+	link_flush(l);
+	session_drop(l);
+	l->state = LINK_MUTE;
+	watch_set(&l->watch, EPOLLIN);
+}
+
+static void
+link_ready(void *arg, uint32_t events)
+{
+	static uint8_t in[READ_SIZE];
+	struct link *l = arg;
+
+	(void)events;
+	for (int i = 0; i < READS; i++) {
+		ssize_t n = read(l->watch.fd, in, sizeof in);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			if (l->state == LINK_WAITING)
+				link_wait(l);
+			return;
+		}
+		if (n <= 0) {
+			link_end(l);
+			return;
+		}
+		link_fed(l, in, (size_t)n, l->state == LINK_WAITING);
+		if ((size_t)n < sizeof in)
+			break;
+	}
+	if (l->state == LINK_MUTE && !l->port)
+		link_end(l);
+}
+
+static void
+link_retry(void *arg)
+{
+	link_ready(arg, 0);
+}
+
+static struct link *
+link_new(int fd, bool port)
+{
+	struct link *l = talloc_zero(NULL, struct link);
+
+	if (!l)
+		abort();
+	l->watch = (struct watch){ .fd = fd, .fn = link_ready, .arg = l };
+	l->retry = (struct timer){ .fn = link_retry, .arg = l };
+	l->port = port;
+	l->next = links;
+	links = l;
+	return l;
+}
+
+void
+link_flush_all(void)
+{
+	for (struct link *l = links; l; l = l->next)
+		link_flush(l);
+}
+
+static int
+port_named(const char *name)
+{
+	DIR *d = opendir("/sys/class/virtio-ports");
+	struct dirent *e = NULL;
+	int fd = -1;
+
+	while (d && fd < 0 && (e = readdir(d))) {
+		char path[300], text[64] = "";
+		auto_file *f = NULL;
+
+		if (e->d_name[0] == '.')
+			continue;
+		(void)snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", e->d_name);
+		f = fopen(path, "re");
+		if (!f || !fgets(text, sizeof text, f))
+			continue;
+		text[strcspn(text, "\n")] = '\0';
+		if (strcmp(text, name) != 0)
+			continue;
+		(void)snprintf(path, sizeof path, "/dev/%s", e->d_name);
+		fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	}
+	if (d)
+		(void)closedir(d);
+	return fd;
+}
+
+int
+link_open_port(const char *name, struct err *e)
+{
+	int fd = -1;
+
+	for (int i = 0; fd < 0 && i < PORT_WAIT_MS / 2; i++) {
+		fd = port_named(name);
+		if (fd < 0)
+			(void)usleep(2000);
+	}
+	if (fd < 0)
+		return err_set(e, E_NOT_FOUND, "no virtio-serial port %s", name);
+	link_wait(link_new(fd, true));
+	return 0;
+}
+
+static void
+listener_ready(void *arg, uint32_t events)
+{
+	struct watch *w = arg;
+	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	(void)events;
+	if (fd >= 0)
+		link_begin(link_new(fd, false));
+}
+
+int
+link_listen_unix(const char *path, struct err *e)
+{
+	static struct watch w;
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (strlen(path) >= sizeof a.sun_path)
+		return err_set(e, E_BAD_INPUT, "the path of the socket is too long");
+	(void)snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	(void)unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 16) < 0)
+		return err_sys(e, "listen on %s", path);
+	w = (struct watch){ .fd = take_fd(&fd), .fn = listener_ready, .arg = &w };
+	watch_set(&w, EPOLLIN);
+	return 0;
+}
