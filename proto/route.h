@@ -1,0 +1,40 @@
+/*
+ * route.h - what an endpoint is: a row. Shared by the programs that serve HTTP (fcgi-app, gateway).
+ *
+ * From these rows come: dispatch and permission checks, docs/openapi.json, the web servers' routing
+ * fragments, the permission matrix of the tests. struct request is each program's own.
+ */
+#pragma once
+#include "field.h"
+#include "principal.h"
+
+enum pool { POOL_API, POOL_OPS, POOL_GATEWAY };
+
+struct request;
+typedef int handler(struct request *); /* 0, or -1 with the unit's err set */
+
+enum {
+	CREATES = 1,   /* POST that creates: takes an Idempotency-Key */
+	LISTS = 2,     /* answers an array of `out` */
+	NO_BODY = 4,   /* POST without a request body */
+	STREAMS = 8,   /* body is not JSON: files, multipart */
+	MAY_BE_EMPTY = 16, /* an empty body counts as {} */
+	TIGHT = 32,    /* sign-in and its like: the tighter rate limit */
+};
+
+struct route {
+	const char *method; /* "GET", … */
+	const char *path;   /* {name} fills the input's field of that name */
+	enum pool pool;
+	enum perm may;
+	handler *fn;
+	const char *doc;    /* OpenAPI summary */
+	unsigned flags;
+	int status;         /* of success */
+	const struct field *in, *out;
+	size_t insize;
+	handler *ahead;     /* sends the route's query on the same round trip as the look-up of the caller */
+};
+
+#define IN(st)  .in = st##_fields, .insize = sizeof(struct st)
+#define OUT(st) .out = st##_fields
