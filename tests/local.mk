@@ -1,1 +1,2 @@
 # tests/local.mk - how tests is built.
+include tests/http/local.mk

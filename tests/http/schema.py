@@ -43,11 +43,10 @@ class Schema:
         if op is None:
             return None if status >= 400 else "%s %s is not in openapi.json" % (method, path)
         answers = op.get("responses", {})
-        answer = self.resolve(answers.get(str(status)) or answers.get("%dXX" % (status // 100))
-                              or answers.get("default"))
-        if answer is None:
+        known = [k for k in (str(status), "%dXX" % (status // 100), "default") if k in answers]
+        if not known:
             return "openapi.json has no answer %d for %s %s" % (status, method, path)
-        content = answer.get("content", {})
+        content = self.resolve(answers[known[0]]).get("content", {})
         kind = headers.get("content-type", "").split(";")[0]
         if not content:
             return "openapi.json says no body, but there is one" if body else None
