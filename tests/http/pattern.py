@@ -83,10 +83,12 @@ def text(want, got, names, at):
 
 
 def fill(s, names):
-    """$NAME and ${NAME} replaced by what they stand for."""
+    """$NAME and ${NAME} replaced by what they stand for; $$ is one $."""
     def one(m):
+        if m.group() == "$$":
+            return "$"
         name = m.group(1) or m.group(2)
         if name not in names:
             raise NoMatch("$%s has no value yet" % name)
         return str(names[name])
-    return re.sub(r"\$\{([A-Z_][A-Z0-9_]*)\}|\$([A-Z_][A-Z0-9_]*)", one, s)
+    return re.sub(r"\$\$|\$\{([A-Z_][A-Z0-9_]*)\}|\$([A-Z_][A-Z0-9_]*)", one, s)
