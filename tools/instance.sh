@@ -1,0 +1,218 @@
+# instance.sh - one private instance: its configuration, PostgreSQL, Redis, programs; sourced by quickstart.
+#
+# Uses what quickstart knows: TOP, PREFIX (where make install put things), RUN, SOCK, CONF, ACCOUNT, DEV.
+# shellcheck shell=bash disable=SC2153,SC2154  # those names
+
+# ---- configuration ----
+
+port_taken() { (: 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+choose_port() {
+	PORT=$(cat "$RUN/state/port" 2>/dev/null || echo 8080)
+	if part_gone lighttpd; then
+		while port_taken "$PORT"; do
+			PORT=$((PORT + 1))
+		done
+	fi
+	echo "$PORT" >"$RUN/state/port"
+	URL=http://localhost:$PORT
+}
+
+secret_file() { # NAME BYTES: made once, for the programs only
+	[ -s "$RUN/secret/$1" ] ||
+		(umask 077 && openssl rand -hex "$2" >"$RUN/secret/$1.new" && mv "$RUN/secret/$1.new" "$RUN/secret/$1")
+	chown "$ACCOUNT:" "$RUN/secret/$1"
+}
+
+write_config() {
+	secret_file master.key 32
+	secret_file admin.password 12
+	cat >"$CONF.new" <<-END
+		# hutch.conf - of the private instance in $RUN; written by quickstart at every start.
+		http {
+			public_url = "$URL"
+		}
+		proxy {
+			domain = "localhost:$PORT"
+		}
+		db {
+			url = "host=$SOCK dbname=hutch user=hutch_app"
+			work_url = "host=$SOCK dbname=hutch user=hutch_work"
+			owner_url = "host=$SOCK dbname=hutch user=hutch_owner"
+		}
+		redis {
+			socket = "$SOCK/redis.sock"
+		}
+		secrets {
+			master_file = "$RUN/secret/master.key"
+		}
+		api {
+			socket = "$SOCK/api.sock"
+			ops_socket = "$SOCK/ops.sock"
+		}
+		mail {
+			dir = "$RUN/mail"
+		}
+		gateway {
+			socket = "$SOCK/gateway.sock"
+		}
+		agent {
+			user = "$ACCOUNT"
+			socket = "$SOCK/agent.sock"
+			state_dir = "$RUN/agent"
+			image_dir = "$RUN/images"
+			# Every instance on a machine has user ids of its own.
+			uid_first = $((1000000 + PORT * 200))
+			uid_count = 200
+			min_free_disk_gb = 2
+			control_url = "$URL"
+			token_file = "$RUN/secret/host.token"
+			name = "quickstart"
+		}
+	END
+	[ -z "$DEV" ] || printf 'auth {\n\trate_limits = false\n\thash_cost = 1\n}\n' >>"$CONF.new"
+	mv "$CONF.new" "$CONF"
+}
+
+write_web_config() {
+	install -D -m 644 "$TOP/docs/openapi.json" "$RUN/docs/openapi.json"
+	"$TOP/tools/fill" "$PREFIX/share/hutch/conf/lighttpd/hutch.conf.in" PORT="$PORT" BIND=127.0.0.1 SOCK="$SOCK" \
+		WWW="$PREFIX/share/hutch/www" DOCS="$RUN/docs" CONF="$PREFIX/share/hutch/conf" \
+		RUN="$RUN" LOG="$RUN/log" TMP="$RUN/tmp" >"$RUN/lighttpd.conf"
+	touch "$RUN/log/lighttpd-error.log" "$RUN/log/lighttpd-access.log" "$RUN/pid/lighttpd.pid"
+	chown "$ACCOUNT:" "$RUN/log/lighttpd-error.log" "$RUN/log/lighttpd-access.log" "$RUN/pid/lighttpd.pid"
+}
+
+# ---- PostgreSQL and Redis ----
+
+as_account() { setpriv --reuid="$ACCOUNT" --regid="$(id -g "$ACCOUNT")" --init-groups "$@"; }
+
+sql() { as_account "$PG/psql" -qAtX -v ON_ERROR_STOP=1 -h "$SOCK" -U hutch_super "$@"; }
+
+postmaster_reaped() { [ ! -s "$RUN/pg/postmaster.pid" ] || [ ! -e "/proc/$(head -n 1 "$RUN/pg/postmaster.pid")" ]; }
+
+start_postgres() {
+	PG=$(pg_bindir)
+	if [ ! -s "$RUN/pg/PG_VERSION" ]; then
+		say "making the database cluster in $RUN/pg"
+		rm -rf "$RUN/pg"
+		install -d -m 700 -o "$ACCOUNT" -g "$(id -gn "$ACCOUNT")" "$RUN/pg"
+		as_account "$PG/initdb" -D "$RUN/pg" -U hutch_super -A trust -E UTF8 --locale=C.UTF-8 >"$RUN/log/initdb.log" 2>&1 ||
+			{ rm -rf "$RUN/pg"; tail -n 5 "$RUN/log/initdb.log" >&2; die "initdb failed, see above"; }
+	fi
+	[ "$(cat "$RUN/pg/PG_VERSION")" = "$(basename "$(dirname "$PG")")" ] ||
+		die "$RUN/pg was made by PostgreSQL $(cat "$RUN/pg/PG_VERSION"), installed is $PG"
+	# The socket's folder belongs to the account and has mode 0700: who reaches it is the account or root.
+	chmod 700 "$SOCK"
+	# Killed a moment ago, it may still be in the table of processes, and a new one would refuse to start.
+	part_pid postgres >/dev/null || until_true 15 postmaster_reaped || true
+	start_part postgres "$ACCOUNT" "$PG/postgres" -D "$RUN/pg" -c listen_addresses= -c unix_socket_directories="$SOCK" \
+		-c max_connections=200 -c logging_collector=off -c cluster_name=hutch
+	wait_for postgres 60 "PostgreSQL answers" sql -d postgres -c 'SELECT 1'
+	[ "$(sql -d postgres -c "SELECT count(*) FROM pg_roles WHERE rolname = 'hutch_owner'")" = 1 ] ||
+		sql -d postgres -c 'CREATE ROLE hutch_owner LOGIN CREATEROLE'
+	[ "$(sql -d postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'hutch'")" = 1 ] ||
+		sql -d postgres -c 'CREATE DATABASE hutch OWNER hutch_owner'
+}
+
+redis_answers() { [ "$(redis-cli -s "$SOCK/redis.sock" ping)" = PONG ]; }
+
+start_redis() {
+	start_part redis "$ACCOUNT" redis-server --port 0 --unixsocket "$SOCK/redis.sock" --unixsocketperm 700 --save '' \
+		--appendonly no --dir "$RUN/redis" --daemonize no
+	wait_for redis 20 "Redis answers" redis_answers
+}
+
+# ---- Hutch ----
+
+ctl() { as_account "$(program hutchctl)" -c "$CONF" "$@"; }
+
+# once NAME FUNCTION: what must be done once in the life of the data.
+once() {
+	[ -e "$RUN/state/$1" ] || { "$2" && touch "$RUN/state/$1"; }
+}
+
+migrate() {
+	say "bringing the schema up to date"
+	ctl migrate >>"$RUN/log/hutchctl.log" 2>&1 || { tail -n 5 "$RUN/log/hutchctl.log" >&2; die "hutchctl migrate failed, see above"; }
+}
+
+ADMIN=admin@hutch.localhost
+
+make_admin() { ctl admin create --email "$ADMIN" --name Admin --password-file "$RUN/secret/admin.password"; }
+
+make_keys() {
+	ctl key create --email "$ADMIN" --name quickstart >"$RUN/secret/key"
+	ctl key create --email "$ADMIN" --name e2b --prefix e2b_ >"$RUN/secret/e2b.key"
+}
+
+make_host() { ctl host create --name quickstart >"$RUN/secret/host.token" && chown "$ACCOUNT:" "$RUN/secret/host.token"; }
+
+make_template() { ctl template add --name minimal --dir "$RUN/images/minimal"; }
+
+start_hutch() {
+	local agent
+
+	agent=$(program hutch-agent)
+	start_part api "$ACCOUNT" "$(program hutch-api)" -c "$CONF" -m 0 -p api --listen "$SOCK/api.sock"
+	start_part ops "$ACCOUNT" "$(program hutch-api)" -c "$CONF" -m 0 -p ops --listen "$SOCK/ops.sock"
+	start_part worker "$ACCOUNT" "$(program hutch-worker)" -c "$CONF"
+	start_part gateway "$ACCOUNT" "$(program hutch-gateway)" -c "$CONF"
+	start_part lighttpd "$ACCOUNT" /usr/sbin/lighttpd -D -f "$RUN/lighttpd.conf"
+	wait_for api 30 "the API answers" test -S "$SOCK/api.sock"
+	wait_for ops 30 "the operations pool answers" test -S "$SOCK/ops.sock"
+	wait_for gateway 30 "the gateway answers" test -S "$SOCK/gateway.sock"
+	wait_for lighttpd 20 "$URL/v1/health answers" curl -fsS -m 5 "$URL/v1/health"
+	start_part agent root "$agent" -c "$CONF"
+	wait_for agent 180 "the host agent knows its accelerator and template" agent_ready
+}
+
+agent_call() { curl -fsS -m 5 --http2-prior-knowledge --unix-socket "$SOCK/agent.sock" "$@"; }
+
+agent_info() { agent_call http://agent/agent/v1/info; }
+
+agent_ready() { agent_info | grep -q minimal; }
+
+write_env() {
+	(umask 077 && cat >"$RUN/env.new") <<-END
+		export HUTCH_URL=$URL
+		export HUTCH_DOMAIN=localhost:$PORT
+		export HUTCH_API_KEY=$(cat "$RUN/secret/key")
+		export HUTCH_ADMIN_EMAIL=$ADMIN
+		export HUTCH_ADMIN_PASSWORD=$(cat "$RUN/secret/admin.password")
+		export E2B_API_URL=$URL
+		export E2B_SANDBOX_URL=$URL
+		export E2B_API_KEY=$(cat "$RUN/secret/e2b.key")
+	END
+	mv "$RUN/env.new" "$RUN/env"
+}
+
+# Virtual machines outlive their agent by design: the ones of this instance are found by its folder.
+end_machines() {
+	local dir pid n=0
+
+	for dir in /proc/[0-9]*; do
+		if tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -q '^[^ ]*qemu-system' &&
+			tr '\0' '\n' <"$dir/environ" 2>/dev/null | grep -Fqs "HUTCH_PART=$RUN:" ||
+			tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -Fqs -- "$RUN/agent/"; then
+			pid=${dir#/proc/}
+			kill -s KILL "$pid" 2>/dev/null && n=$((n + 1))
+		fi
+	done 2>/dev/null
+	[ "$n" = 0 ] || say "switched off $n virtual machines; the disks of capsules are kept"
+}
+
+stop() {
+	end_part lighttpd TERM 10
+	end_part gateway TERM 10
+	end_part api TERM 15
+	end_part ops TERM 60
+	end_part worker TERM 30
+	end_part agent TERM 15
+	end_machines
+	end_part redis TERM 10
+	end_part postgres INT 30
+	end_marked
+	rm -rf "${SOCK:?}"
+	say "stopped"
+}
