@@ -199,7 +199,7 @@ overlay_mount(const char *lower, const char *upper)
 	(void)mkdir("/upper/root", 0755);
 	(void)mkdir("/upper/work", 0755);
 	must(mount("overlay", "/new", "overlay", MS_NOATIME,
-		 "lowerdir=/lower,upperdir=/upper/root,workdir=/upper/work"),
+		 "lowerdir=/lower,upperdir=/upper/root,workdir=/upper/work,redirect_dir=on"),
 	    "mount", "overlay");
 	upper_fd = open("/upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	(void)snprintf(upper_dev, sizeof upper_dev, "%s", upper);

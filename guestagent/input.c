@@ -2,7 +2,6 @@
 #include "process.h"
 
 #include "cleanup.h"
-#include "rpc.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,11 +10,12 @@
 
 enum { QUEUE_MAX = 16 * 1024 * 1024 };
 
-/* A call that is answered when its bytes were taken. */
+/* A call that waits until its bytes were taken; goes with the call. */
 struct waiter {
 	struct process *process;
 	struct call *call;
 	uint64_t upto; /* in bytes ever taken */
+	call_fn *done;
 	struct waiter *next;
 };
 
@@ -37,45 +37,36 @@ took(struct process *p, size_t n)
 	p->input_at = 0;
 }
 
-static void
-waiter_free(struct waiter *w)
+static int
+waiter_unlink(struct waiter *w)
 {
 	struct waiter **at = &w->process->waiters;
 
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
-	w->call->on_gone = NULL;
-	w->call->state = NULL;
-	talloc_free(w);
+	return 0;
 }
 
-static void
-waiter_gone(struct call *c)
-{
-	waiter_free(c->state);
-}
-
-/* Answers those whose bytes are taken; with an error, all. */
+/* Tells those whose bytes are taken; with an error, all. */
 static void
 answer(struct process *p, const char *error)
 {
-	struct waiter *next = NULL;
-	struct buf none = { 0 };
+	struct waiter *w = p->waiters;
 
-	for (struct waiter *w = p->waiters; w; w = next) {
+	while (w) {
 		struct call *c = w->call;
+		call_fn *done = w->done;
 
-		next = w->next;
-		if (!error && w->upto > p->input_taken)
+		if (!error && w->upto > p->input_taken) {
+			w = w->next;
 			continue;
-		waiter_free(w);
-		if (error) {
-			(void)err_set(&c->err, E_SYSTEM, "%s", error);
-			rpc_fail(c);
-		} else {
-			rpc_reply(c, &none);
 		}
+		talloc_free(w);
+		if (error)
+			(void)err_set(&c->err, E_SYSTEM, "%s", error);
+		done(c);
+		w = p->waiters; /* done() may have added one */
 	}
 }
 
@@ -120,22 +111,21 @@ input_ready(void *arg, uint32_t events)
 }
 
 int
-input_add(struct process *p, struct call *c, const void *data, size_t n, struct err *e)
+input_add(struct process *p, struct call *c, const void *data, size_t n, call_fn *done)
 {
 	struct waiter *w = NULL;
 
 	if (p->in.fd < 0 || p->input_ends)
-		return err_set(e, E_SYSTEM, "the process's standard input is closed");
+		return err_set(&c->err, E_SYSTEM, "the process's standard input is closed");
 	if (input_queued(p) && input_queued(p) + n > QUEUE_MAX)
-		return err_set(e, E_TOO_LARGE, "too much input is waiting");
+		return err_set(&c->err, E_TOO_LARGE, "too much input is waiting");
 	w = talloc_zero(c, struct waiter);
 	if (!w)
 		abort();
 	buf_add(&p->input, data, n);
-	*w = (struct waiter){ p, c, p->input_taken + input_queued(p), p->waiters };
+	*w = (struct waiter){ p, c, p->input_taken + input_queued(p), done, p->waiters };
+	talloc_set_destructor(w, waiter_unlink);
 	p->waiters = w;
-	c->state = w;
-	c->on_gone = waiter_gone;
 	input_ready(p, 0);
 	return 0;
 }

@@ -11,7 +11,8 @@ guest_sources = \
 	guestagent/identity.c guestagent/identity.h guestagent/resume.c guestagent/resume.h guestagent/metrics.c \
 	guestagent/user.c guestagent/user.h guestagent/spawn.c guestagent/spawn.h guestagent/text.c guestagent/text.h \
 	guestagent/ring.c guestagent/ring.h guestagent/process.c guestagent/process.h guestagent/process_rpc.c \
-	guestagent/reader.c guestagent/input.c \
+	guestagent/reader.c guestagent/input.c guestagent/input_stream.c guestagent/files.c guestagent/upload.c guestagent/multipart.c guestagent/multipart.h \
+	guestagent/filesystem.c guestagent/entry.c guestagent/entry.h guestagent/remove.c guestagent/remove.h \
 	lib/err.c lib/err.h lib/errors.def lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h \
 	lib/h2.c lib/h2.h lib/cleanup.h
 

@@ -83,10 +83,20 @@ void readers_drop(struct process *);
 /* Its starter has more queued than it should. */
 bool reader_is_behind(const struct process *);
 
+/* ---- process_rpc.c, for input_stream.c ---- */
+
+/* The process that the message's "process" names. ended: also one that is over, when nothing alive
+ * matches. */
+struct process *process_find(struct json_object *, bool ended, struct err *);
+/* The bytes in the message's "input". */
+int
+process_input(struct call *, struct json_object *, const struct process *, uint8_t **, size_t *);
+
 /* ---- input.c ---- */
 
-/* Queues bytes; the call is answered {} when the process took them. */
-int input_add(struct process *, struct call *, const void *, size_t, struct err *);
+/* Queues bytes; done(call) when the process took them, or with c->err when it never will. done may
+   be called before this returns. -1: c->err, nothing was queued. */
+int input_add(struct process *, struct call *, const void *, size_t, call_fn *done);
 /* Closes the process's standard input behind what is queued. */
 void input_end(struct process *);
 void input_close(struct process *); /* at once; callers that wait get an error */

@@ -58,8 +58,7 @@ selector_read(struct json_object *in, int64_t *pid, const char **tag, struct err
 	return 0;
 }
 
-/* The newest that matches and is alive; ended: those too, when nobody alive matches. */
-static struct process *
+struct process *
 process_find(struct json_object *in, bool ended, struct err *e)
 {
 	int64_t pid = 0;
@@ -366,16 +365,37 @@ input_text(struct json_object *in, const struct process *p, const char **text, s
 }
 
 int
+process_input(
+    struct call *c, struct json_object *in, const struct process *p, uint8_t **data, size_t *n)
+{
+	const char *text = NULL;
+
+	if (input_text(in, p, &text, &c->err) < 0)
+		return -1;
+	return text_base64(c, text, data, n, &c->err);
+}
+
+static void
+input_taken(struct call *c)
+{
+	struct buf none = BUF(c);
+
+	if (c->err.code != E_OK)
+		rpc_fail(c);
+	else
+		rpc_reply(c, &none);
+}
+
+int
 process_rpc_send_input(struct call *c, struct json_object *in, struct buf *out)
 {
 	struct process *p = process_find(in, false, &c->err);
-	const char *text = NULL;
 	uint8_t *data = NULL;
 	size_t n = 0;
 
 	(void)out;
-	if (!p || input_text(in, p, &text, &c->err) < 0 ||
-	    text_base64(c, text, &data, &n, &c->err) < 0 || input_add(p, c, data, n, &c->err) < 0)
+	if (!p || process_input(c, in, p, &data, &n) < 0 ||
+	    input_add(p, c, data, n, input_taken) < 0)
 		return -1;
 	return 1;
 }
