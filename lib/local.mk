@@ -4,5 +4,9 @@ lib_libhutch_a_SOURCES = \
 	lib/errors.def lib/err.c lib/err.h lib/work.h lib/cleanup.h lib/banned.h \
 	lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h lib/id.c lib/id.h \
 	lib/conf.def lib/conf.c lib/conf.h lib/db.c lib/db.h lib/field.c lib/field.h \
-	lib/crypto.c lib/crypto.h lib/password.c lib/password.h lib/passwords.def lib/token.c lib/token.h
+	lib/crypto.c lib/crypto.h lib/password.c lib/password.h lib/passwords.def lib/token.c lib/token.h \
+	lib/principal.c lib/principal.h proto/permissions.def
 lib_libhutch_a_SOURCES += lib/h2.c lib/h2.h lib/h2_uv.c lib/h2_uv.h
+nodist_lib_libhutch_a_SOURCES = $(QUERY_C) $(QUERY_H)
+lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.h lib/job.c lib/job.h lib/bell.h \
+	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h

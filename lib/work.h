@@ -10,10 +10,22 @@
 #include <stdint.h>
 
 struct db;
+struct bell;
+struct uuid;
+
+/* Who causes the unit: audit rows, events and jobs name him. All NULL but type: the system itself. */
+struct actor {
+	const char *type;           /* user, api_key, host, system */
+	const char *id, *name;      /* wire id; name */
+	const struct uuid *user;    /* the person behind it, or NULL */
+	const char *ip, *user_agent;
+};
 
 struct work {
 	struct db *db;      /* NULL in programs without a database */
 	struct err err;     /* why the unit failed */
 	const char *id;     /* request id: in every log line, audit row and job it causes */
 	const char *trace;  /* W3C traceparent, or NULL */
+	struct actor actor; /* type NULL counts as system */
+	struct bell *bells; /* jobs and events added, for job_announce() after the commit */
 };

@@ -1,6 +1,11 @@
 # sql/local.mk - queries become C, migrations are data of hutchctl.
 QUERIES = \
-	sql/queries/auth.sql
+	sql/queries/auth.sql sql/queries/audit.sql sql/queries/idempotency.sql sql/queries/users.sql \
+	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql
+
+QUERIES += sql/queries/gateway.sql
+
+QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/queries/relay.sql sql/queries/sweeper.sql
 
 QUERY_C = $(QUERIES:.sql=.q.c)
 QUERY_H = $(QUERIES:.sql=.q.h)

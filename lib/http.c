@@ -1,0 +1,422 @@
+/* http.c - see http.h. */
+#include "http.h"
+#include "buf.h"
+#include "cleanup.h"
+
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* Networks nobody outside has business in (spec 04 §4.4); v6 ones may carry a v4 address inside. */
+struct net {
+	uint8_t addr[16];
+	int bits;
+};
+static const struct net refused4[] = {
+	{ { 0 }, 8 },
+	{ { 10 }, 8 },
+	{ { 100, 64 }, 10 },
+	{ { 127 }, 8 },
+	{ { 169, 254 }, 16 },
+	{ { 172, 16 }, 12 },
+	{ { 192, 0, 0 }, 24 },
+	{ { 192, 0, 2 }, 24 },
+	{ { 192, 88, 99 }, 24 },
+	{ { 192, 168 }, 16 },
+	{ { 198, 18 }, 15 },
+	{ { 198, 51, 100 }, 24 },
+	{ { 203, 0, 113 }, 24 },
+	{ { 224 }, 3 },
+};
+static const struct net refused6[] = {
+	{ { 0 }, 127 }, /* :: and ::1 */
+	{ { 0xfc }, 7 }, { { 0xfe, 0x80 }, 10 }, { { 0xff }, 8 }, { { 0x01 }, 64 },
+	{ { 0x20, 0x01, 0x0d, 0xb8 }, 32 }, { { 0x20, 0x01, 0, 0 }, 32 },
+	{ { 0 }, 96 }, /* v4-compatible, long dead */
+};
+/* Here the v4 address inside is judged. */
+static const struct {
+	struct net net;
+	int at; /* byte where the v4 address stands */
+} inner4[] = {
+	{ { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff }, 96 }, 12 },
+	{ { { 0, 0x64, 0xff, 0x9b }, 96 }, 12 },
+	{ { { 0, 0x64, 0xff, 0x9b, 0, 1 }, 48 }, 12 },
+	{ { { 0x20, 0x02 }, 16 }, 2 },
+};
+
+/* Repeats per host are at most a tenth of the calls: each call earns 1, each repeat costs 10. */
+static struct {
+	uint32_t host;
+	int credit;
+} budgets[64];
+
+struct send {
+	void *mem;
+	const struct http_call *call;
+	struct buf body;
+	size_t max;
+	bool too_large, refused;
+	struct http_answer *ret;
+};
+
+static bool
+in_net(const uint8_t *addr, const struct net *n)
+{
+	int whole = n->bits / 8, rest = n->bits % 8;
+
+	if (memcmp(addr, n->addr, whole) != 0)
+		return false;
+	return !rest || ((addr[whole] ^ n->addr[whole]) >> (8 - rest)) == 0;
+}
+
+static bool
+ok4(const uint8_t *addr)
+{
+	size_t i;
+
+	for (i = 0; i < nitems(refused4); i++)
+		if (in_net(addr, &refused4[i]))
+			return false;
+	return true;
+}
+
+static bool
+ok6(const uint8_t *addr)
+{
+	size_t i;
+
+	for (i = 0; i < nitems(inner4); i++)
+		if (in_net(addr, &inner4[i].net))
+			return ok4(addr + inner4[i].at);
+	for (i = 0; i < nitems(refused6); i++)
+		if (in_net(addr, &refused6[i]))
+			return false;
+	return true;
+}
+
+/* Is it an address of this machine? Public ones too: behind them stands our own door. */
+static bool
+is_own(const struct sockaddr *sa)
+{
+	struct ifaddrs *list, *i;
+	bool own = false;
+
+	if (getifaddrs(&list) < 0)
+		return true;
+	for (i = list; i && !own; i = i->ifa_next) {
+		if (!i->ifa_addr || i->ifa_addr->sa_family != sa->sa_family)
+			continue;
+		if (sa->sa_family == AF_INET)
+			own = ((const struct sockaddr_in *)sa)->sin_addr.s_addr ==
+			    ((const struct sockaddr_in *)i->ifa_addr)->sin_addr.s_addr;
+		else if (sa->sa_family == AF_INET6)
+			own = memcmp(&((const struct sockaddr_in6 *)sa)->sin6_addr,
+				  &((const struct sockaddr_in6 *)i->ifa_addr)->sin6_addr, 16) == 0;
+	}
+	freeifaddrs(list);
+	return own;
+}
+
+bool
+http_address_ok(const struct sockaddr *sa)
+{
+	if (sa->sa_family == AF_INET)
+		return ok4((const uint8_t *)&((const struct sockaddr_in *)sa)->sin_addr) &&
+		    !is_own(sa);
+	if (sa->sa_family == AF_INET6)
+		return ok6((const uint8_t *)&((const struct sockaddr_in6 *)sa)->sin6_addr) &&
+		    !is_own(sa);
+	return false;
+}
+
+static bool
+part_is_absent(CURLU *u, CURLUPart part)
+{
+	char *text = NULL;
+	bool absent = curl_url_get(u, part, &text, 0) != CURLUE_OK;
+
+	curl_free(text);
+	return absent;
+}
+
+static bool
+part_is(CURLU *u, CURLUPart part, unsigned flags, const char *a, const char *b)
+{
+	char *text = NULL;
+	bool is = curl_url_get(u, part, &text, flags) == CURLUE_OK &&
+	    (strcmp(text, a) == 0 || (b && strcmp(text, b) == 0));
+
+	curl_free(text);
+	return is;
+}
+
+bool
+http_url_ok(const char *url)
+{
+	CURLU *u = curl_url();
+	char *host = NULL;
+	bool ok;
+
+	ok = strlen(url) <= 2048 && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+	    part_is(u, CURLUPART_SCHEME, 0, "https", NULL) &&
+	    part_is(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, "443", "8443") &&
+	    part_is_absent(u, CURLUPART_USER) && part_is_absent(u, CURLUPART_PASSWORD) &&
+	    part_is_absent(u, CURLUPART_FRAGMENT) &&
+	    curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK && *host &&
+	    host[strlen(host) - 1] != '.';
+	curl_free(host);
+	curl_url_cleanup(u);
+	return ok;
+}
+
+static curl_socket_t
+open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+	struct send *s = arg;
+
+	(void)purpose;
+	if (!(s->call->flags & HTTP_INTERNAL) && !http_address_ok(&a->addr)) {
+		s->refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+static size_t
+take_body(char *p, size_t one, size_t n, void *arg)
+{
+	struct send *s = arg;
+
+	(void)one;
+	if (s->body.len + n > s->max) {
+		s->too_large = true;
+		return 0;
+	}
+	buf_add(&s->body, p, n);
+	return n;
+}
+
+static size_t
+take_header(char *p, size_t one, size_t n, void *arg)
+{
+	struct send *s = arg;
+	char *end;
+
+	(void)one;
+	if (n > 12 && strncasecmp(p, "retry-after:", 12) == 0) {
+		s->ret->retry_after = strtol(p + 12, &end, 10);
+		if (end == p + 12 || s->ret->retry_after < 0)
+			s->ret->retry_after = -1;
+	}
+	return n;
+}
+
+/* One handle a process for what is inside: its connections are kept. After a fork the child makes
+ * its own. */
+static CURL *
+inner_handle(void)
+{
+	static CURL *kept;
+	static pid_t owner;
+
+	if (!kept || owner != getpid()) {
+		kept = curl_easy_init();
+		owner = getpid();
+	}
+	return kept;
+}
+
+static struct curl_slist *
+header_list(const struct http_call *c, struct err *e)
+{
+	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+	const struct pair *h;
+	auto_talloc char *tmp = talloc_strdup(NULL, "");
+
+	for (h = c->headers; h && h->name; h++) {
+		if (strpbrk(h->name, "\r\n:") || strpbrk(h->value, "\r\n")) {
+			curl_slist_free_all(list);
+			err_set(e, E_BAD_INPUT, "header %s has a line break", h->name);
+			return NULL;
+		}
+		/* curl wants "Name;" for an empty value */
+		list = curl_slist_append(
+		    list, talloc_asprintf(tmp, *h->value ? "%s: %s" : "%s;", h->name, h->value));
+	}
+	return list;
+}
+
+static void
+set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms)
+{
+	const struct http_call *c = s->call;
+
+	curl_easy_reset(h);
+	curl_easy_setopt(h, CURLOPT_URL, c->url);
+	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(h, CURLOPT_NOPROXY, "*");
+	curl_easy_setopt(h, CURLOPT_PROXY, "");
+	curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L);
+	curl_easy_setopt(
+	    h, CURLOPT_PROTOCOLS_STR, c->flags & HTTP_INTERNAL ? "http,https" : "https");
+	curl_easy_setopt(
+	    h, CURLOPT_CONNECTTIMEOUT_MS, (long)(c->connect_ms ? c->connect_ms : 3000));
+	curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)left_ms);
+	curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, s);
+	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, take_body);
+	curl_easy_setopt(h, CURLOPT_WRITEDATA, s);
+	curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, take_header);
+	curl_easy_setopt(h, CURLOPT_HEADERDATA, s);
+	curl_easy_setopt(h, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+	curl_easy_setopt(h, CURLOPT_USERAGENT, "Hutch/" PACKAGE_VERSION);
+	if (c->flags & HTTP_H2)
+		curl_easy_setopt(
+		    h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+	if (c->unix_socket && c->flags & HTTP_INTERNAL)
+		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
+	if (c->body) {
+		curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->body_len);
+		curl_easy_setopt(h, CURLOPT_POSTFIELDS, c->body);
+	} else if (c->method && strcmp(c->method, "HEAD") == 0) {
+		curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
+	}
+	if (c->method)
+		curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, c->method);
+}
+
+static int64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* One try. 1: answered, with a status that is worth another try; 0: answered; -1: failed. */
+static int
+send_once(CURL *h, struct send *s, int64_t left_ms, bool *again, struct err *e)
+{
+	struct curl_slist *headers = header_list(s->call, e);
+	char text[CURL_ERROR_SIZE] = "";
+	char *type = NULL;
+	CURLcode rc;
+	long status = 0;
+
+	*again = false;
+	if (!headers)
+		return -1;
+	set_options(h, s, headers, left_ms);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, text);
+	buf_clear(&s->body);
+	rc = curl_easy_perform(h);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, NULL);
+	curl_slist_free_all(headers);
+	if (s->refused)
+		return err_set(e, E_REFUSED, "target not allowed");
+	if (s->too_large)
+		return err_set(e, E_TOO_LARGE, "the answer has more than %zu bytes", s->max);
+	*again = rc == CURLE_COULDNT_CONNECT || rc == CURLE_COULDNT_RESOLVE_HOST;
+	if (rc == CURLE_OPERATION_TIMEDOUT)
+		return err_set(e, E_TIMEOUT, "%s: %s", s->call->url, text);
+	if (rc != CURLE_OK)
+		return err_set(
+		    e, E_HTTP, "%s: %s", s->call->url, *text ? text : curl_easy_strerror(rc));
+	curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(h, CURLINFO_CONTENT_TYPE, &type);
+	s->ret->status = (int)status;
+	s->ret->content_type = type ? talloc_strdup(s->mem, type) : NULL;
+	*again = status == 429 || (status >= 502 && status <= 504);
+	return 0;
+}
+
+/* Charges the host's budget for a repeat; false when it is used up. */
+static bool
+may_repeat(const char *url, bool repeat)
+{
+	uint32_t hash = 2166136261u;
+	const char *p = strstr(url, "://");
+	size_t i;
+
+	for (p = p ? p + 3 : url; *p && *p != '/'; p++)
+		hash = (hash ^ (uint8_t)*p) * 16777619u;
+	i = hash % nitems(budgets);
+	if (budgets[i].host != hash) {
+		budgets[i].host = hash;
+		budgets[i].credit = 30;
+	}
+	if (!repeat) {
+		if (budgets[i].credit < 100)
+			budgets[i].credit++;
+		return true;
+	}
+	if (budgets[i].credit < 10)
+		return false;
+	budgets[i].credit -= 10;
+	return true;
+}
+
+/* 200 ms, 400 ms, … up to 5 s, or as told; times 0.8 to 1.0. Random, so that callers do not come
+ * together. */
+static int64_t
+pause_ms(int n, int64_t retry_after)
+{
+	int64_t ms = retry_after >= 0 ? retry_after * 1000 : 200 << (n < 5 ? n : 5);
+	uint32_t r = 0;
+
+	(void)!getrandom(&r, sizeof r, 0);
+	return ms - ms / 5 * (r % 1000) / 1000;
+}
+
+int
+http_send(void *mem, const struct http_call *c, struct http_answer *ret, struct err *e)
+{
+	int64_t start = now_ms(), end = start + (c->total_ms ? c->total_ms : 10000), wait;
+	struct http_answer got = { .retry_after = -1 };
+	struct send s = { .mem = mem,
+		.call = c,
+		.body = BUF(mem),
+		.ret = &got,
+		.max = c->answer_max ? c->answer_max : 65536 };
+	struct err last = { 0 };
+	bool again;
+	CURL *h;
+	int try, rc;
+
+	if (!(c->flags & HTTP_INTERNAL) && !http_url_ok(c->url))
+		return err_set(e, E_REFUSED, "target not allowed");
+	h = c->flags & HTTP_INTERNAL ? inner_handle() : curl_easy_init();
+	if (!h)
+		return err_set(e, E_SYSTEM, "curl_easy_init failed");
+	may_repeat(c->url, false);
+	for (try = 0;; try++) {
+		last = (struct err){ 0 };
+		got.retry_after = -1;
+		rc = send_once(h, &s, end - now_ms() > 1 ? end - now_ms() : 1, &again, &last);
+		wait = pause_ms(try, got.retry_after);
+		if (!again || try + 1 >= c->tries || now_ms() + wait >= end ||
+		    !may_repeat(c->url, true))
+			break;
+		nanosleep(&(struct timespec){ wait / 1000, wait % 1000 * 1000000 }, NULL);
+	}
+	if (!(c->flags & HTTP_INTERNAL))
+		curl_easy_cleanup(h);
+	if (rc < 0)
+		return err_set(e, last.code, "%s", last.text);
+	buf_add(&s.body, "", 0);
+	got.body = s.body.data ? s.body.data : "";
+	got.len = s.body.len;
+	got.took_ms = now_ms() - start;
+	*ret = got;
+	return 0;
+}
