@@ -1,6 +1,20 @@
 # gateway/local.mk - how gateway is built.
-check_PROGRAMS += tests/unit/h2
-TESTS += tests/unit/h2
+bin_PROGRAMS += gateway/hutch-gateway
+gateway_hutch_gateway_SOURCES = gateway/main.c gateway/gateway.h gateway/front.c gateway/front.h gateway/request.h \
+	gateway/route.c gateway/route.h gateway/access.c gateway/access.h gateway/back.c gateway/back.h \
+	gateway/timer.c gateway/timer.h gateway/connect.c gateway/connect.h gateway/multipart.c gateway/multipart.h \
+	gateway/utf8.c gateway/utf8.h gateway/exec.c gateway/processes.c gateway/files.c gateway/transfer.c \
+	gateway/transfer.h proto/route.h
+gateway_hutch_gateway_LDADD = lib/libhutch.a $(MHD_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(JWT_LIBS) $(CRYPTO_LIBS) \
+	$(PQ_LIBS) $(CONFUSE_LIBS) $(JSONC_LIBS) $(UUID_LIBS) $(TALLOC_LIBS)
+EXTRA_DIST += gateway/README.md
+
+UNIT_LIBS = lib/libhutch.a $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
+check_PROGRAMS += tests/unit/h2 tests/unit/gateway_parse
+TESTS += tests/unit/h2 tests/unit/gateway_parse
 tests_unit_h2_SOURCES = tests/unit/h2.c
 tests_unit_h2_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_unit_h2_LDADD = lib/libhutch.a $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
+tests_unit_h2_LDADD = $(UNIT_LIBS)
+tests_unit_gateway_parse_SOURCES = tests/unit/gateway_parse.c gateway/multipart.c gateway/connect.c gateway/utf8.c
+tests_unit_gateway_parse_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -I$(top_srcdir)/gateway
+tests_unit_gateway_parse_LDADD = $(UNIT_LIBS)

@@ -1,0 +1,31 @@
+/*
+ * access.h - who asks, and where the capsule is: credential, permission, capsule's row, in one
+ * answer.
+ *
+ * The database is asked off the loop; a positive answer is remembered for gateway.cache_sec.
+ */
+#pragma once
+#include "id.h"
+#include "request.h"
+
+/* Never changed once made; on the request. */
+struct access {
+	struct uuid team, capsule;
+	char id[ID_SIZE]; /* cl-… */
+	int64_t epoch;
+	const char *host; /* the agent's address: unix:/path */
+	char token[65];   /* x-access-token of the guest */
+};
+
+struct doorman;
+
+struct doorman *doorman_open(void *mem, struct gateway *, struct err *);
+
+/*
+ * May the request's credential do its route's thing to the capsule of its path? Sets r->access and
+ * calls ok(r), or answers the error. The answer never comes before this returns.
+ */
+void access_check(struct request *r, void (*ok)(struct request *));
+
+/* The agent says that the capsule is not there: what we remember of it is old. */
+void access_forget(struct gateway *, const struct access *);

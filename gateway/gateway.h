@@ -1,0 +1,18 @@
+/* gateway.h - one gateway process: its loop and what hangs on it. */
+#pragma once
+#include "conf.h"
+#include <stdbool.h>
+#include <uv.h>
+
+struct front;
+struct back;
+struct doorman;
+
+struct gateway {
+	uv_loop_t *loop;
+	const struct conf *conf;
+	struct front *front;     /* towards the web server */
+	struct back *back;       /* towards the host agents */
+	struct doorman *doorman; /* who may */
+	bool draining;
+};

@@ -1,0 +1,23 @@
+/*
+ * route.h - the gateway's routes (rows of proto/route.h), and how a request finds its handler.
+ *
+ * `hutch-gateway -T routes` prints the rows; the web servers' routing fragments come from them.
+ */
+#pragma once
+#include "proto/route.h"
+#include "request.h"
+
+/* Rows with an input get their JSON body read first; the others set on_body and on_body_end
+ * themselves. */
+extern const struct route exec_routes[], process_routes[], file_routes[];
+
+/* A request's head has arrived: finds its row, asks who may, runs the handler; or answers the
+ * error. */
+void route_request(struct request *);
+/* -T routes: method, path, permission, pool, doc; tab-separated. */
+void route_print(void);
+
+/* %XX for everything but unreserved characters, for a guest's query. */
+void query_escape(struct buf *, const char *);
+/* A decoded query parameter, or NULL. */
+const char *query_get(struct request *, const char *name);
