@@ -1,1 +1,21 @@
-# hostagent/local.mk - how hostagent is built.
+# hostagent/local.mk - the host agent: VMs of one machine. See README.md.
+sbin_PROGRAMS += hostagent/hutch-agent
+hostagent_hutch_agent_SOURCES = \
+	hostagent/agent.h hostagent/main.c \
+	hostagent/loop.c hostagent/loop.h hostagent/flow.c hostagent/flow.h \
+	hostagent/priv.c hostagent/priv.h hostagent/uids.c \
+	hostagent/journal.c hostagent/journal.h hostagent/adopt.c hostagent/adopt.h \
+	hostagent/accel.c hostagent/accel.h \
+	hostagent/qemu.c hostagent/qemu.h hostagent/qmp.c hostagent/qmp.h \
+	hostagent/disk.c hostagent/disk.h hostagent/stream_filter.c hostagent/stream_filter.h \
+	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c \
+	hostagent/starts.c hostagent/starts.h \
+	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \
+	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
+	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
+	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_state.c \
+	hostagent/api.c hostagent/api.h hostagent/bridge.c \
+	hostagent/control.c hostagent/control.h
+hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
+	$(CURL_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
+EXTRA_DIST += hostagent/README.md

@@ -1,0 +1,586 @@
+/* api.c - see api.h. A call is a row of routes[] and a function. */
+#include "api.h"
+#include "capsule.h"
+#include "disk.h"
+#include "h2_uv.h"
+#include "image.h"
+#include "journal.h"
+#include "json.h"
+#include "priv.h"
+#include "template.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <nghttp2/nghttp2.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <sys/un.h>
+
+#define BASE "/agent/v1"
+
+enum { BODY_MAX = 1 << 20, STREAMS = 4096 };
+
+struct call {
+	struct api_peer peer;     /* first: what hangs on the stream */
+	struct h2_stream *stream; /* NULL: the client went away */
+	struct agent *agent;
+	const struct route *route;
+	char id[CAPSULE_ID];
+	int64_t epoch;            /* of the header; -1: absent */
+	const char *op;
+	struct buf body;
+	struct err err;           /* set while the body comes: answered at its end */
+	bool started;
+};
+
+typedef void api_handler(struct call *);
+
+static api_handler info, inventory, capsule_put, capsule_get, capsule_delete;
+
+static const struct route {
+	const char *method, *path;
+	api_handler *run;
+	bool changes; /* needs hutch-epoch */
+} routes[] = {
+	/* clang-format off */
+	{ "GET",	BASE "/info",		info,		false },
+	{ "GET",	BASE "/capsules",	inventory,	false },
+	{ "GET",	BASE "/capsules/{id}",	capsule_get,	false },
+	{ "PUT",	BASE "/capsules/{id}",	capsule_put,	true },
+	{ "DELETE",	BASE "/capsules/{id}",	capsule_delete,	true },
+	/* clang-format on */
+};
+
+/* Answers. */
+
+static void
+reply(struct h2_stream *s, int status, const struct buf *b)
+{
+	static const struct h2_header json[] = { { "content-type", "application/json" }, { 0 } };
+
+	h2_respond(s, status, json, b->len == 0);
+	if (b->len) {
+		h2_write(s, b->data, b->len);
+		h2_finish(s);
+	}
+}
+
+void
+api_error(struct h2_stream *s, const struct err *e)
+{
+	const struct err_kind *k = &err_kinds[e->code];
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
+
+	/* the caller is the control plane, which logs it: it gets the sentence, not only the kind */
+	buf_fmt(&b, "{\"error\":{\"code\":\"%s\",\"message\":", k->slug);
+	buf_json(&b, e->text);
+	buf_str(&b, "}}");
+	reply(s, k->http, &b);
+}
+
+static void
+fail(struct call *c, enum err_code code, const char *text)
+{
+	struct err e = { 0 };
+
+	(void)err_set(&e, code, "%s", text);
+	api_error(c->stream, &e);
+}
+
+/* What the host is and holds. */
+
+static uint64_t
+memory_available_mb(void)
+{
+	char text[4096], *p;
+	unsigned long kb = 0;
+	auto_file *f = fopen("/proc/meminfo", "re");
+	size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+
+	text[n] = '\0';
+	p = strstr(text, "MemAvailable:");
+	if (p)
+		(void)sscanf(p, "MemAvailable: %lu", &kb);
+	return kb / 1024;
+}
+
+static void
+pools(struct agent *a, struct buf *b)
+{
+	const struct image *i;
+	const char *comma = "";
+
+	TAILQ_FOREACH(i, &a->images, link) {
+		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"ready\":%zu,\"image_mb\":%llu}", comma,
+		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
+		    pool_ready(i), (unsigned long long)i->bytes >> 20);
+		comma = ",";
+	}
+}
+
+static void
+conditions(struct agent *a, struct buf *b)
+{
+	const char *comma = "";
+
+	if (a->accel == ACCEL_TCG) {
+		buf_str(b, "\"accel_tcg\"");
+		comma = ",";
+	}
+	if (!priv_separate(a->priv)) {
+		buf_fmt(b, "%s\"capsules_share_uid\"", comma);
+		comma = ",";
+	} else if (geteuid() == 0) {
+		buf_fmt(b, "%s\"agent_is_root\"", comma);
+		comma = ",";
+	}
+	/* user-mode network: no capsule reaches the internet (spec 02 §6.8) */
+	buf_fmt(b, "%s\"network_user_mode\"", comma);
+}
+
+static void
+info(struct call *c)
+{
+	struct agent *a = c->agent;
+	struct buf b = BUF(c);
+	struct sysinfo s = { 0 };
+	uint64_t disk_free = 0, disk_total = 0;
+	struct err e = { 0 };
+
+	(void)sysinfo(&s);
+	(void)disk_room(a->conf->agent_state_dir, &disk_free, &disk_total, &e);
+	buf_fmt(&b, "{\"agent_version\":\"%s\",\"accel\":\"%s\",\"qemu_version\":", PACKAGE_VERSION,
+	    accel_name(a->accel));
+	buf_json(&b, a->qemu_version);
+	buf_fmt(&b, ",\"boot_id\":\"%s\",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,"
+	            "\"free_memory_mb\":%llu,\"free_disk_gb\":%llu,\"uids_free\":%d,\"starting\":%zu",
+	    a->boot_id, a->cores, (unsigned long long)((uint64_t)s.totalram * s.mem_unit >> 20),
+	    (unsigned long long)disk_total >> 30, (unsigned long long)memory_available_mb(),
+	    (unsigned long long)disk_free >> 30, uid_free(a), vm_starting(a));
+	buf_str(&b, ",\"templates\":[");
+	template_names(a, &b);
+	buf_str(&b, "],\"pools\":{");
+	pools(a, &b);
+	buf_str(&b, "},\"conditions\":[");
+	conditions(a, &b);
+	buf_str(&b, "]}");
+	reply(c->stream, 200, &b);
+}
+
+static void
+capsule_json(const struct capsule *k, struct buf *b)
+{
+	buf_fmt(b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
+	           "\"since\":%lld,\"template\":",
+	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
+	    accel_name(k->accel), (long long)k->since);
+	buf_json(b, k->template);
+	buf_fmt(b, ",\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%llu", k->vcpus, k->memory_mb,
+	    (unsigned long long)k->disk_size >> 20);
+	if (k->exited_at) {
+		int s = k->exit_status;
+
+		buf_fmt(b, ",\"exit\":{\"at\":%lld", (long long)k->exited_at);
+		if (s >= 0 && WIFEXITED(s))
+			buf_fmt(b, ",\"code\":%d", WEXITSTATUS(s));
+		else if (s >= 0 && WIFSIGNALED(s))
+			buf_fmt(b, ",\"signal\":%d", WTERMSIG(s));
+		buf_chr(b, '}');
+	}
+	buf_chr(b, '}');
+}
+
+static void
+inventory(struct call *c)
+{
+	struct agent *a = c->agent;
+	struct buf b = BUF(c);
+	const struct capsule *k;
+	const char *comma = "";
+
+	buf_fmt(&b, "{\"journal_complete\":%s,\"capsules\":[", a->journal_complete ? "true" : "false");
+	TAILQ_FOREACH(k, &a->capsules, link) {
+		if (k->state == CAP_GONE || k->state == CAP_NEW)
+			continue;
+		buf_str(&b, comma);
+		capsule_json(k, &b);
+		comma = ",";
+	}
+	buf_str(&b, "]}");
+	reply(c->stream, 200, &b);
+}
+
+static void
+capsule_get(struct call *c)
+{
+	const struct capsule *k = capsule_find(c->agent, c->id);
+	struct buf b = BUF(c);
+
+	if (!k || k->state == CAP_GONE) {
+		fail(c, E_NOT_FOUND, "no such capsule");
+		return;
+	}
+	capsule_json(k, &b);
+	reply(c->stream, 200, &b);
+}
+
+/* Create and destroy. */
+
+static void
+put_done(void *arg, struct capsule *k, const struct err *e)
+{
+	struct call *c = arg;
+	struct buf b = BUF(c);
+
+	if (!c->stream)
+		return;
+	if (e) {
+		api_error(c->stream, e);
+		return;
+	}
+	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
+	            "\"took_ms\":%d}",
+	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
+	    accel_name(k->accel), k->took_ms);
+	reply(c->stream, 200, &b);
+}
+
+static bool
+between(struct err *e, const char *name, int64_t n, int64_t least, int64_t most)
+{
+	if (n >= least && n <= most)
+		return true;
+	(void)err_set(e, E_BAD_INPUT, "\"%s\" is not between %lld and %lld", name, (long long)least,
+	    (long long)most);
+	return false;
+}
+
+static bool
+envs_ok(struct json_object *envs, struct err *e)
+{
+	if (!envs)
+		return true;
+	if (!json_object_is_type(envs, json_type_object) || json_object_object_length(envs) > ENVS_MAX)
+		return err_set(e, E_BAD_INPUT, "\"envs\" is not an object of at most %d texts", ENVS_MAX) == 0;
+	json_object_object_foreach(envs, key, value)
+	{
+		if (!*key || strchr(key, '=') || !json_object_is_type(value, json_type_string))
+			return err_set(e, E_BAD_INPUT, "\"envs\": \"%.60s\" is no variable", key) == 0;
+	}
+	return true;
+}
+
+static int
+spec_read(struct call *c, void *mem, struct capsule_spec *s)
+{
+	static const struct json_limits limits = { .depth = 8, .keys = 1000 };
+	struct json_object *j =
+	    json_parse(mem, c->body.data ? c->body.data : "", c->body.len, &limits, &c->err);
+	const char *boot;
+
+	if (!j)
+		return -1;
+	if (!json_object_is_type(j, json_type_object))
+		return err_set(&c->err, E_BAD_INPUT, "the body is not an object");
+	boot = json_str(j, "boot", "warm");
+	*s = (struct capsule_spec){ .epoch = json_int(j, "epoch", c->epoch),
+		.template = json_str(j, "template", ""), .vcpus = json_int(j, "vcpus", 1),
+		.memory_mb = json_int(j, "memory_mb", 512), .disk_mb = json_int(j, "disk_size_mb", 0),
+		.cold = strcmp(boot, "cold") == 0, .hostname = json_str(j, "hostname", "hutch"),
+		.user = json_str(j, "user", NULL), .workdir = json_str(j, "workdir", NULL),
+		.token = json_str(j, "access_token", NULL), .team = json_str(j, "team_id", NULL),
+		.template_id = json_str(j, "template_id", NULL), .envs = json_get(j, "envs") };
+	if (s->epoch != c->epoch)
+		return err_set(&c->err, E_BAD_INPUT, "\"epoch\" is not that of hutch-epoch");
+	if (!s->token || !*s->token)
+		return err_set(&c->err, E_BAD_INPUT, "\"access_token\" is missing");
+	if (strcmp(boot, "warm") != 0 && !s->cold)
+		return err_set(&c->err, E_BAD_INPUT, "\"boot\" is neither warm nor cold");
+	if (!between(&c->err, "vcpus", json_int(j, "vcpus", 1), 1, 16) ||
+	    !between(&c->err, "memory_mb", json_int(j, "memory_mb", 512), 128, 65536) ||
+	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) || !envs_ok(s->envs, &c->err))
+		return -1;
+	return 0;
+}
+
+static void
+capsule_put(struct call *c)
+{
+	struct capsule_spec spec;
+	char *mem = talloc_new(c);
+
+	if (spec_read(c, mem, &spec) < 0) {
+		api_error(c->stream, &c->err);
+		return;
+	}
+	capsule_start(c->agent, c->id, &spec, mem, c, put_done, c);
+}
+
+static void
+delete_done(void *arg, struct capsule *k, const struct err *e)
+{
+	struct call *c = arg;
+
+	(void)k;
+	if (!c->stream)
+		return;
+	if (e)
+		api_error(c->stream, e);
+	else
+		h2_respond(c->stream, 204, NULL, true);
+}
+
+static void
+capsule_delete(struct call *c)
+{
+	capsule_stop(c->agent, c->id, c->epoch, c, delete_done, c);
+}
+
+/* Streams: a call collects its body, then runs. */
+
+static void
+call_run(struct call *c)
+{
+	c->started = true;
+	if (c->err.code != E_OK)
+		api_error(c->stream, &c->err);
+	else
+		c->route->run(c);
+}
+
+static void
+call_data(struct h2_stream *s, const uint8_t *p, size_t n)
+{
+	struct call *c = h2_stream_user(s);
+
+	h2_consume(s, n);
+	if (c->body.len + n > BODY_MAX)
+		(void)err_set(&c->err, E_TOO_LARGE, "the body is longer than %d bytes", BODY_MAX);
+	else
+		buf_add(&c->body, p, n);
+}
+
+static void
+call_end(struct h2_stream *s)
+{
+	struct call *c = h2_stream_user(s);
+
+	if (!c->started)
+		call_run(c);
+}
+
+static void
+call_close(struct h2_stream *s, uint32_t error)
+{
+	struct call *c = h2_stream_user(s);
+
+	(void)error;
+	/* what was begun goes on without us: the client asks again */
+	c->stream = NULL;
+	h2_stream_set_user(s, NULL);
+	talloc_free(c);
+}
+
+static const struct h2_events call_events = {
+	.on_data = call_data,
+	.on_end = call_end,
+	.on_close = call_close,
+};
+
+/* "{id}" matches one capsule id; it goes to id. */
+static bool
+path_is(const char *pattern, const char *path, char id[CAPSULE_ID])
+{
+	size_t n;
+
+	for (; *pattern; pattern++) {
+		if (*pattern != '{') {
+			if (*path++ != *pattern)
+				return false;
+			continue;
+		}
+		n = strspn(path, "abcdefghijklmnopqrstuvwxyz0123456789-");
+		if (n == 0 || n >= CAPSULE_ID)
+			return false;
+		snprintf(id, CAPSULE_ID, "%.*s", (int)n, path);
+		path += n;
+		pattern = strchr(pattern, '}');
+	}
+	return *path == '\0' || *path == '?';
+}
+
+static const struct route *
+route_find(const struct h2_head *h, char id[CAPSULE_ID], struct err *e)
+{
+	const struct route *r;
+	bool path = false;
+
+	for (r = routes; r < routes + nitems(routes); r++) {
+		if (!path_is(r->path, h->path, id))
+			continue;
+		path = true;
+		if (strcmp(r->method, h->method) == 0)
+			return r;
+	}
+	(void)err_set(e, path ? E_NO_METHOD : E_NOT_FOUND, "no %.10s %.150s", h->method, h->path);
+	return NULL;
+}
+
+static int64_t
+epoch_of(const struct h2_head *h)
+{
+	const struct h2_header *i;
+	char *end;
+	long long n;
+
+	for (i = h->header; i->name; i++) {
+		if (strcmp(i->name, "hutch-epoch") != 0)
+			continue;
+		errno = 0;
+		n = strtoll(i->value, &end, 10);
+		return errno || *end || end == i->value || n < 0 ? -1 : n;
+	}
+	return -1;
+}
+
+/* /agent/v1/capsules/{id}/guest/…: true, it goes to the guest. */
+static bool
+is_bridge(struct agent *a, struct h2_stream *s, const struct h2_head *h)
+{
+	static const char prefix[] = BASE "/capsules/";
+	char id[CAPSULE_ID];
+	const char *p = h->path + strlen(prefix);
+	size_t n;
+
+	if (strncmp(h->path, prefix, strlen(prefix)) != 0)
+		return false;
+	n = strcspn(p, "/");
+	if (n == 0 || n >= sizeof id || strncmp(p + n, "/guest/", 7) != 0)
+		return false;
+	snprintf(id, sizeof id, "%.*s", (int)n, p);
+	bridge_start(a, s, h, id, p + n + strlen("/guest"));
+	return true;
+}
+
+/* The connection's events: passed on to whom the stream belongs. */
+
+static void
+on_head(struct h2_stream *s, const struct h2_head *h)
+{
+	struct agent *a = h2_user(h2_stream_session(s));
+	struct call *c;
+
+	h2_stream_set_user(s, NULL);
+	if (!h->method || !h->path || is_bridge(a, s, h))
+		return;
+	c = talloc_zero(a, struct call);
+	c->peer.events = &call_events;
+	c->stream = s;
+	c->agent = a;
+	c->body = BUF(c);
+	c->epoch = epoch_of(h);
+	c->route = route_find(h, c->id, &c->err);
+	h2_stream_set_user(s, c);
+	if (c->route && c->route->changes && c->epoch < 0)
+		(void)err_set(&c->err, E_BAD_INPUT, "the header hutch-epoch is missing or no number");
+}
+
+static void
+on_data(struct h2_stream *s, const uint8_t *p, size_t n)
+{
+	struct api_peer *peer = h2_stream_user(s);
+
+	if (peer)
+		peer->events->on_data(s, p, n);
+	else
+		h2_consume(s, n);
+}
+
+static void
+on_end(struct h2_stream *s)
+{
+	struct api_peer *peer = h2_stream_user(s);
+
+	if (peer && peer->events->on_end)
+		peer->events->on_end(s);
+}
+
+static void
+on_sent(struct h2_stream *s, size_t n)
+{
+	struct api_peer *peer = h2_stream_user(s);
+
+	if (peer && peer->events->on_sent)
+		peer->events->on_sent(s, n);
+}
+
+static void
+on_close(struct h2_stream *s, uint32_t error)
+{
+	struct api_peer *peer = h2_stream_user(s);
+
+	if (peer)
+		peer->events->on_close(s, error);
+}
+
+static const struct h2_events connection_events = {
+	.on_head = on_head,
+	.on_data = on_data,
+	.on_end = on_end,
+	.on_sent = on_sent,
+	.on_close = on_close,
+};
+
+static void
+on_gone(struct h2_uv *h, const struct err *why)
+{
+	(void)h;
+	log_debug(NULL, "connection: %s", why->text);
+}
+
+struct listener {
+	struct agent *agent;
+	int fd;
+};
+
+static void
+on_connection(void *arg, int events)
+{
+	static const struct h2_limits limits = { .streams = STREAMS };
+	struct listener *l = arg;
+	struct err e = { 0 };
+	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd >= 0 &&
+	    !h2_uv_open(l->agent, l->agent->loop, fd, H2_SERVER, &connection_events, &limits, l->agent,
+	        on_gone, &e))
+		log_warn(NULL, "connection: %s", e.text);
+}
+
+int
+api_start(struct agent *a, struct err *e)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct listener *l = talloc_zero(a, struct listener);
+	const char *path = a->conf->agent_socket;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (strlen(path) >= sizeof sa.sun_path)
+		return err_set(e, E_CONFIG, "agent.socket is longer than %zu bytes", sizeof sa.sun_path - 1);
+	memcpy(sa.sun_path, path, strlen(path) + 1);
+	/* the state directory's lock says that no other agent uses this socket */
+	(void)unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(path, 0660) < 0 ||
+	    listen(fd, 128) < 0)
+		return err_sys(e, "%s", path);
+	l->agent = a;
+	l->fd = fd;
+	(void)watch_new(l, a->loop, fd, UV_READABLE, on_connection, l);
+	return 0;
+}

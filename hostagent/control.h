@@ -1,0 +1,14 @@
+/*
+ * control.h - what the agent tells the control plane: registration, heartbeat, reports.
+ *
+ * Nothing depends on it: when the control plane is away, capsules run on and reports wait.
+ */
+#pragma once
+#include "agent.h"
+
+struct capsule;
+
+/* Starts to talk if agent.control_url is set. -1: the configuration is wrong. */
+int control_start(struct agent *, struct err *);
+/* A capsule has another state: it is reported. Before control_start(): nothing happens. */
+void control_changed(const struct capsule *);

@@ -1,0 +1,18 @@
+/* identity.h - the message that gives a guest its identity (POST /init, spec 06 §11.2). */
+#pragma once
+#include "buf.h"
+#include "json.h"
+
+struct identity {
+	int64_t epoch;
+	const char *token, *user, *workdir, *hostname;
+	const char *machine_id;                  /* 32 hex digits */
+	const char *capsule, *template, *team;   /* ids, or NULL */
+	struct json_object *envs;                /* NULL: none */
+};
+
+/* Appends the JSON: with the present time and 64 fresh random bytes. */
+void identity_json(struct buf *, const struct identity *);
+
+/* 2n hex digits of n random bytes, and NUL. */
+void random_hex(char *ret, size_t n);

@@ -1,0 +1,42 @@
+/*
+ * image.h - memory images: what clones of one template, vCPU count and memory size start from.
+ *
+ * Made once by a cold boot (state_dir/memory/<template>-<build>-<vcpus>x<memory>/), verified by
+ * checksums before use, then held in RAM as a sealed memory file that nobody can write any more.
+ */
+#pragma once
+#include "agent.h"
+#include "vm.h"
+
+enum image_state { IMG_NONE, IMG_MAKING, IMG_LOADING, IMG_READY, IMG_FAILED };
+
+struct image {
+	TAILQ_ENTRY(image) link;
+	struct agent *agent;
+	enum image_state state;
+	struct template *t;
+	int vcpus, memory_mb;
+	const char *name;    /* of the folder */
+	int memory;          /* the sealed memory file */
+	int device_state;    /* the thin stream */
+	int disk;            /* the disk as it was then: clones' overlays lie on it */
+	uint64_t disk_size;
+	uint64_t bytes;      /* of memory that is not zero */
+	int64_t retry_at;    /* IMG_FAILED: now_mono() from which it may be tried again */
+	struct pool *pool;
+	struct image_job *job;
+};
+
+/* The image of this shape, known or new; it moves to the front of agent->images. */
+struct image *image_get(struct agent *, struct template *, int vcpus, int memory_mb);
+/* Sees to it that it becomes IMG_READY: loads it from disk, else boots a template and makes it. */
+void image_want(struct image *);
+/* At start: the images that are there already. */
+void image_load_all(struct agent *);
+const char *image_state_name(enum image_state);
+
+/* pool.c: ready clones. */
+struct vm *pool_take(struct image *); /* NULL: none ready; refilling begins */
+void pool_fill(struct agent *);       /* starts what is missing; call when something changed */
+void pool_drop(struct image *);       /* destroys its clones */
+size_t pool_ready(const struct image *);

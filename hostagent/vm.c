@@ -1,0 +1,491 @@
+/* vm.c - see vm.h. Starting a VM is a table of steps; the rest are short exchanges with QEMU. */
+#include "vm.h"
+#include "disk.h"
+#include "guest.h"
+#include "image.h"
+#include "priv.h"
+#include "qemu.h"
+#include "template.h"
+#include "vm_run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+enum { HEALTH_RETRY_MS = 50 };
+
+/* Folder and sockets. */
+
+static const struct vm_file {
+	const char *name;
+} files[] = { { "q" }, { "g" }, { "disk.qcow2" }, { "log" } };
+
+/* A socket address below the folder: through /proc, since state_dir may be longer than sun_path. */
+static struct sockaddr_un
+address(const struct vm *vm, const char *name)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d/%s", vm->dir, name);
+	return sa;
+}
+
+static int
+listen_at(const struct vm *vm, const char *name, struct err *e)
+{
+	struct sockaddr_un sa = address(vm, name);
+	auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 4) < 0)
+		return err_sys(e, "vm %s: socket %s", vm->name, name);
+	return take_fd(&fd);
+}
+
+static int
+connect_at(const struct vm *vm, const char *name, struct err *e)
+{
+	struct sockaddr_un sa = address(vm, name);
+	auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+		return err_sys(e, "vm %s: connect to %s", vm->name, name);
+	return take_fd(&fd);
+}
+
+int
+vm_folder(struct agent *a, const char *name, bool make)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "vm/%s", name);
+	if (make && mkdirat(a->state_fd, path, 0700) < 0)
+		return -1;
+	return openat(a->state_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+void
+vm_folder_remove(struct agent *a, const char *name)
+{
+	char path[64];
+	auto_fd dir = vm_folder(a, name, false);
+	size_t i;
+
+	for (i = 0; dir >= 0 && i < nitems(files); i++)
+		(void)unlinkat(dir, files[i].name, 0);
+	snprintf(path, sizeof path, "vm/%s", name);
+	(void)unlinkat(a->state_fd, path, AT_REMOVEDIR);
+}
+
+static int
+vm_free(struct vm *vm)
+{
+	TAILQ_REMOVE(&vm->agent->vms, vm, link);
+	if (vm->run) {
+		TALLOC_FREE(vm->run->death);
+		if (vm->run->pidfd >= 0)
+			close(vm->run->pidfd);
+	}
+	if (vm->dir >= 0)
+		close(vm->dir);
+	return 0;
+}
+
+struct vm *
+vm_new(struct agent *a)
+{
+	struct vm *vm = talloc_zero(a, struct vm);
+
+	vm->agent = a;
+	vm->dir = -1;
+	vm->status = -1;
+	vm->run = talloc_zero(vm, struct vm_run);
+	vm->run->pidfd = -1;
+	TAILQ_INSERT_TAIL(&a->vms, vm, link);
+	talloc_set_destructor(vm, vm_free);
+	return vm;
+}
+
+/* The end of whatever runs: exactly one call of done. */
+static void
+run_done(void *user, const struct err *e)
+{
+	struct vm *vm = user;
+	struct vm_run *r = vm->run;
+	vm_done *done = r->done;
+
+	r->done = NULL;
+	TALLOC_FREE(r->start);
+	TALLOC_FREE(r->again);
+	if (done)
+		done(r->user, e);
+}
+
+void
+vm_flow(struct vm *vm, const struct step *steps, vm_done *done, void *user)
+{
+	TALLOC_FREE(vm->run->flow);
+	vm->run->done = done;
+	vm->run->user = user;
+	vm->run->flow = flow_new(vm->run, vm->agent->loop, steps, vm, run_done);
+}
+
+void
+vm_call(struct vm *vm, const char *command, const char *arguments, int fd, qmp_reply *reply)
+{
+	struct err e = { 0 };
+
+	if (vm->qmp) {
+		qmp_call(vm->qmp, command, arguments, fd, reply, vm);
+		return;
+	}
+	(void)err_set(&e, E_QEMU, "QEMU's control socket is closed");
+	flow_fail(vm->run->flow, &e);
+}
+
+/* A QMP answer that only says yes or no moves the flow on. */
+void
+vm_ok(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	(void)ret;
+	if (e)
+		flow_fail(vm->run->flow, e);
+	else
+		flow_next(vm->run->flow);
+}
+
+/* Control socket and guest session. */
+
+static void
+on_qmp_gone(void *user, const struct err *e)
+{
+	struct vm *vm = user;
+
+	(void)e;
+	/* it closes when the process ends, which the pidfd tells; nothing else closes it */
+	TALLOC_FREE(vm->qmp);
+}
+
+static void
+on_qmp_event(void *user, const char *name, struct json_object *data)
+{
+	struct vm *vm = user;
+	struct vm_run *r = vm->run;
+	const char *status = json_str(data, "status", "");
+	struct err e = { 0 };
+
+	if (strcmp(name, "MIGRATION") != 0 || !r->done)
+		return;
+	if (strcmp(status, "failed") == 0) {
+		(void)err_set(&e, E_QEMU, "QEMU could not move its state");
+		flow_fail(r->flow, &e);
+	} else if (strcmp(status, "completed") == 0 && r->save)
+		vm_save_event(vm);
+	else if (strcmp(status, "completed") == 0)
+		flow_next(r->flow);
+}
+
+static const struct qmp_events qmp_events = { on_qmp_event, on_qmp_gone };
+
+static void
+on_guest_gone(void *user, const struct err *e)
+{
+	struct vm *vm = user;
+
+	log_debug(NULL, "vm %s: guest session ended: %s", vm->name, e->text);
+	TALLOC_FREE(vm->guest);
+}
+
+int
+vm_qmp_open(struct vm *vm, struct err *e)
+{
+	int fd = connect_at(vm, "q", e);
+
+	if (fd < 0)
+		return -1;
+	vm->qmp = qmp_open(vm, vm->agent->loop, fd, &qmp_events, vm);
+	return 0;
+}
+
+int
+vm_guest_open(struct vm *vm, struct err *e)
+{
+	int fd;
+
+	if (vm->guest)
+		return 0;
+	fd = connect_at(vm, "g", e);
+	if (fd < 0)
+		return -1;
+	vm->guest = guest_open(vm, vm->agent->loop, fd, on_guest_gone, vm, e);
+	return vm->guest ? 0 : -1;
+}
+
+/* The start. */
+
+static void
+step_wait(void *user)
+{
+	struct vm *vm = user;
+	struct vm_run *r = vm->run;
+
+	r->start = start_wait(vm->agent, r, r->spec.soon, r->flow);
+}
+
+static void
+step_spawn(void *user)
+{
+	struct vm *vm = user;
+	struct agent *a = vm->agent;
+	struct vm_run *r = vm->run;
+	struct qemu q = { .name = vm->name, .t = vm->t, .accel = vm->accel, .vcpus = vm->vcpus,
+		.memory_mb = vm->memory_mb, .memory = vm->image ? vm->image->memory : -1,
+		.base = vm->image ? vm->image->disk : -1 };
+	struct priv_spawn s;
+	struct err e = { 0 };
+	char backing[128] = "";
+	auto_talloc char *mem = talloc_new(NULL);
+	auto_fd qmp = -1, guest = -1, disk = -1, log = -1;
+
+	flow_deadline(r->flow, r->spec.boot_ms ? r->spec.boot_ms : a->conf->agent_boot_timeout_sec * 1000);
+	if (vm->image)
+		snprintf(backing, sizeof backing, "../../memory/%.90s/disk.qcow2", vm->image->name);
+	if (uid_lease(a, &vm->uid, &e) < 0)
+		goto fail;
+	vm->dir = vm_folder(a, vm->name, true);
+	if (vm->dir < 0) {
+		err_sys(&e, "vm %s: folder", vm->name);
+		goto fail;
+	}
+	disk = openat(vm->dir, "disk.qcow2", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	log = openat(vm->dir, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (disk < 0 || log < 0) {
+		err_sys(&e, "vm %s: files", vm->name);
+		goto fail;
+	}
+	if (disk_overlay(disk, vm->disk_size, *backing ? backing : NULL, &e) < 0 ||
+	    (qmp = listen_at(vm, "q", &e)) < 0 || (guest = listen_at(vm, "g", &e)) < 0)
+		goto fail;
+	q.qmp = qmp;
+	q.guest = guest;
+	q.disk = disk;
+	q.log = log;
+	q.uid = vm->uid;
+	qemu_command(a, &q, mem, &s);
+	vm->pid = priv_spawn(a->priv, &s, &r->pidfd, &e);
+	if (vm->pid < 0)
+		goto fail;
+	vm->start = proc_start(vm->pid);
+	vm_watch_death(vm);
+	/* the sockets listen already: no waiting for QEMU to come up */
+	if (vm_qmp_open(vm, &e) < 0 || vm_guest_open(vm, &e) < 0)
+		goto fail;
+	flow_next(r->flow);
+	return;
+fail:
+	flow_fail(r->flow, &e);
+}
+
+void
+vm_step_events(void *user)
+{
+	struct vm *vm = user;
+
+	vm_call(vm, "migrate-set-capabilities",
+	    "{\"capabilities\":[{\"capability\":\"events\",\"state\":true}]}", -1, vm_ok);
+}
+
+static void
+step_give_state(void *user)
+{
+	struct vm *vm = user;
+	char path[40];
+	/* QEMU reads from the start, whoever read it before: an open file of its own */
+	auto_fd fd = -1;
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", vm->image->device_state);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	vm_call(vm, "getfd", "{\"fdname\":\"state\"}", fd, vm_ok);
+}
+
+static void
+on_incoming(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	(void)ret;
+	if (e)
+		flow_fail(vm->run->flow, e);
+	/* the MIGRATION event moves on */
+}
+
+static void
+step_load(void *user)
+{
+	struct vm *vm = user;
+
+	vm_call(vm, "migrate-incoming", "{\"uri\":\"fd:state\"}", -1, on_incoming);
+}
+
+void
+vm_step_cont(void *user)
+{
+	struct vm *vm = user;
+
+	vm_call(vm, "cont", NULL, -1, vm_ok);
+}
+
+void
+vm_step_stop(void *user)
+{
+	struct vm *vm = user;
+
+	vm_call(vm, "stop", NULL, -1, vm_ok);
+}
+
+static void
+on_health(void *arg, int status, const char *body, size_t len, const struct err *e)
+{
+	struct vm *vm = arg;
+	struct vm_run *r = vm->run;
+
+	(void)body;
+	(void)len;
+	if (!e && (status == 204 || status == 200)) {
+		flow_next(r->flow);
+		return;
+	}
+	/* a guest that comes up may break the first session; the flow's deadline ends this */
+	TALLOC_FREE(r->again);
+	r->again = timer_new(r, vm->agent->loop, HEALTH_RETRY_MS, 0, vm_step_health, vm);
+}
+
+void
+vm_step_health(void *user)
+{
+	struct vm *vm = user;
+	struct guest_call call = { .method = "GET", .path = "/health",
+		.timeout_ms = vm->agent->conf->agent_boot_timeout_sec * 1000 };
+	struct err e = { 0 };
+
+	if (vm_guest_open(vm, &e) < 0)
+		flow_fail(vm->run->flow, &e);
+	else
+		guest_call(vm->guest, vm->run, &call, on_health, vm);
+}
+
+void
+vm_step_running(void *user)
+{
+	struct vm *vm = user;
+
+	vm->state = VM_RUNNING;
+	flow_next(vm->run->flow);
+}
+
+void
+vm_step_stopped(void *user)
+{
+	struct vm *vm = user;
+
+	vm->state = VM_STOPPED;
+	flow_next(vm->run->flow);
+}
+
+static const struct step cold_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "starting QEMU", step_spawn },
+	{ "asking QEMU for events", vm_step_events },
+	{ "the guest's boot", vm_step_health },
+	{ "running", vm_step_running },
+	{ 0 },
+};
+
+static const struct step clone_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "starting QEMU", step_spawn },
+	{ "asking QEMU for events", vm_step_events },
+	{ "handing over the device state", step_give_state },
+	{ "loading the device state", step_load },
+	{ "loaded", vm_step_stopped },
+	{ 0 },
+};
+
+/* It answers once, so that what it needs is in memory (under TCG: translated), and stands still. */
+static const struct step hot_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "starting QEMU", step_spawn },
+	{ "asking QEMU for events", vm_step_events },
+	{ "handing over the device state", step_give_state },
+	{ "loading the device state", step_load },
+	{ "continuing", vm_step_cont },
+	{ "the guest's first answer", vm_step_health },
+	{ "stopping", vm_step_stop },
+	{ "ready", vm_step_stopped },
+	{ 0 },
+};
+
+struct vm *
+vm_start(struct agent *a, const struct vm_spec *spec, vm_done *done, void *user)
+{
+	struct vm *vm = vm_new(a);
+	static unsigned serial;
+
+	vm->t = spec->t;
+	vm->vcpus = spec->vcpus;
+	vm->memory_mb = spec->memory_mb;
+	vm->accel = spec->accel ? spec->accel : a->accel;
+	vm->image = spec->image;
+	vm->disk_size = spec->image ? spec->image->disk_size : spec->disk_size;
+	if (vm->disk_size < spec->t->disk_size)
+		vm->disk_size = spec->t->disk_size;
+	vm->run->spec = *spec;
+	snprintf(vm->name, sizeof vm->name, "%llx-%x", (unsigned long long)now_real(), ++serial);
+	vm_flow(vm, !spec->image ? cold_steps : spec->hot ? hot_steps : clone_steps, done, user);
+	return vm;
+}
+
+/* Short exchanges. */
+
+static const struct step cont_steps[] = { { "continuing", vm_step_cont }, { "running", vm_step_running }, { 0 } };
+static const struct step stop_steps[] = { { "stopping", vm_step_stop }, { "stopped", vm_step_stopped }, { 0 } };
+
+void
+vm_cont(struct vm *vm, vm_done *done, void *user)
+{
+	vm_flow(vm, cont_steps, done, user);
+	flow_deadline(vm->run->flow, VM_CALL_MS);
+}
+
+void
+vm_stop(struct vm *vm, vm_done *done, void *user)
+{
+	vm_flow(vm, stop_steps, done, user);
+	flow_deadline(vm->run->flow, VM_CALL_MS);
+}
+
+static void
+step_grow(void *user)
+{
+	struct vm *vm = user;
+	char text[96];
+
+	snprintf(text, sizeof text, "{\"node-name\":\"d1\",\"size\":%llu}",
+	    (unsigned long long)vm->disk_size);
+	vm_call(vm, "block_resize", text, -1, vm_ok);
+}
+
+static const struct step grow_steps[] = { { "growing the disk", step_grow }, { 0 } };
+
+void
+vm_grow_disk(struct vm *vm, uint64_t size, vm_done *done, void *user)
+{
+	vm->disk_size = size;
+	vm_flow(vm, grow_steps, done, user);
+	flow_deadline(vm->run->flow, VM_CALL_MS);
+}
