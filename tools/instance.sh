@@ -187,19 +187,15 @@ write_env() {
 	mv "$RUN/env.new" "$RUN/env"
 }
 
-# Virtual machines outlive their agent by design: the ones of this instance are found by its folder.
+# Virtual machines outlive their agent by design. Every one is called hutch-INSTANCE-NAME.
 end_machines() {
-	local dir pid n=0
+	local instance pids
 
-	for dir in /proc/[0-9]*; do
-		if tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -q '^[^ ]*qemu-system' &&
-			tr '\0' '\n' <"$dir/environ" 2>/dev/null | grep -Fqs "HUTCH_PART=$RUN:" ||
-			tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -Fqs -- "$RUN/agent/"; then
-			pid=${dir#/proc/}
-			kill -s KILL "$pid" 2>/dev/null && n=$((n + 1))
-		fi
-	done 2>/dev/null
-	[ "$n" = 0 ] || say "switched off $n virtual machines; the disks of capsules are kept"
+	instance=$(cat "$RUN/agent/instance" 2>/dev/null) || return 0
+	mapfile -t pids < <(pgrep -f -- "-name hutch-$instance-" || true)
+	[ ${#pids[@]} -gt 0 ] || return 0
+	kill -s KILL "${pids[@]}" 2>/dev/null || true
+	say "switched off ${#pids[@]} virtual machines; the disks of capsules are kept"
 }
 
 stop() {
