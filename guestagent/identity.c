@@ -386,7 +386,8 @@ identity_init(struct call *c)
 		call_fail(c);
 		return;
 	}
-	if (self.ready && i.epoch == self.epoch) {
+	/* epoch 0 is a template's: a rehearsal, done as often as it is asked for */
+	if (self.ready && i.epoch == self.epoch && i.epoch > 0) {
 		init_done(c);
 		return;
 	}
