@@ -28,7 +28,7 @@ write_config() {
 	secret_file master.key 32
 	secret_file admin.password 12
 	cat >"$CONF.new" <<-END
-		# hutch.conf - of the private instance in $RUN; written by quickstart at every start.
+		# hutch.conf - of the private instance in $RUN; written by quickstart at every start; local.conf is added.
 		http {
 			public_url = "$URL"
 		}
@@ -71,6 +71,7 @@ write_config() {
 		}
 	END
 	[ -z "$DEV" ] || printf 'auth {\n\trate_limits = false\n\thash_cost = 1\n}\n' >>"$CONF.new"
+	[ ! -e "$RUN/local.conf" ] || cat "$RUN/local.conf" >>"$CONF.new"
 	mv "$CONF.new" "$CONF"
 }
 
