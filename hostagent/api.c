@@ -3,6 +3,7 @@
 #include "capsule.h"
 #include "disk.h"
 #include "h2_uv.h"
+#include "id.h"
 #include "image.h"
 #include "journal.h"
 #include "json.h"
@@ -313,7 +314,12 @@ capsule_put(struct call *c)
 {
 	struct capsule_spec spec;
 	char *mem = talloc_new(c);
+	struct uuid uuid;
 
+	if (!id_read(c->id, "cl-", &uuid)) {
+		fail(c, E_BAD_INPUT, "this is no capsule's id");
+		return;
+	}
 	if (spec_read(c, mem, &spec) < 0) {
 		api_error(c->stream, &c->err);
 		return;

@@ -306,7 +306,8 @@ step_init(void *user)
 	struct err e = { 0 };
 	char machine[33];
 	struct identity id = { .epoch = op->capsule->epoch, .token = op->spec.token,
-		.user = op->spec.user, .workdir = op->spec.workdir, .hostname = op->spec.hostname,
+		.user = op->spec.user ? op->spec.user : op->t->user,
+		.workdir = op->spec.workdir ? op->spec.workdir : op->t->workdir, .hostname = op->spec.hostname,
 		.machine_id = machine, .capsule = op->capsule->id, .template = op->spec.template_id,
 		.team = op->spec.team, .envs = op->spec.envs };
 	struct guest_call call = { .method = "POST", .path = "/init", .type = "application/json",

@@ -66,3 +66,15 @@ identity_json(struct buf *b, const struct identity *i)
 	    tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, t.tv_nsec);
 	explicit_bzero(entropy, sizeof entropy);
 }
+
+void
+identity_rehearsal(struct buf *b, const char *user, const char *workdir, char token[33])
+{
+	char machine[33];
+	struct identity i = { .token = token, .user = user, .workdir = workdir, .hostname = "template",
+		.machine_id = machine };
+
+	random_hex(token, 16);
+	random_hex(machine, 16);
+	identity_json(b, &i);
+}

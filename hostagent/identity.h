@@ -14,5 +14,9 @@ struct identity {
 /* Appends the JSON: with the present time and 64 fresh random bytes. */
 void identity_json(struct buf *, const struct identity *);
 
+/* The same for a guest that is nobody yet (a template, a clone of the pool): epoch 0, a name and a
+   token (returned, 32 digits) that its capsule's init, of a higher epoch, replaces. */
+void identity_rehearsal(struct buf *, const char *user, const char *workdir, char token[33]);
+
 /* 2n hex digits of n random bytes, and NUL. */
 void random_hex(char *ret, size_t n);

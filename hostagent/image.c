@@ -205,21 +205,17 @@ on_init(void *arg, int status, const char *body, size_t len, const struct err *e
 		flow_next(j->flow);
 }
 
-/* A throw-away identity: epoch 0, so that every capsule's is newer. */
 static void
 step_init(void *user)
 {
 	struct image_job *j = user;
 	struct buf b = BUF(j);
-	char machine[33];
-	struct identity id = { .token = j->token, .user = j->image->t->user,
-		.workdir = j->image->t->workdir, .hostname = "template", .machine_id = machine };
-
-	random_hex(j->token, 16);
-	random_hex(machine, 16);
-	identity_json(&b, &id);
 	struct guest_call call = { .method = "POST", .path = "/init", .type = "application/json",
-		.body = b.data, .len = b.len, .timeout_ms = INIT_MS };
+		.timeout_ms = INIT_MS };
+
+	identity_rehearsal(&b, j->image->t->user, j->image->t->workdir, j->token);
+	call.body = b.data;
+	call.len = b.len;
 	guest_call(j->vm->guest, j, &call, on_init, j);
 }
 
