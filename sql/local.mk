@@ -1,7 +1,7 @@
 # sql/local.mk - queries become C, migrations are data of hutchctl.
 QUERIES = \
 	sql/queries/auth.sql sql/queries/audit.sql sql/queries/idempotency.sql sql/queries/users.sql \
-	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql
+	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql sql/queries/health.sql
 
 QUERIES += sql/queries/gateway.sql
 
@@ -12,6 +12,9 @@ QUERY_H = $(QUERIES:.sql=.q.h)
 BUILT_SOURCES += $(QUERY_H)
 CLEANFILES += $(QUERY_C) $(QUERY_H)
 EXTRA_DIST += tools/sqlgen.awk $(QUERIES)
+
+queries: $(QUERY_H)
+.PHONY: queries
 
 SUFFIXES += .sql .q.c .q.h
 .sql.q.c:

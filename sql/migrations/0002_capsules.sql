@@ -108,3 +108,10 @@ REVOKE ALL ON FUNCTION host_used(uuid), capsule_changed() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION host_used(uuid) TO hutch_app, hutch_work;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hosts, host_tokens, host_refresh_tokens, capsules TO hutch_app, hutch_work;
 GRANT SELECT ON templates, template_versions, quotas TO hutch_app, hutch_work;
+
+-- What inventories and rows disagree about, and since when: an orphan is proven by two sightings (spec 02 §5.3).
+CREATE TABLE host_sightings (
+	host_id uuid NOT NULL REFERENCES hosts ON DELETE CASCADE, capsule text NOT NULL, what text NOT NULL,
+	first_at timestamptz NOT NULL DEFAULT now(), last_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (host_id, capsule, what));
+GRANT SELECT, INSERT, UPDATE, DELETE ON host_sightings TO hutch_work;

@@ -1,8 +1,26 @@
 -- auth.sql - who is asking: one function call a request.
 
--- row: auth_ping
---   one int4
+-- row: principal
+--   type text, key_id uuid?, user_id uuid?, session_id uuid?, team_id uuid?, role text?, platform_role text,
+--   user_status text?, email text?, name text, scopes text[]?, team_live bool, frozen bool, key_state text,
+--   must_change_password bool
 
--- name: auth_ping :one auth_ping
--- The database answers.
-SELECT 1 AS one;
+-- name: auth_by_key :one principal
+-- The principal of an API key's hash; sets the tenant of row-level security.
+SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
+       frozen, key_state, must_change_password
+  FROM auth_key(:hash::bytea);
+
+-- name: auth_by_session :one principal
+-- The principal of an access token: session, user, team, membership as they are now.
+SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
+       frozen, key_state, must_change_password
+  FROM auth_session(:session::uuid, :user::uuid, :team::uuid?);
+
+-- row: auth_host
+--   id uuid, name text, status text
+
+-- name: auth_by_host :one auth_host
+-- The host of a host token, unless it was deleted; forgets the tenant.
+SELECT h.id, h.name, h.status FROM hosts h, set_config('hutch.team', '', false) s
+ WHERE h.id = :host::uuid AND h.deleted_at IS NULL;

@@ -1,0 +1,22 @@
+/* api.h - the tables of all resources, and what several of them share. */
+#pragma once
+#include "fcgi-app/request.h"
+
+extern const struct route health_routes[], auth_routes[], me_routes[], team_routes[], key_routes[],
+    capsule_routes[], host_routes[];
+
+/* A path with {id} only. */
+#define PATH_ID(st, kind) FIELD(st, id, "id", .flags = NEEDED | IN_PATH, .prefix = kind)
+
+/* sessions.c: how a login begins and is renewed; shared by activation, login, refresh. */
+struct login {
+	const struct uuid *user, *team; /* team: asked for, or NULL */
+	const char *method;             /* "password", "activation" */
+	const char *client;             /* "web", "cli" */
+	bool want_refresh;              /* put the refresh token into the answer */
+};
+/* Opens a session in the transaction and answers with an authResponse; sets the refresh cookie. */
+int login_open(struct request *, const struct login *);
+
+/* The address as it is stored: trimmed, lower case; E_BAD_INPUT when it is none. */
+const char *email_normal(struct request *, const char *);

@@ -1,0 +1,15 @@
+/* sessions.h - logins: the routes that sessions.c serves, for the table in auth.c. */
+#pragma once
+#include "api.h"
+
+struct session_refresh {
+	const char *refresh_token;
+	const struct uuid *team;
+};
+struct session_logout {
+	bool all;
+	const char *refresh_token;
+};
+extern const struct field auth_response_fields[], session_refresh_fields[], session_logout_fields[],
+    session_csrf_fields[];
+extern handler session_refresh, session_logout, session_csrf;

@@ -1,0 +1,316 @@
+/*
+ * dispatch.c - the way of every request: route, input, caller, permission, limits, transaction, answer.
+ *
+ * Handlers are small because all of this is here once. The order matters: the input is parsed before
+ * the database is asked (it costs no round trip), but a bad credential is told before bad input.
+ */
+#include "request.h"
+#include "cleanup.h"
+#include "idempotency.h"
+#include "job.h"
+#include "json.h"
+#include "log.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+static struct credentials
+credentials_of(struct request *r)
+{
+	const char *auth = request_env(r, "HTTP_AUTHORIZATION");
+
+	return (struct credentials){
+		.api_key = request_env(r, "HTTP_X_API_KEY"),
+		.bearer = auth && strncasecmp(auth, "Bearer ", 7) == 0 ? auth + 7 : NULL,
+		.host_token = request_env(r, "HTTP_X_HOST_TOKEN"),
+	};
+}
+
+static bool
+changes(const struct request *r)
+{
+	return strcmp(r->route->method, "GET") != 0;
+}
+
+/* %-decoding of a query value; '+' is a blank there. NULL: a bad escape, a NUL or a control character. */
+static const char *
+query_decode(void *mem, const char *s, size_t n)
+{
+	char *out = talloc_array(mem, char, n + 1), *o = out;
+	uint8_t byte;
+	char two[3];
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		if (s[i] != '%') {
+			*o++ = s[i] == '+' ? ' ' : s[i];
+			continue;
+		}
+		if (n - i < 3)
+			return NULL;
+		two[0] = s[i + 1];
+		two[1] = s[i + 2];
+		two[2] = '\0';
+		if (!hex_read(two, &byte, 1) || byte < 0x20 || byte == 0x7f)
+			return NULL;
+		*o++ = byte;
+		i += 2;
+	}
+	*o = '\0';
+	return out;
+}
+
+static int
+read_query(struct request *r, void *in)
+{
+	const char *p, *end, *eq, *text;
+	const struct field *f;
+	size_t n;
+
+	for (p = r->query; p && *p; p = *end ? end + 1 : end) {
+		end = strchrnul(p, '&');
+		eq = memchr(p, '=', end - p);
+		n = eq ? (size_t)(eq - p) : (size_t)(end - p);
+		for (f = r->route->in; f && f->name; f++) {
+			if (!(f->flags & IN_QUERY) || strlen(f->name) != n || memcmp(f->name, p, n) != 0)
+				continue;
+			text = eq ? query_decode(r, eq + 1, end - eq - 1) : "";
+			if (!text)
+				return fail(r, E_BAD_INPUT, "\"%s\" is badly escaped", f->name);
+			if (field_read_text(f, text, in, r, &r->work.err) < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+static int
+read_path(struct request *r, void *in, const char *const *values)
+{
+	const struct field *f;
+
+	for (f = r->route->in; f && f->name; f++)
+		if (f->flags & IN_PATH)
+			if (field_read_text(f, *values++, in, r, &r->work.err) < 0)
+				return -1;
+	return 0;
+}
+
+static bool
+takes_body(const struct route *rt)
+{
+	return strcmp(rt->method, "GET") != 0 && strcmp(rt->method, "DELETE") != 0 &&
+	    !(rt->flags & NO_BODY);
+}
+
+static int
+read_body(struct request *r, void *in)
+{
+	struct json_object *doc = NULL;
+
+	if (r->body_len) {
+		doc = json_parse(r, r->body_text, r->body_len, NULL, &r->work.err);
+		if (!doc && r->work.err.code != E_OK)
+			return -1;
+		if (!json_object_is_type(doc, json_type_object))
+			return fail(r, E_BAD_INPUT, "the body is not a JSON object");
+	} else if (takes_body(r->route) && !(r->route->flags & MAY_BE_EMPTY))
+		return fail(r, E_BAD_INPUT, "the body is empty; a JSON object is expected");
+	r->body = doc;
+	return fields_read(r->route->in, doc, in, r, &r->work.err);
+}
+
+/* The route's input struct out of path, query and body. */
+static int
+read_input(struct request *r, const char *const *values)
+{
+	void *in;
+
+	if (!r->route->in)
+		return 0;
+	in = talloc_zero_size(r, r->route->insize);
+	r->in = in;
+	if (read_body(r, in) < 0 || read_path(r, in, values) < 0)
+		return -1;
+	return read_query(r, in);
+}
+
+static void
+name_actor(struct request *r)
+{
+	struct actor *a = &r->work.actor;
+	const struct principal *p = &r->who;
+
+	a->ip = r->ip;
+	a->user_agent = request_env(r, "HTTP_USER_AGENT");
+	if (a->user_agent && strlen(a->user_agent) > 512)
+		a->user_agent = talloc_strndup(r, a->user_agent, 512);
+	a->user = p->user;
+	a->name = p->name;
+	if (p->type == CALLER_USER) {
+		a->type = "user";
+		a->id = id_text(r, "usr-", p->user);
+	} else if (p->type == CALLER_KEY) {
+		a->type = "api_key";
+		a->id = id_text(r, "key-", p->key);
+	} else if (p->type == CALLER_HOST) {
+		a->type = "host";
+		a->id = id_text(r, "host-", p->host);
+	}
+}
+
+static int
+limited(struct request *r, const char *what, const char *who, int64_t per_minute)
+{
+	auto_talloc char *key = talloc_asprintf(NULL, "hutch:rate:%s:%s", what, who);
+	struct rate rate;
+	int ok = rate_take(r->app->queue, key, per_minute, per_minute, &rate);
+
+	buf_clear(&r->headers);
+	reply_header(r, "X-RateLimit-Limit", "%" PRId64, rate.limit);
+	reply_header(r, "X-RateLimit-Remaining", "%" PRId64, rate.remaining);
+	reply_header(r, "X-RateLimit-Reset", "%" PRId64, rate.reset_sec);
+	if (ok)
+		return 0;
+	reply_header(r, "Retry-After", "%" PRId64, rate.retry_after > 0 ? rate.retry_after : 1);
+	return fail(r, E_RATE, "too many requests: %" PRId64 " a minute are allowed", per_minute);
+}
+
+static int
+within_limits(struct request *r)
+{
+	const struct conf *c = r->app->conf;
+
+	if (!c->auth_rate_limits || !r->ip)
+		return 0;
+	if (r->route->flags & TIGHT)
+		return limited(r, "tight", r->ip, c->auth_rate_per_minute / 10 + 1);
+	if (r->who.rate_key)
+		return limited(r, "who", r->who.rate_key, c->auth_rate_per_minute);
+	return limited(r, "ip", r->ip, c->auth_rate_address_per_minute);
+}
+
+static int
+permitted(struct request *r)
+{
+	enum allowed a = principal_allowed(&r->who, r->route->may, &r->work.err);
+
+	if (a == ALLOW_NO)
+		return -1;
+	if (r->who.must_change_password && r->route->may != ANYONE &&
+	    strcmp(r->route->path, "/v1/me") != 0)
+		return fail(r, E_MUST_CHANGE, "change your password first: POST /v1/me/password");
+	r->own_only = a == ALLOW_OWN;
+	return 0;
+}
+
+/* Runs the handler; what it changes is in one transaction with audit, events, jobs and the
+   idempotency record. */
+static int
+run(struct request *r)
+{
+	struct db *db = r->work.db;
+	bool replayed = false;
+
+	if (!changes(r))
+		return r->route->fn(r);
+	db_begin(db);
+	if (idempotency_begin(r, &replayed) < 0)
+		return -1;
+	if (replayed) {
+		db_rollback(db);
+		return 0;
+	}
+	if (r->route->fn(r) < 0 || idempotency_record(r) < 0)
+		return -1;
+	if (db_commit(db) < 0)
+		return -1;
+	job_announce(&r->work, r->app->queue);
+	if (r->after && r->after(r) < 0)
+		return -1;
+	return r->after ? idempotency_update(r) : 0;
+}
+
+static int
+serve(struct request *r)
+{
+	struct credentials cred;
+	struct credential_look look = { 0 };
+	struct err input_error = { 0 };
+	const char *values[8], *allow = NULL;
+	bool across;
+
+	r->route = route_find(r, values, &allow);
+	if (!r->route) {
+		if (r->work.err.code != E_OK)
+			return -1;
+		if (!allow)
+			return fail(r, E_NOT_FOUND, "no such path");
+		reply_header(r, "Allow", "%s", allow);
+		return fail(r, E_NO_METHOD, "%s has no method %s", r->path, r->method);
+	}
+	if (read_input(r, values) < 0) {
+		input_error = r->work.err;
+		r->work.err = (struct err){ 0 };
+	}
+	across = r->route->may == HOST_TOKEN || r->route->may == PLATFORM_READ ||
+	    r->route->may == PLATFORM_ADMIN;
+	r->work.db = across ? r->app->db_work : r->app->db;
+	if (db_unit(r->work.db, r, &r->work.err) < 0)
+		return -1;
+	cred = credentials_of(r);
+	if (r->route->may == ANYONE)
+		cred = (struct credentials){ 0 };
+	if (credential_send(&r->work, r->app->keys, r->app->conf->http_public_url, &cred, &look) < 0)
+		return -1;
+	if (look.type != CALLER_NONE && r->route->ahead && input_error.code == E_OK &&
+	    r->route->ahead(r) < 0)
+		return -1;
+	if (credential_take(&r->work, &look, &r->who) < 0)
+		return -1;
+	name_actor(r);
+	if (within_limits(r) < 0 || permitted(r) < 0)
+		return -1;
+	if (input_error.code != E_OK) {
+		r->work.err = input_error;
+		return -1;
+	}
+	return run(r);
+}
+
+static void
+error_body(struct request *r)
+{
+	const struct err_kind *k = &err_kinds[r->work.err.code];
+
+	r->status = k->http;
+	buf_clear(&r->out);
+	buf_str(&r->out, "{\"error\":{\"code\":");
+	buf_json(&r->out, k->slug);
+	buf_str(&r->out, ",\"message\":");
+	buf_json(&r->out, err_public(&r->work.err));
+	buf_str(&r->out, ",\"request_id\":");
+	buf_json(&r->out, r->work.id);
+	buf_str(&r->out, "}}");
+	if (k->http == 503 && (!r->headers.data || !strstr(r->headers.data, "Retry-After")))
+		reply_header(r, "Retry-After", "2");
+	if (k->http >= 500)
+		log_error(r->work.id, "%s %s: %d %s: %s", r->method, r->path, k->http, k->name,
+		    r->work.err.text);
+}
+
+void
+dispatch(struct request *r)
+{
+	int rc;
+
+	r->out = BUF(r);
+	r->headers = BUF(r);
+	rc = r->work.err.code == E_OK ? serve(r) : -1;
+	if (rc < 0)
+		error_body(r);
+	if (r->work.db)
+		db_unit_end(r->work.db);
+}

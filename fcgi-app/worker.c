@@ -1,0 +1,296 @@
+/*
+ * worker.c - one process of the pool: accepts a request, reads it, has it dispatched, answers.
+ *
+ * The loop takes signals only between requests, waits with epoll on a non-blocking listener, drains
+ * the input and detaches before it finishes. Each of these was measured against the textbook
+ * FCGX_Accept loop, which truncates transfers at restarts (docs/design/fastcgi-loop.md).
+ */
+#include "pool.h"
+#include "request.h"
+#include "cleanup.h"
+#include "log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcgiapp.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+
+static volatile sig_atomic_t stop;
+
+static void
+on_term(int sig)
+{
+	(void)sig;
+	stop = 1;
+}
+
+/* A client's id is kept when it is 1-64 of [A-Za-z0-9._-]; else a new one. */
+static const char *
+request_id(struct request *r)
+{
+	const char *given = request_env(r, "HTTP_X_REQUEST_ID"), *p;
+	struct uuid u;
+
+	for (p = given; p && *p && (strchr("._-", *p) || (*p >= '0' && *p <= '9') ||
+				       ((*p | 32) >= 'a' && (*p | 32) <= 'z')); p++)
+		;
+	if (given && *given && !*p && p - given <= 64)
+		return given;
+	u = uuid_new();
+	return id_text(r, "", &u);
+}
+
+static bool
+in_network(const char *cidr, const struct in6_addr *a)
+{
+	char net[64], *slash;
+	struct in6_addr n;
+	struct in_addr v4;
+	int bits, i;
+
+	snprintf(net, sizeof net, "%s", cidr);
+	slash = strchr(net, '/');
+	if (slash)
+		*slash = '\0';
+	if (inet_pton(AF_INET, net, &v4) == 1) {
+		memset(&n, 0, sizeof n);
+		n.s6_addr[10] = n.s6_addr[11] = 0xff;
+		memcpy(n.s6_addr + 12, &v4, 4);
+		bits = 96 + (slash ? (int)strtol(slash + 1, NULL, 10) : 32);
+	} else if (inet_pton(AF_INET6, net, &n) == 1)
+		bits = slash ? (int)strtol(slash + 1, NULL, 10) : 128;
+	else
+		return false;
+	for (i = 0; i < bits && i < 128; i++)
+		if ((n.s6_addr[i / 8] ^ a->s6_addr[i / 8]) & (0x80 >> i % 8))
+			return false;
+	return true;
+}
+
+static bool
+read_address(const char *s, struct in6_addr *a)
+{
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET6, s, a) == 1)
+		return true;
+	if (inet_pton(AF_INET, s, &v4) != 1)
+		return false;
+	memset(a, 0, sizeof *a);
+	a->s6_addr[10] = a->s6_addr[11] = 0xff;
+	memcpy(a->s6_addr + 12, &v4, 4);
+	return true;
+}
+
+static bool
+trusted(const struct conf *c, const char *address)
+{
+	auto_talloc char *list = talloc_strdup(NULL, c->http_trusted_proxies);
+	struct in6_addr a;
+	char *save, *net;
+
+	if (!read_address(address, &a))
+		return false;
+	for (net = strtok_r(list, " ,", &save); net; net = strtok_r(NULL, " ,", &save))
+		if (in_network(net, &a))
+			return true;
+	return false;
+}
+
+/* The client's address: the last one in X-Forwarded-For that no trusted proxy added. */
+static const char *
+client_address(struct request *r)
+{
+	const char *peer = request_env(r, "REMOTE_ADDR");
+	const char *forwarded = request_env(r, "HTTP_X_FORWARDED_FOR");
+	struct in6_addr a;
+	char *list, *p;
+
+	if (!peer || !read_address(peer, &a))
+		return NULL;
+	if (!forwarded || !trusted(r->app->conf, peer))
+		return peer;
+	list = talloc_strdup(r, forwarded);
+	while ((p = strrchr(list, ',')) || *list) {
+		char *one = p ? p + 1 : list;
+
+		while (*one == ' ')
+			one++;
+		if (!read_address(one, &a))
+			return peer;
+		peer = talloc_strdup(r, one);
+		if (!trusted(r->app->conf, peer) || !p)
+			break;
+		*p = '\0';
+	}
+	return peer;
+}
+
+static int
+read_all(struct request *r, FCGX_Stream *in)
+{
+	const char *length = request_env(r, "CONTENT_LENGTH");
+	size_t most = r->app->conf->http_body_max_kb * 1024;
+	int64_t want = length && *length ? strtoll(length, NULL, 10) : -1;
+	struct buf b = BUF(r);
+	char part[16384];
+	int n;
+
+	if (want > (int64_t)most) {
+		r->body_broken = true;
+		return fail(r, E_TOO_LARGE, "the body is larger than %zu KiB", most / 1024);
+	}
+	if (want == 0)
+		return 0;
+	while ((n = FCGX_GetStr(part, sizeof part, in)) > 0) {
+		if (b.len + n > most) {
+			r->body_broken = true;
+			return fail(r, E_TOO_LARGE, "the body is larger than %zu KiB", most / 1024);
+		}
+		buf_add(&b, part, n);
+	}
+	if (FCGX_GetError(in) || (want > 0 && (int64_t)b.len != want)) {
+		r->body_broken = true;
+		return fail(r, E_BAD_INPUT, "the body ended early");
+	}
+	r->body_text = b.data;
+	r->body_len = b.len;
+	return 0;
+}
+
+static void
+read_request(struct request *r, FCGX_Request *q)
+{
+	const char *uri, *mark;
+
+	r->env = q->envp;
+	r->work.id = request_id(r);
+	r->work.trace = request_env(r, "HTTP_TRACEPARENT");
+	r->ip = client_address(r);
+	r->method = request_env(r, "REQUEST_METHOD");
+	uri = request_env(r, "REQUEST_URI");
+	r->method = r->method ? r->method : "GET";
+	r->uri = uri ? uri : "/";
+	if (strlen(r->uri) > 8192) {
+		fail(r, E_URI_TOO_LONG, "the path is longer than 8192 bytes");
+		r->uri = "/";
+	}
+	mark = strchr(r->uri, '?');
+	r->path = mark ? talloc_strndup(r, r->uri, mark - r->uri) : r->uri;
+	r->query = mark ? mark + 1 : NULL;
+	if (r->work.err.code == E_OK)
+		(void)read_all(r, q->in);
+}
+
+static void
+answer(struct request *r, FCGX_Request *q)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
+	bool head = strcmp(r->method, "HEAD") == 0;
+
+	buf_fmt(&b, "Status: %d\r\n", r->status);
+	if (r->status != 204)
+		buf_fmt(&b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", r->out.len);
+	buf_fmt(&b, "X-Request-Id: %s\r\nCache-Control: private, no-store\r\n", r->work.id);
+	if (r->headers.len)
+		buf_add(&b, r->headers.data, r->headers.len);
+	buf_str(&b, "\r\n");
+	if (!head && r->status != 204)
+		buf_add(&b, r->out.data ? r->out.data : "", r->out.len);
+	FCGX_PutStr(b.data, b.len, q->out);
+}
+
+/* What is left of the input is read (Apache sends on), but not for ever. */
+static bool
+drain(FCGX_Stream *in)
+{
+	char part[4096];
+	int turns = 256;
+
+	while (FCGX_GetStr(part, sizeof part, in) > 0)
+		if (!turns--)
+			return false;
+	return !FCGX_GetError(in);
+}
+
+static void
+serve_one(struct app *app, FCGX_Request *q)
+{
+	struct request *r = talloc_zero(NULL, struct request);
+
+	r->app = app;
+	read_request(r, q);
+	dispatch(r);
+	answer(r, q);
+	if (!r->body_broken && drain(q->in))
+		FCGX_Detach(q); /* a plain close: no shutdown, poll and read */
+	FCGX_Finish_r(q);
+	talloc_free(r);
+}
+
+static void
+set_signals(sigset_t *blocked, sigset_t *running)
+{
+	struct sigaction sa = { .sa_handler = on_term };
+
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGUSR1, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(blocked);
+	sigaddset(blocked, SIGTERM);
+	sigaddset(blocked, SIGUSR1);
+	sigaddset(blocked, SIGINT);
+	sigprocmask(SIG_BLOCK, blocked, running);
+	sigdelset(running, SIGTERM);
+	sigdelset(running, SIGUSR1);
+	sigdelset(running, SIGINT);
+}
+
+int
+worker_run(struct app *app)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	int64_t left = app->conf->api_requests;
+	sigset_t blocked, running;
+	FCGX_Request q;
+	auto_fd ep = epoll_create1(EPOLL_CLOEXEC);
+	unsigned jitter;
+	int rc;
+
+	set_signals(&blocked, &running); /* before FCGX_Init, which would install its own */
+	if (getrandom(&jitter, sizeof jitter, 0) == sizeof jitter && left)
+		left -= jitter % (left / 5 + 1); /* not all processes end at once */
+	fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK);
+	FCGX_Init();
+	FCGX_InitRequest(&q, 0, 0);
+	epoll_ctl(ep, EPOLL_CTL_ADD, 0, &ev);
+	while (!stop) {
+		rc = FCGX_Accept_r(&q);
+		if (rc == -EAGAIN) {
+			epoll_pwait(ep, &ev, 1, -1, &running);
+			continue;
+		}
+		if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM) {
+			usleep(10000);
+			continue;
+		}
+		if (rc < 0) {
+			log_error(NULL, "accept: %s", strerror(-rc));
+			return 1;
+		}
+		serve_one(app, &q);
+		if (app->conf->api_requests && --left <= 0)
+			break;
+		sigprocmask(SIG_SETMASK, &running, NULL); /* signals arrive here only */
+		sigprocmask(SIG_BLOCK, &blocked, NULL);
+	}
+	FCGX_Free(&q, 1);
+	return 0;
+}

@@ -1,0 +1,76 @@
+/* agent.c - see agent.h. */
+#include "agent.h"
+#include "cleanup.h"
+#include "http.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const struct {
+	const char *slug;
+	enum err_code code;
+} told[] = {
+	{ "stale_epoch", E_STALE_EPOCH },
+	{ "not_found", E_NOT_FOUND },
+	{ "overloaded", E_OVERLOADED },
+	{ "out_of_space", E_NO_SPACE },
+	{ "invalid_state", E_BAD_STATE },
+	{ "conflict", E_CONFLICT },
+};
+
+static int
+refused(struct work *w, const struct agent_call *c, const struct http_answer *a)
+{
+	struct err ignored = { 0 };
+	struct json_object *o = json_parse(w, a->body, a->len, NULL, &ignored);
+	struct json_object *e = o ? json_get(o, "error") : NULL;
+	const char *slug = json_str(e, "code", ""), *message = json_str(e, "message", "no reason given");
+	size_t i;
+
+	for (i = 0; i < nitems(told); i++)
+		if (strcmp(slug, told[i].slug) == 0)
+			return err_set(&w->err, told[i].code, "%s", message);
+	return err_set(&w->err, E_AGENT, "%s %s: %d %s: %s", c->method, c->path, a->status, slug, message);
+}
+
+int
+agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
+{
+	char epoch[24];
+	struct pair headers[8] = { { "content-type", "application/json" } };
+	struct http_call call = { .method = c->method,
+		.url = talloc_asprintf(w, "http://agent/agent/v1%s", c->path),
+		.headers = headers,
+		.body = c->body,
+		.body_len = c->body ? strlen(c->body) : 0,
+		.flags = HTTP_INTERNAL | HTTP_H2,
+		.connect_ms = 2000,
+		.total_ms = c->total_ms,
+		.answer_max = 8 << 20 };
+	struct http_answer a;
+	int n = 1;
+
+	*ret = NULL;
+	if (strncmp(c->address, "unix:", 5) != 0)
+		return err_set(&w->err, E_HOST_UNAVAILABLE, "the host's address %s is not understood", c->address);
+	call.unix_socket = c->address + 5;
+	if (c->epoch) {
+		snprintf(epoch, sizeof epoch, "%" PRId64, c->epoch);
+		headers[n++] = (struct pair){ "hutch-epoch", epoch };
+	}
+	if (c->op)
+		headers[n++] = (struct pair){ "hutch-op", c->op };
+	if (w->id)
+		headers[n++] = (struct pair){ "x-request-id", w->id };
+	if (http_send(w, &call, &a, &w->err) < 0) {
+		if (w->err.code != E_TIMEOUT)
+			w->err.code = E_HOST_UNAVAILABLE;
+		return -1;
+	}
+	if (a.status < 200 || a.status > 299)
+		return refused(w, c, &a);
+	if (!a.len)
+		return 0;
+	*ret = json_parse(w, a.body, a.len, &(struct json_limits){ .keys = 1000000 }, &w->err);
+	return *ret ? 0 : -1;
+}

@@ -1,0 +1,234 @@
+/* principal.c - see principal.h. */
+#include "principal.h"
+#include "auth.q.h"
+#include "cleanup.h"
+
+#include <string.h>
+
+const struct perm_kind perm_kinds[PERM__MAX] = {
+	[ANYONE] = { "anyone", NULL, false, "No credential" },
+	[SIGNED_IN] = { "signed in", NULL, false, "A signed-in user" },
+	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, true, "A signed-in user or an API key" },
+	[PLATFORM_READ] = { "platform operator", NULL, false, "A platform operator or administrator" },
+	[PLATFORM_ADMIN] = { "platform admin", NULL, false, "A platform administrator" },
+	[HOST_TOKEN] = { "host", NULL, false, "A host agent" },
+#define P(perm, roles, scope, doc) [PERM_##perm] = { #perm, roles, scope, doc },
+#include "proto/permissions.def"
+#undef P
+};
+
+/* The wire writes capsules.view where C writes capsules_view. */
+static bool
+same_name(const char *c, const char *wire)
+{
+	if (strncmp(wire, "team.", 5) == 0)
+		wire += 5;
+	for (; *c && *wire; c++, wire++)
+		if (*c != *wire && !(*c == '_' && *wire == '.'))
+			return false;
+	return !*c && !*wire;
+}
+
+enum perm
+perm_find(const char *name)
+{
+	enum perm p;
+
+	for (p = HOST_TOKEN + 1; p < PERM__MAX; p++)
+		if (same_name(perm_kinds[p].name, name))
+			return p;
+	return PERM__MAX;
+}
+
+bool
+role_holds(const char *role, enum perm p, bool *own_only)
+{
+	static const struct {
+		const char *role;
+		char letter;
+	} letters[] = { { "owner", 'O' }, { "admin", 'A' }, { "member", 'M' }, { "viewer", 'V' },
+		{ "auditor", 'U' } };
+	const char *roles = perm_kinds[p].roles;
+	size_t i;
+
+	*own_only = false;
+	for (i = 0; role && roles && i < nitems(letters); i++) {
+		if (strcmp(role, letters[i].role) != 0)
+			continue;
+		*own_only = letters[i].letter == 'M' && strchr(roles, 'm');
+		return strchr(roles, letters[i].letter) || *own_only;
+	}
+	return false;
+}
+
+int
+credential_send(struct work *w, const struct keys *keys, const char *issuer,
+    const struct credentials *c, struct credential_look *look)
+{
+	struct token_claims *t = &look->claims;
+
+	if (c->api_key) {
+		look->type = CALLER_KEY;
+		if (!apikey_hash(c->api_key, look->hash))
+			return err_set(&w->err, E_UNAUTHORIZED, "the API key is not good");
+		return db_send(w->db, &Q_auth_by_key,
+		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE } });
+	}
+	if (c->bearer) {
+		look->type = CALLER_USER;
+		if (token_verify(w, keys, TOKEN_ACCESS, issuer, c->bearer, t, &w->err) < 0)
+			return -1;
+		return db_send(w->db, &Q_auth_by_session,
+		    &(struct q_auth_by_session){ .session = &t->sid,
+			.user = &t->sub,
+			.team = t->has_team ? &t->team : NULL });
+	}
+	if (c->host_token) {
+		look->type = CALLER_HOST;
+		if (token_verify(w, keys, TOKEN_HOST, issuer, c->host_token, t, &w->err) < 0)
+			return -1;
+		return db_send(w->db, &Q_auth_by_host, &(struct q_auth_by_host){ .host = &t->sub });
+	}
+	look->type = CALLER_NONE;
+	db_forget_team(w->db);
+	return 0;
+}
+
+static int
+take_host(struct work *w, struct principal *p)
+{
+	struct q_auth_host *h;
+	int n = db_take(w->db, &Q_auth_by_host, (void **)&h);
+
+	if (n <= 0)
+		return n < 0 ? -1 : err_set(&w->err, E_UNAUTHORIZED, "the host is not known");
+	p->host = h->id;
+	p->name = h->name;
+	p->platform_role = "user";
+	p->rate_key = id_text(w, "host-", h->id);
+	return 0;
+}
+
+int
+credential_take(struct work *w, const struct credential_look *look, struct principal *p)
+{
+	const struct query *q = look->type == CALLER_KEY ? &Q_auth_by_key : &Q_auth_by_session;
+	struct q_principal *row;
+	int n;
+
+	*p = (struct principal){ .type = look->type, .platform_role = "user" };
+	if (look->type == CALLER_NONE)
+		return 0;
+	if (look->type == CALLER_HOST)
+		return take_host(w, p);
+	n = db_take(w->db, q, (void **)&row);
+	if (n < 0)
+		return -1;
+	if (n == 0)
+		return err_set(&w->err, E_UNAUTHORIZED, "the credential is not known");
+	if (look->type == CALLER_USER && row->user_status && strcmp(row->user_status, "disabled") == 0)
+		return err_set(&w->err, E_DEACTIVATED, "the account is disabled");
+	if (strcmp(row->key_state, "live") != 0 || !row->user_status ||
+	    strcmp(row->user_status, "active") != 0)
+		return err_set(&w->err, E_UNAUTHORIZED, "the credential was revoked or has expired");
+	p->user = row->user_id;
+	p->key = row->key_id;
+	p->session = row->session_id;
+	p->team = row->team_live && row->role ? row->team_id : NULL;
+	p->role = row->role;
+	p->platform_role = row->platform_role;
+	p->email = row->email;
+	p->name = row->name;
+	p->scopes = row->scopes;
+	p->team_frozen = row->frozen;
+	p->must_change_password = row->must_change_password;
+	p->rate_key = p->key ? id_text(w, "key-", p->key) : id_text(w, "usr-", p->user);
+	return 0;
+}
+
+static bool
+in_scopes(const struct principal *p, enum perm perm)
+{
+	const char *const *s;
+
+	for (s = p->scopes; s && *s; s++)
+		if (same_name(perm_kinds[perm].name, *s))
+			return true;
+	return false;
+}
+
+static enum allowed
+no(struct err *e, enum err_code code, const char *why)
+{
+	err_set(e, code, "%s", why);
+	return ALLOW_NO;
+}
+
+static enum allowed
+platform_allowed(const struct principal *p, enum perm perm, struct err *e)
+{
+	bool admin = strcmp(p->platform_role, "admin") == 0;
+
+	if (p->type != CALLER_USER)
+		return no(e, p->type == CALLER_NONE ? E_UNAUTHORIZED : E_FORBIDDEN,
+		    "this is for signed-in administrators of the platform");
+	if (admin || (perm == PLATFORM_READ && strcmp(p->platform_role, "operator") == 0))
+		return ALLOW_ALL;
+	return no(e, E_FORBIDDEN, "this is for administrators of the platform");
+}
+
+enum allowed
+principal_allowed(const struct principal *p, enum perm perm, struct err *e)
+{
+	bool own;
+
+	if (perm == ANYONE)
+		return ALLOW_ALL;
+	if (p->type == CALLER_NONE)
+		return no(e, E_UNAUTHORIZED, "a credential is needed: X-API-Key, or Authorization: Bearer");
+	if (perm == HOST_TOKEN)
+		return p->type == CALLER_HOST ? ALLOW_ALL :
+						no(e, E_UNAUTHORIZED, "this is for host agents");
+	if (p->type == CALLER_HOST)
+		return no(e, E_FORBIDDEN, "a host may not do this");
+	if (perm == PLATFORM_READ || perm == PLATFORM_ADMIN)
+		return platform_allowed(p, perm, e);
+	if (perm == SIGNED_IN)
+		return p->type == CALLER_USER ? ALLOW_ALL :
+						no(e, E_FORBIDDEN, "an API key may not do this");
+	if (perm == SIGNED_IN_OR_KEY)
+		return ALLOW_ALL;
+	if (!p->team)
+		return no(e, E_NO_TEAM, "the token has no team, or you are no longer in it");
+	if (p->type == CALLER_KEY && !in_scopes(p, perm)) {
+		err_set(e, E_FORBIDDEN, "the key has no scope %s", perm_kinds[perm].name);
+		return ALLOW_NO;
+	}
+	if (role_holds(p->role, perm, &own))
+		return own ? ALLOW_OWN : ALLOW_ALL;
+	err_set(e, E_FORBIDDEN, "the role %s does not include %s", p->role, perm_kinds[perm].name);
+	return ALLOW_NO;
+}
+
+const char *const *
+principal_permissions(void *mem, const struct principal *p)
+{
+	const char **list = talloc_zero_array(mem, const char *, PERM__MAX + 1);
+	enum perm perm;
+	char *name, *c;
+	int n = 0;
+	bool own;
+
+	for (perm = HOST_TOKEN + 1; perm < PERM__MAX; perm++) {
+		if (!p->team || !role_holds(p->role, perm, &own))
+			continue;
+		if (p->type == CALLER_KEY && !in_scopes(p, perm))
+			continue;
+		name = talloc_strdup(list, perm_kinds[perm].name);
+		for (c = name; *c; c++)
+			if (*c == '_')
+				*c = '.';
+		list[n++] = name;
+	}
+	return list;
+}

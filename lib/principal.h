@@ -1,0 +1,74 @@
+/*
+ * principal.h - who is asking, and what he may: the only decision about permissions in Hutch.
+ */
+#pragma once
+#include "crypto.h"
+#include "db.h"
+#include "token.h"
+#include "work.h"
+
+enum perm {
+	ANYONE,       /* no credential is asked */
+	SIGNED_IN,    /* an active user with an access token */
+	SIGNED_IN_OR_KEY, /* that, or any API key */
+	PLATFORM_READ, /* platform operator or admin */
+	PLATFORM_ADMIN,
+	HOST_TOKEN,   /* a host agent */
+#define P(name, roles, scope, doc) PERM_##name,
+#include "proto/permissions.def"
+#undef P
+	PERM__MAX
+};
+
+struct perm_kind {
+	const char *name;  /* on the wire: "capsules.view" */
+	const char *roles; /* letters of permissions.def; NULL for the first rows */
+	bool scope;        /* an API key may have it */
+	const char *doc;
+};
+extern const struct perm_kind perm_kinds[PERM__MAX];
+
+enum caller { CALLER_NONE, CALLER_USER, CALLER_KEY, CALLER_HOST };
+
+struct principal {
+	enum caller type;
+	const struct uuid *user;    /* of a key: who made it; may be NULL */
+	const struct uuid *key, *session, *host;
+	const struct uuid *team;    /* NULL: no team, or no longer in it */
+	const char *role;           /* in the team */
+	const char *platform_role;  /* "user", "operator", "admin" */
+	const char *email, *name;   /* of the user; name of the key */
+	const char *const *scopes;  /* of a key */
+	bool team_frozen, must_change_password;
+	const char *rate_key;       /* names the credential in rate limits: no secret */
+};
+
+struct credentials {
+	const char *api_key, *bearer, *host_token; /* headers as they came, or NULL */
+};
+
+/*
+ * Finding out is one statement: credential_send() puts it on the pipeline (0, or -1 with
+ * E_UNAUTHORIZED at once when the credential cannot be good), credential_take() reads the answer.
+ * An X-API-Key beats a Bearer token, also when it is bad. No credential: CALLER_NONE.
+ */
+struct credential_look {
+	enum caller type;
+	struct token_claims claims;
+	uint8_t hash[HASH_SIZE];
+};
+int credential_send(struct work *, const struct keys *, const char *issuer, const struct credentials *,
+    struct credential_look *);
+int credential_take(struct work *, const struct credential_look *, struct principal *ret);
+
+enum allowed { ALLOW_NO, ALLOW_OWN, ALLOW_ALL };
+
+/*
+ * May the principal do it in the team of his credential? ALLOW_OWN: to what he made himself.
+ * ALLOW_NO fills err with the precise reason.
+ */
+enum allowed principal_allowed(const struct principal *, enum perm, struct err *);
+/* All permissions that he holds: names, ended by NULL. */
+const char *const *principal_permissions(void *mem, const struct principal *);
+enum perm perm_find(const char *name); /* PERM__MAX: no such permission */
+bool role_holds(const char *role, enum perm, bool *own_only);
