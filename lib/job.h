@@ -76,7 +76,7 @@ struct job_kind_row {
 	int priority, tries; /* tries 0: for ever */
 	int deadline_sec;    /* from creation; 0: none */
 	bool visible;        /* shown to members, with job.* events */
-	int keep_sec;        /* how long a finished row stays */
+	int keep_days;       /* how long a finished row stays; 0: an hour */
 	const char *doc;
 };
 struct job_timer {

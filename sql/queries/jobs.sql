@@ -96,9 +96,9 @@ UPDATE jobs SET checkpoint = :checkpoint::text::jsonb, phase = :phase::text?
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND state = 'running';
 
 -- name: job_item_add :exec
--- One item of a job, with its result.
+-- One item of a job; a second time it is the same item.
 INSERT INTO job_items (job_id, n, target, state, attempts)
-SELECT :id::uuid, count(*), :target::text, :state::text, 1 FROM job_items WHERE job_id = :id::uuid;
+VALUES (:id::uuid, :n::int4, :target::text, :state::text, 1) ON CONFLICT DO NOTHING;
 
 -- name: job_renew_all :exec
 -- The parent's beat: longer leases for what its children do. Locked rows are skipped: their transaction is open.

@@ -5,7 +5,7 @@
 
 -- row: mail
 --   id uuid, template text, locale text, vars jsonb, to_hash bytea, to_addr text?, to_name text?, token_id uuid?,
---   token_purpose text?, state text, expired bool, token_hash bytea?
+--   token_purpose text?, state text, reason text?, expired bool, token_hash bytea?
 
 -- name: mail_insert :one mail_in
 -- Records a mail; false: it is not to be sent.
@@ -14,7 +14,7 @@ SELECT email_insert(:id::uuid, :template::text, :vars::text::jsonb, :class::text
 
 -- name: mail_get :one mail
 -- A mail, with the hash of its token while that can still be used.
-SELECT e.id, e.template, e.locale, e.vars, e.to_hash, e.to_addr, e.to_name, e.token_id, e.token_purpose, e.state,
+SELECT e.id, e.template, e.locale, e.vars, e.to_hash, e.to_addr, e.to_name, e.token_id, e.token_purpose, e.state, e.reason,
 	e.expires_at <= now() AS expired, t.token_hash
   FROM emails e LEFT JOIN one_time_tokens t ON t.id = e.token_id AND t.used_at IS NULL AND t.expires_at > now()
  WHERE e.id = :id::uuid;

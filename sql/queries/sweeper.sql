@@ -22,7 +22,7 @@ SELECT pg_advisory_unlock(hashtextextended('hutch.sweeper', 0));
 
 -- name: sweep_announce :many swept_due
 -- Due jobs nobody was told of, or was told of 10 s ago and more: up to 500 of a queue, teams in turn, none of a team at its limit.
-UPDATE jobs j SET announced_at = now() FROM (
+WITH pick AS (
 	SELECT id, row_number() OVER (PARTITION BY team_id ORDER BY priority, run_at) AS turn, priority, run_at
 	  FROM (SELECT id, team_id, priority, run_at FROM jobs w
 		WHERE queue = :queue::text AND state = 'queued' AND run_at <= now()
@@ -31,9 +31,12 @@ UPDATE jobs j SET announced_at = now() FROM (
 		ORDER BY priority, run_at LIMIT 5000) AS due
 	 WHERE :per_team::int4 = 0 OR :per_team::int4 > (SELECT count(*) FROM jobs r
 		WHERE r.queue = :queue::text AND r.team_id = due.team_id AND r.state = 'running')
-	 ORDER BY turn, priority, run_at LIMIT 500) AS pick
- WHERE j.id = pick.id AND j.state = 'queued'
-RETURNING j.id, j.queue, j.priority::int AS priority;
+	 ORDER BY turn, priority, run_at LIMIT 500
+), told AS (
+	UPDATE jobs j SET announced_at = now() FROM pick WHERE j.id = pick.id AND j.state = 'queued'
+	RETURNING j.id, j.queue, j.priority::int AS priority, pick.turn, j.run_at
+)
+SELECT id, queue, priority FROM told ORDER BY turn, priority, run_at;
 
 -- name: sweep_leases :many swept
 -- Jobs whose worker was silent too long: back to the queue, or failed as poison at the third crash.
@@ -108,6 +111,10 @@ DELETE FROM login_sessions WHERE id IN
 -- Addresses of mails older than 30 days are erased.
 UPDATE emails SET to_addr = NULL, to_name = NULL WHERE id IN
 	(SELECT id FROM emails WHERE to_addr IS NOT NULL AND created_at < now() - interval '30 days' LIMIT 10000);
+
+-- name: retain_unsent :exec
+-- Mails whose time is over without having been sent.
+UPDATE emails SET state = 'expired', reason = coalesce(reason, 'expired') WHERE state = 'queued' AND expires_at < now() - interval '1 hour';
 
 -- name: retain_signups :exec
 -- People who never activated their account within 7 days.

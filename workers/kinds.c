@@ -1,0 +1,27 @@
+/* kinds.c - the list of everything that workers can do; grep finds all of it here. */
+#include "worker.h"
+
+#include <string.h>
+
+extern const struct job_kind mail_jobs[], retention_jobs[], test_jobs[];
+
+static const struct job_kind *const tables[] = {
+	mail_jobs,
+	retention_jobs,
+#ifdef DEV_BUILD
+	test_jobs,
+#endif
+	NULL,
+};
+
+const struct job_kind *
+job_kind(const char *name)
+{
+	const struct job_kind *const *table, *k;
+
+	for (table = tables; *table; table++)
+		for (k = *table; k->name; k++)
+			if (strcmp(k->name, name) == 0)
+				return k;
+	return NULL;
+}
