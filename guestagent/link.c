@@ -255,8 +255,9 @@ listener_ready(void *arg, uint32_t events)
 	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)events;
+	/* Its first bytes begin the session: a preface that follows our SETTINGS would begin a second. */
 	if (fd >= 0)
-		link_begin(link_new(fd, false));
+		watch_set(&link_new(fd, false)->watch, EPOLLIN);
 }
 
 int
