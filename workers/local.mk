@@ -5,3 +5,10 @@ workers_hutch_worker_SOURCES = \
 	workers/worker.h workers/job.h workers/jobs/mail.c workers/jobs/retention.c workers/jobs/test.c
 workers_hutch_worker_LDADD = lib/libhutch.a $(PQ_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(HIREDIS_LIBS) $(CURL_LIBS) \
 	$(CRYPTO_LIBS) $(CONFUSE_LIBS) $(UUID_LIBS) $(CRYPT_LIBS) -lm
+
+# What mails say; an operator's own texts stand in $(sysconfdir)/hutch/mail/en.
+mailendir = $(pkgdatadir)/mail/en
+dist_mailen_DATA = \
+	share/mail/en/activate.subject share/mail/en/activate.txt share/mail/en/activate.html \
+	share/mail/en/already_registered.subject share/mail/en/already_registered.txt share/mail/en/already_registered.html \
+	share/mail/en/session_stolen.subject share/mail/en/session_stolen.txt share/mail/en/session_stolen.html
