@@ -1,24 +1,19 @@
 /* api.c - see api.h. A call is a row of routes[] and a function. */
 #include "api.h"
 #include "capsule.h"
-#include "disk.h"
 #include "h2_uv.h"
+#include "host.h"
 #include "id.h"
 #include "image.h"
-#include "journal.h"
 #include "json.h"
-#include "priv.h"
 #include "template.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <nghttp2/nghttp2.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
-#include <sys/wait.h>
 #include <sys/un.h>
 
 #define BASE "/agent/v1"
@@ -95,21 +90,6 @@ fail(struct call *c, enum err_code code, const char *text)
 
 /* What the host is and holds. */
 
-static uint64_t
-memory_available_mb(void)
-{
-	char text[4096], *p;
-	unsigned long kb = 0;
-	auto_file *f = fopen("/proc/meminfo", "re");
-	size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
-
-	text[n] = '\0';
-	p = strstr(text, "MemAvailable:");
-	if (p)
-		(void)sscanf(p, "MemAvailable: %lu", &kb);
-	return kb / 1024;
-}
-
 static void
 pools(struct agent *a, struct buf *b)
 {
@@ -125,50 +105,28 @@ pools(struct agent *a, struct buf *b)
 }
 
 static void
-conditions(struct agent *a, struct buf *b)
-{
-	const char *comma = "";
-
-	if (a->accel == ACCEL_TCG) {
-		buf_str(b, "\"accel_tcg\"");
-		comma = ",";
-	}
-	if (!priv_separate(a->priv)) {
-		buf_fmt(b, "%s\"capsules_share_uid\"", comma);
-		comma = ",";
-	} else if (geteuid() == 0) {
-		buf_fmt(b, "%s\"agent_is_root\"", comma);
-		comma = ",";
-	}
-	/* user-mode network: no capsule reaches the internet (spec 02 §6.8) */
-	buf_fmt(b, "%s\"network_user_mode\"", comma);
-}
-
-static void
 info(struct call *c)
 {
 	struct agent *a = c->agent;
 	struct buf b = BUF(c);
-	struct sysinfo s = { 0 };
-	uint64_t disk_free = 0, disk_total = 0;
+	struct host h = { 0 };
 	struct err e = { 0 };
 
-	(void)sysinfo(&s);
-	(void)disk_room(a->conf->agent_state_dir, &disk_free, &disk_total, &e);
+	(void)host_facts(a, &h, &e);
 	buf_fmt(&b, "{\"agent_version\":\"%s\",\"accel\":\"%s\",\"qemu_version\":", PACKAGE_VERSION,
 	    accel_name(a->accel));
 	buf_json(&b, a->qemu_version);
 	buf_fmt(&b, ",\"boot_id\":\"%s\",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,"
 	            "\"free_memory_mb\":%llu,\"free_disk_gb\":%llu,\"uids_free\":%d,\"starting\":%zu",
-	    a->boot_id, a->cores, (unsigned long long)((uint64_t)s.totalram * s.mem_unit >> 20),
-	    (unsigned long long)disk_total >> 30, (unsigned long long)memory_available_mb(),
-	    (unsigned long long)disk_free >> 30, uid_free(a), vm_starting(a));
+	    a->boot_id, a->cores, (unsigned long long)h.memory_mb, (unsigned long long)h.disk_mb / 1024,
+	    (unsigned long long)h.free_memory_mb, (unsigned long long)h.free_disk_mb / 1024, uid_free(a),
+	    vm_starting(a));
 	buf_str(&b, ",\"templates\":[");
 	template_names(a, &b);
 	buf_str(&b, "],\"pools\":{");
 	pools(a, &b);
 	buf_str(&b, "},\"conditions\":[");
-	conditions(a, &b);
+	host_conditions(a, &b);
 	buf_str(&b, "]}");
 	reply(c->stream, 200, &b);
 }
@@ -184,14 +142,8 @@ capsule_json(const struct capsule *k, struct buf *b)
 	buf_fmt(b, ",\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%llu", k->vcpus, k->memory_mb,
 	    (unsigned long long)k->disk_size >> 20);
 	if (k->exited_at) {
-		int s = k->exit_status;
-
-		buf_fmt(b, ",\"exit\":{\"at\":%lld", (long long)k->exited_at);
-		if (s >= 0 && WIFEXITED(s))
-			buf_fmt(b, ",\"code\":%d", WEXITSTATUS(s));
-		else if (s >= 0 && WIFSIGNALED(s))
-			buf_fmt(b, ",\"signal\":%d", WTERMSIG(s));
-		buf_chr(b, '}');
+		buf_str(b, ",\"exit\":");
+		capsule_exit_json(k, b);
 	}
 	buf_chr(b, '}');
 }

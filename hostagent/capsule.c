@@ -6,9 +6,9 @@
  */
 #include "capsule.h"
 #include "control.h"
-#include "disk.h"
 #include "flow.h"
 #include "guest.h"
+#include "host.h"
 #include "id.h"
 #include "identity.h"
 #include "image.h"
@@ -16,9 +16,9 @@
 #include "template.h"
 
 #include <string.h>
-#include <sys/sysinfo.h>
+#include <sys/wait.h>
 
-enum { INIT_MS = 20000, STARTS_MAX = 256, PERCENT = 100 };
+enum { INIT_MS = 20000 };
 
 struct capsule_ask {
 	struct capsule_ask *next;
@@ -132,6 +132,19 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 		    (unsigned long long)c->start, (unsigned)c->uid);
 	if (c->exited_at)
 		buf_fmt(b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
+	buf_chr(b, '}');
+}
+
+void
+capsule_exit_json(const struct capsule *c, struct buf *b)
+{
+	int s = c->exit_status;
+
+	buf_fmt(b, "{\"at\":%lld", (long long)c->exited_at);
+	if (s >= 0 && WIFEXITED(s))
+		buf_fmt(b, ",\"code\":%d", WEXITSTATUS(s));
+	else if (s >= 0 && WIFSIGNALED(s))
+		buf_fmt(b, ",\"signal\":%d", WTERMSIG(s));
 	buf_chr(b, '}');
 }
 
@@ -394,40 +407,6 @@ started(void *user, const struct err *e)
 	talloc_free(op);
 }
 
-/* Room is checked before anything is made: a refused create leaves no trace. */
-static int
-room(struct agent *a, struct err *e)
-{
-	struct sysinfo s;
-	uint64_t disk_free, disk_total, least;
-	const struct conf *k = a->conf;
-	char text[4096], *p;
-	unsigned long available;
-	auto_file *f = fopen("/proc/meminfo", "re");
-	size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
-
-	text[n] = '\0';
-	p = strstr(text, "MemAvailable:");
-	if (sysinfo(&s) == 0 && p && sscanf(p, "MemAvailable: %lu", &available) == 1 &&
-	    (uint64_t)available * 1024 * PERCENT <
-	        (uint64_t)s.totalram * s.mem_unit * k->agent_min_free_memory_percent)
-		return err_set(e, E_OVERLOADED, "less than %d %% of the host's memory is free",
-		    (int)k->agent_min_free_memory_percent);
-	if (disk_room(k->agent_state_dir, &disk_free, &disk_total, e) < 0)
-		return -1;
-	least = disk_total / PERCENT * k->agent_min_free_disk_percent;
-	if (least < (uint64_t)k->agent_min_free_disk_gb << 30)
-		least = (uint64_t)k->agent_min_free_disk_gb << 30;
-	if (disk_free < least)
-		return err_set(e, E_NO_SPACE, "less than %llu MiB would stay free on the host's disk",
-		    (unsigned long long)least >> 20);
-	if (uid_free(a) == 0)
-		return err_set(e, E_OVERLOADED, "all user ids for capsules are in use");
-	if (vm_starting(a) >= STARTS_MAX)
-		return err_set(e, E_OVERLOADED, "%d starts wait already", STARTS_MAX);
-	return 0;
-}
-
 /* Whether this epoch may start now: 1; it runs or starts already: 0; -1. */
 static int
 may_start(struct capsule *c, int64_t epoch, struct err *e)
@@ -465,7 +444,8 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec,
 		return;
 	}
 	t = template_find(a, spec->template, &e);
-	if (!t || room(a, &e) < 0) {
+	/* room is checked before anything is made: a refused create leaves no trace */
+	if (!t || host_room(a, &e) < 0) {
 		done(arg, NULL, &e);
 		return;
 	}

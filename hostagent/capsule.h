@@ -61,6 +61,8 @@ struct capsule *capsule_find(struct agent *, const char *id);
 struct capsule *capsule_known(struct agent *, const char *id);
 /* Appends its journal record: all that is known, under this word. */
 void capsule_record(const struct capsule *, const char *what, struct buf *);
+/* Appends its exit record: {"at":…,"code":…|"signal":…}. */
+void capsule_exit_json(const struct capsule *, struct buf *);
 /* Its VM was adopted; or it turned out that there is none any more. */
 void capsule_adopted(struct capsule *, struct vm *);
 void capsule_lost(struct capsule *, bool never_ran);

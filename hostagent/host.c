@@ -1,0 +1,88 @@
+/* host.c - see host.h. */
+#include "host.h"
+#include "disk.h"
+#include "priv.h"
+#include "vm.h"
+
+#include <string.h>
+
+enum { STARTS_MAX = 256, PERCENT = 100, MIB = 1 << 20 };
+
+static uint64_t
+meminfo_mb(const char *text, const char *name)
+{
+	const char *p = strstr(text, name);
+	unsigned long kb = 0;
+
+	if (p)
+		(void)sscanf(p + strlen(name), " %lu", &kb);
+	return kb / 1024;
+}
+
+int
+host_facts(const struct agent *a, struct host *ret, struct err *e)
+{
+	uint64_t disk_free, disk_total;
+	char text[4096];
+	auto_file *f = fopen("/proc/meminfo", "re");
+	size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+
+	text[n] = '\0';
+	if (disk_room(a->conf->agent_state_dir, &disk_free, &disk_total, e) < 0)
+		return -1;
+	*ret = (struct host){ .memory_mb = meminfo_mb(text, "MemTotal:"),
+		.free_memory_mb = meminfo_mb(text, "MemAvailable:"), .disk_mb = disk_total / MIB,
+		.free_disk_mb = disk_free / MIB };
+	(void)getloadavg(&ret->load, 1);
+	return 0;
+}
+
+void
+host_conditions(const struct agent *a, struct buf *b)
+{
+	const struct {
+		bool holds;
+		const char *name;
+	} list[] = {
+		{ a->accel != ACCEL_KVM, "accel_tcg" },
+		{ !priv_separate(a->priv), "capsules_share_uid" },
+		{ priv_separate(a->priv) && geteuid() == 0, "agent_is_root" },
+		{ !a->journal_complete, "journal_incomplete" },
+		/* no capsule reaches the internet (spec 02 §6.8) */
+		{ true, "network_user_mode" },
+	};
+	const char *comma = "";
+	size_t i;
+
+	for (i = 0; i < nitems(list); i++) {
+		if (!list[i].holds)
+			continue;
+		buf_fmt(b, "%s\"%s\"", comma, list[i].name);
+		comma = ",";
+	}
+}
+
+int
+host_room(const struct agent *a, struct err *e)
+{
+	const struct conf *k = a->conf;
+	struct host h;
+	uint64_t least;
+
+	if (host_facts(a, &h, e) < 0)
+		return -1;
+	if (h.free_memory_mb * PERCENT < h.memory_mb * k->agent_min_free_memory_percent)
+		return err_set(e, E_OVERLOADED, "less than %d %% of the host's memory is free",
+		    (int)k->agent_min_free_memory_percent);
+	least = h.disk_mb * k->agent_min_free_disk_percent / PERCENT;
+	if (least < (uint64_t)k->agent_min_free_disk_gb * 1024)
+		least = (uint64_t)k->agent_min_free_disk_gb * 1024;
+	if (h.free_disk_mb < least)
+		return err_set(e, E_NO_SPACE, "less than %llu MiB of the host's disk are free",
+		    (unsigned long long)least);
+	if (uid_free(a) == 0)
+		return err_set(e, E_OVERLOADED, "all user ids for capsules are in use");
+	if (vm_starting(a) >= STARTS_MAX)
+		return err_set(e, E_OVERLOADED, "%d starts wait already", STARTS_MAX);
+	return 0;
+}
