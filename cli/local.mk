@@ -1,1 +1,11 @@
-# cli/local.mk - how cli is built.
+# cli/local.mk - hutchctl, the administrator's program.
+MIGRATIONS = sql/migrations/0001_identity.sql sql/migrations/0002_capsules.sql sql/migrations/0003_events_jobs.sql
+EXTRA_DIST += $(MIGRATIONS) tools/embed.awk
+sbin_PROGRAMS += cli/hutchctl
+cli_hutchctl_SOURCES = cli/hutchctl.c cli/ctl.h cli/ctl_migrate.c cli/ctl_people.c cli/ctl_platform.c cli/migration.h
+nodist_cli_hutchctl_SOURCES = cli/migrations.c
+cli_hutchctl_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/cli
+cli_hutchctl_LDADD = $(HUTCH_LIBS)
+CLEANFILES += cli/migrations.c
+cli/migrations.c: $(MIGRATIONS) tools/embed.awk
+	$(AM_V_GEN)$(MKDIR_P) cli && cd $(srcdir) && $(AWK) -f tools/embed.awk $(MIGRATIONS) >$(abs_builddir)/$@.tmp && mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@

@@ -1,7 +1,7 @@
 # sql/local.mk - queries become C, migrations are data of hutchctl.
 QUERIES = \
 	sql/queries/auth.sql sql/queries/audit.sql sql/queries/idempotency.sql sql/queries/users.sql \
-	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql sql/queries/health.sql
+	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql sql/queries/health.sql sql/queries/people.sql
 
 QUERIES += sql/queries/gateway.sql
 
