@@ -6,7 +6,9 @@
 #include <ctype.h>
 #include <string.h>
 
-static const char *const pool_name[] = { [POOL_API] = "api", [POOL_OPS] = "ops", [POOL_GATEWAY] = "gateway" };
+static const char *const pool_name[] = {
+	[POOL_API] = "api", [POOL_OPS] = "ops", [POOL_GATEWAY] = "gateway"
+};
 
 static void
 permission_name(enum perm p, struct buf *b)
@@ -26,8 +28,9 @@ routes(const struct route *const *tables, struct buf *b)
 		for (rt = *tables; rt->path; rt++) {
 			buf_fmt(b, "%s\t%s\t%s\t", rt->method, rt->path, pool_name[rt->pool]);
 			permission_name(rt->may, b);
-			buf_fmt(b, "\t%s%s%s\t%s\n", rt->flags & CREATES ? "idempotent " : "", rt->flags & LISTS ? "list " : "",
-			    rt->flags & STREAMS ? "stream" : "", rt->doc);
+			buf_fmt(b, "\t%s%s%s\t%s\n", rt->flags & CREATES ? "idempotent " : "",
+			    rt->flags & LISTS ? "list " : "", rt->flags & STREAMS ? "stream" : "",
+			    rt->doc);
 		}
 }
 
@@ -43,15 +46,18 @@ parameters(const struct route *rt, struct buf *b)
 	for (f = rt->in; f && f->name; f++) {
 		if (!(f->flags & (IN_PATH | IN_QUERY)))
 			continue;
-		buf_fmt(b, "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"schema\":", first ? "" : ",", f->name,
-		    f->flags & IN_PATH ? "path" : "query", f->flags & IN_PATH ? "true" : "false");
+		buf_fmt(b, "%s{\"name\":\"%s\",\"in\":\"%s\",\"required\":%s,\"schema\":",
+		    first ? "" : ",", f->name, f->flags & IN_PATH ? "path" : "query",
+		    f->flags & IN_PATH ? "true" : "false");
 		field_schema(f, b);
 		buf_chr(b, '}');
 		first = false;
 	}
 	if (rt->flags & CREATES)
-		buf_fmt(b, "%s{\"name\":\"Idempotency-Key\",\"in\":\"header\",\"required\":false,"
-			   "\"schema\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":255}}", first ? "" : ",");
+		buf_fmt(b,
+		    "%s{\"name\":\"Idempotency-Key\",\"in\":\"header\",\"required\":false,"
+		    "\"schema\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":255}}",
+		    first ? "" : ",");
 	buf_chr(b, ']');
 }
 
@@ -71,9 +77,12 @@ has_body(const struct route *rt)
 static void
 success(const struct route *rt, struct buf *b)
 {
-	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", rt->status ? rt->status : 200, rt->status == 204 ? "Done" : "Success");
+	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", rt->status ? rt->status : 200,
+	    rt->status == 204 ? "Done" : "Success");
 	if (rt->flags & STREAMS && !rt->out && rt->status != 204)
-		buf_str(b, ",\"content\":{\"application/octet-stream\":{\"schema\":{\"type\":\"string\",\"format\":\"binary\"}}}");
+		buf_str(b,
+		    ",\"content\":{\"application/"
+		    "octet-stream\":{\"schema\":{\"type\":\"string\",\"format\":\"binary\"}}}");
 	else if (rt->out && rt->status != 204) {
 		buf_str(b, ",\"content\":{\"application/json\":{\"schema\":");
 		if (rt->flags & LISTS)
@@ -102,7 +111,9 @@ operation(const struct route *rt, struct buf *b)
 	parameters(rt, b);
 	if (has_body(rt)) {
 		buf_fmt(b, ",\"requestBody\":{\"required\":%s,\"content\":{\"%s\":{\"schema\":",
-		    rt->flags & MAY_BE_EMPTY ? "false" : "true", rt->flags & STREAMS && !rt->insize ? "multipart/form-data" : "application/json");
+		    rt->flags & MAY_BE_EMPTY ? "false" : "true",
+		    rt->flags & STREAMS && !rt->insize ? "multipart/form-data"
+						       : "application/json");
 		fields_schema(rt->in, b);
 		buf_str(b, "}}}");
 	}
@@ -171,16 +182,18 @@ pattern(const char *path, struct buf *b)
 			buf_chr(b, *p);
 }
 
-/* All paths of one pool and method: a|b|c; false when there is none. */
+/* All paths of one pool and method (NULL: any method): a|b|c; false when there is none. */
 static bool
 alternatives(const struct route *const *tables, enum pool pool, const char *method, struct buf *b)
 {
+	const struct route *const *t;
 	const struct route *rt;
 	bool any = false;
 
-	for (; *tables; tables++)
-		for (rt = *tables; rt->path; rt++)
-			if (rt->pool == pool && strcmp(rt->method, method) == 0) {
+	for (t = tables; *t; t++)
+		for (rt = *t; rt->path; rt++)
+			if (rt->pool == pool &&
+			    (method ? strcmp(rt->method, method) == 0 : !printed(tables, rt))) {
 				buf_str(b, any ? "|" : "");
 				pattern(rt->path, b);
 				any = true;
@@ -190,40 +203,75 @@ alternatives(const struct route *const *tables, enum pool pool, const char *meth
 
 static const char *const methods[] = { "GET", "POST", "PUT", "PATCH", "DELETE" };
 
+/* The gateway's paths are its own whatever the method: it knows what to allow, the api pool does
+ * not. */
+static void
+lighttpd_gateway(const struct route *const *tables, struct buf *b)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf list = BUF(mem);
+
+	if (alternatives(tables, POOL_GATEWAY, NULL, &list))
+		buf_fmt(b,
+		    "$HTTP[\"url\"] =~ \"^/v1/(%s)$\" {\n\tinclude var.pools + "
+		    "\"/gateway.conf\"\n}\n",
+		    list.data);
+}
+
 static void
 lighttpd(const struct route *const *tables, enum pool pool, struct buf *b)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	size_t i;
 
+	if (pool == POOL_GATEWAY) {
+		lighttpd_gateway(tables, b);
+		return;
+	}
 	for (i = 0; i < nitems(methods); i++) {
 		struct buf list = BUF(mem);
 
 		if (alternatives(tables, pool, methods[i], &list))
 			buf_fmt(b,
-			    "$HTTP[\"request-method\"] == \"%s\" {\n\t$HTTP[\"url\"] =~ \"^/v1/(%s)$\" {\n"
+			    "$HTTP[\"request-method\"] == \"%s\" {\n\t$HTTP[\"url\"] =~ "
+			    "\"^/v1/(%s)$\" {\n"
 			    "\t\tinclude var.pools + \"/%s.conf\"\n\t}\n}\n",
 			    methods[i], list.data, pool_name[pool]);
 	}
 }
 
 static void
+apache_gateway(const struct route *const *tables, struct buf *b)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf list = BUF(mem);
+
+	/* the path from the request line: %2F stays what it is */
+	if (alternatives(tables, POOL_GATEWAY, NULL, &list))
+		buf_fmt(b,
+		    "RewriteCond %%{THE_REQUEST} \"^\\S+ ([^? ]+)\"\n"
+		    "RewriteRule \"^/v1/(%s)$\" \"${HUTCH_GATEWAY}%%1\" [P,NE]\n",
+		    list.data);
+}
+
+static void
 apache(const struct route *const *tables, enum pool pool, struct buf *b)
 {
 	auto_talloc char *mem = talloc_new(NULL);
-	bool gateway = pool == POOL_GATEWAY;
 	size_t i;
 
+	if (pool == POOL_GATEWAY) {
+		apache_gateway(tables, b);
+		return;
+	}
 	for (i = 0; i < nitems(methods); i++) {
 		struct buf list = BUF(mem);
 
-		if (!alternatives(tables, pool, methods[i], &list))
-			continue;
-		buf_fmt(b, "RewriteCond %%{REQUEST_METHOD} =%s\n", methods[i]);
-		if (gateway) /* the path from the request line: %2F stays what it is */
-			buf_str(b, "RewriteCond %{THE_REQUEST} \"^\\S+ ([^? ]+)\"\n");
-		buf_fmt(b, "RewriteRule \"^/v1/(%s)$\" \"${%s}%s\" %s\n", list.data, gateway ? "HUTCH_GATEWAY" : "HUTCH_OPS",
-		    gateway ? "%1" : "$0", gateway ? "[P,NE]" : "[P]");
+		if (alternatives(tables, pool, methods[i], &list))
+			buf_fmt(b,
+			    "RewriteCond %%{REQUEST_METHOD} =%s\nRewriteRule \"^/v1/(%s)$\" "
+			    "\"${HUTCH_OPS}$0\" [P]\n",
+			    methods[i], list.data);
 	}
 }
 

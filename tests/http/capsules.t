@@ -125,9 +125,6 @@ POST /v1/capsules/$ID/files/remove {"path":"/root/new"}
 POST /v1/capsules/$ID/files/remove {"path":"/"}
 400 {"error":{"code":"invalid_request",...}}
 
-POST /v1/capsules/$ID/ping
-204 empty
-
 # Another team sees nothing of it, whatever it does.
 as bob
 GET /v1/capsules

@@ -69,7 +69,7 @@ def test_bodies():
 def test_paths():
     for name, target, status in [
             ("unknown path", "/v1/nothing", 404), ("unknown path below a known one", "/v1/health/x", 404),
-            ("double slash", "/v1//health", 404), ("%2F in a path", "/v1%2Fhealth", 404), ("%00", "/v1/health%00", (400, 404)),
+            ("double slash", "/v1//health", (400, 404)), ("%2F in a path", "/v1%2Fhealth", 404), ("%00", "/v1/health%00", (400, 404)),
             ("%0a", "/v1/health%0aX-Evil:%201", (400, 404)), ("a broken escape", "/v1/capsules/%zz", (400, 404)),
             ("dots", "/v1/../v1/health", 400), ("encoded dots", "/v1/%2e%2e/%2e%2e/etc/passwd", (400, 404)),
             ("an id of another kind", "/v1/capsules/usr-0000000000000000000000001", 400),
@@ -112,7 +112,7 @@ def test_credentials():
     check("X_API_Key does not hide X-API-Key", a.status == 200, a.status)
     for value in ("Basic YTpi", "Bearer", "Bearer ", "Bearer a.b.c", "bearer eyJhbGciOiJub25lIn0.e30.", "Bearer " + "a" * 6000):
         is_error("Authorization: " + value[:30], ask("GET", "/v1/me", ["Authorization: " + value]), 401, "unauthorized")
-    for path in ("exec", "files/read", "files/write", "ping"):
+    for path in ("exec", "files/read", "files/write"):
         target = "/v1/capsules/cl-0000000000000000000000001/" + path
         is_error("gateway %s without credential" % path, ask("POST", target, [JSON], b'{"path":"/x","cmd":"id"}'), 401, "unauthorized")
         is_error("gateway %s with a bad key" % path, ask("POST", target, [JSON] + bad, b'{"path":"/x","cmd":"id"}'), 401, "unauthorized")
