@@ -27,6 +27,7 @@ struct front {
 	uv_poll_t poll;
 	uv_timer_t timer;
 	uv_prepare_t prepare;
+	uv_idle_t idle; /* active while due: the loop does not sleep */
 	void (*on_request)(struct request *);
 	void (*on_idle)(struct gateway *);
 	size_t requests;
@@ -36,19 +37,21 @@ struct front {
 /* ---- libmicrohttpd on libuv */
 
 static void on_timer(uv_timer_t *);
+static void on_idle_turn(uv_idle_t *);
 
 static void
 run(struct front *f)
 {
 	MHD_UNSIGNED_LONG_LONG ms = 0;
 
+	uv_idle_stop(&f->idle);
 	for (int i = 0; i < ROUNDS; i++) {
 		f->due = false;
 		MHD_run(f->mhd);
 		if (!f->due)
 			break;
 	}
-	if (MHD_get_timeout(f->mhd, &ms) == MHD_YES)
+	if (f->due || MHD_get_timeout(f->mhd, &ms) == MHD_YES)
 		uv_timer_start(&f->timer, on_timer, f->due ? 0 : ms, 0);
 	else
 		uv_timer_stop(&f->timer);
@@ -75,6 +78,12 @@ on_poll(uv_poll_t *p, int status, int events)
 }
 
 static void
+on_idle_turn(uv_idle_t *i)
+{
+	(void)i; /* on_prepare() does it, this only keeps the loop awake */
+}
+
+static void
 on_prepare(uv_prepare_t *p)
 {
 	struct front *f = p->data;
@@ -91,6 +100,7 @@ request_wake(struct request *r)
 	r->suspended = false;
 	MHD_resume_connection(r->mhd);
 	r->gw->front->due = true;
+	uv_idle_start(&r->gw->front->idle, on_idle_turn);
 }
 
 static void
@@ -496,6 +506,7 @@ front_open(void *mem, uv_loop_t *loop, int fd, struct gateway *gw,
 	}
 	uv_timer_init(loop, &f->timer);
 	uv_prepare_init(loop, &f->prepare);
+	uv_idle_init(loop, &f->idle);
 	uv_poll_init(loop, &f->poll, info->epoll_fd);
 	f->timer.data = f->prepare.data = f->poll.data = f;
 	uv_prepare_start(&f->prepare, on_prepare);

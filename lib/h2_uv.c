@@ -27,9 +27,13 @@ struct h2_uv {
 	struct err err;
 };
 
-/* One per loop: sessions that have something to send, written before the loop sleeps. */
+/* One per loop: sessions that have something to send, written before the loop sleeps. The idle
+   handle is active while there are some: whoever made them due after our prepare callback ran
+   (another prepare callback), the loop does not sleep but turns once more. */
 struct turn {
 	uv_prepare_t prepare;
+	uv_idle_t idle;
+	int handles;
 	uv_loop_t *loop;
 	struct turn *next;
 	struct io *due;
@@ -57,6 +61,7 @@ turn_run(uv_prepare_t *p)
 
 	/* A flush may make others due; they are written in this same turn. Each session is pulled
 	   until it has no more or its socket is full, so this ends. */
+	uv_idle_stop(&t->idle);
 	while ((io = t->due)) {
 		t->due = io->next_due;
 		io->is_due = false;
@@ -65,9 +70,18 @@ turn_run(uv_prepare_t *p)
 }
 
 static void
+turn_again(uv_idle_t *p)
+{
+	(void)p;
+}
+
+static void
 turn_closed(uv_handle_t *p)
 {
-	free(p->data);
+	struct turn *t = p->data;
+
+	if (--t->handles == 0)
+		free(t);
 }
 
 static struct turn *
@@ -84,8 +98,10 @@ turn_join(uv_loop_t *loop)
 		t->loop = loop;
 		t->next = turns;
 		turns = t;
+		t->handles = 2;
 		uv_prepare_init(loop, &t->prepare);
-		t->prepare.data = t;
+		uv_idle_init(loop, &t->idle);
+		t->prepare.data = t->idle.data = t;
 		uv_prepare_start(&t->prepare, turn_run);
 		uv_unref((uv_handle_t *)&t->prepare);
 	}
@@ -104,6 +120,7 @@ turn_leave(struct turn *t)
 		p = &(*p)->next;
 	*p = t->next;
 	uv_close((uv_handle_t *)&t->prepare, turn_closed);
+	uv_close((uv_handle_t *)&t->idle, turn_closed);
 }
 
 static void
@@ -116,6 +133,7 @@ io_due(void *arg)
 	io->is_due = true;
 	io->next_due = io->turn->due;
 	io->turn->due = io;
+	uv_idle_start(&io->turn->idle, turn_again);
 }
 
 static void

@@ -455,6 +455,67 @@ START_TEST(sockets)
 }
 END_TEST
 
+/* A request made in a prepare callback that runs after the session's own goes out all the same. */
+static uv_prepare_t late;
+static bool late_go;
+static int late_heads;
+
+static void
+ask_late(uv_prepare_t *p)
+{
+	struct err e = { 0 };
+
+	if (!late_go)
+		return;
+	late_go = false;
+	h2_request(p->data,
+	    (struct h2_header[]){ { ":method", "GET" }, { ":path", "/late" }, { 0 } }, true, NULL,
+	    &e);
+}
+
+static void
+stop_late(uv_timer_t *t)
+{
+	late_heads = us.side.heads;
+	uv_close((uv_handle_t *)&late, NULL);
+	uv_close((uv_handle_t *)t, NULL);
+	uv_stop(t->loop);
+}
+
+static void
+start_late(uv_timer_t *t)
+{
+	late_go = true;
+	uv_timer_start(t, stop_late, 300, 0);
+}
+
+START_TEST(sockets_late)
+{
+	struct err e = { 0 };
+	uv_timer_t timer;
+	uv_loop_t loop;
+	int fd[2];
+
+	ck_assert_int_eq(uv_loop_init(&loop), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	us = (struct uv_side){ .side = { .consume = true } };
+	uc = (struct uv_side){ .side = { .consume = true } };
+	uv_prepare_init(&loop, &late);
+	uv_prepare_start(&late, ask_late); /* libuv runs the newest first */
+	us.u = h2_uv_open(mem, &loop, fd[0], H2_SERVER, &events, NULL, &us, saw_gone, &e);
+	uc.u = h2_uv_open(mem, &loop, fd[1], H2_CLIENT, &events, NULL, &uc, saw_gone, &e);
+	late.data = h2_uv_session(uc.u);
+	uv_timer_init(&loop, &timer);
+	uv_timer_start(&timer, start_late, 50, 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(late_heads, 1);
+	talloc_free(us.u);
+	talloc_free(uc.u);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(uv_loop_close(&loop), 0);
+}
+END_TEST
+
 START_TEST(sockets_freed)
 {
 	struct err e = { 0 };
@@ -502,6 +563,7 @@ main(void)
 	tcase_add_test(c, header_flood);
 	tcase_add_test(c, freed_in_events);
 	tcase_add_test(c, sockets);
+	tcase_add_test(c, sockets_late);
 	tcase_add_test(c, sockets_freed);
 	tcase_set_timeout(c, 30);
 	suite_add_tcase(suite, c);
