@@ -105,7 +105,7 @@ def test_routes(s):
             ("PATCH", "/v1/capsules/" + ID, "api"), ("POST", "/v1/auth/login", "ops"),
             ("POST", "/v1/capsules/%s/exec" % ID, "gateway"),
             ("PUT", "/v1/capsules/%s/exec" % ID, "gateway"),
-            ("GET", "/v1/capsules/%s/processes/a%%2Fb" % ID, "gateway"),
+            ("GET", "/v1/capsules/%s/processes/tag:a.b" % ID, "gateway"),
             ("POST", "/v1/capsules/%s/files/read?path=/a%%2Fb&x=%%20" % ID, "gateway"),
             ("POST", "/v1/capsules/%s/files/write" % ID, "gateway"),
             ("POST", "/v1/capsules/%s/execute" % ID, "api"),
