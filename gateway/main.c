@@ -11,6 +11,7 @@
 #include "gateway.h"
 #include "log.h"
 #include "route.h"
+#include "route_print.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -273,25 +274,23 @@ listen_on(const char *path, struct err *e)
 static void
 usage(FILE *to)
 {
-	fputs("usage: hutch-gateway [-c hutch.conf] [-l socket] [-m processes] [-n] [-T routes] "
+	fputs("usage: hutch-gateway [-c hutch.conf] [-l socket] [-m processes] [-n] [-T TOPIC] "
 	      "[-V]\n"
 	      "  -c  configuration file\n"
 	      "  -l  listen on this unix socket instead of gateway.socket\n"
 	      "  -m  processes instead of gateway.processes\n"
 	      "  -n  check the configuration and exit\n"
-	      "  -T  print a table: routes\n",
+	      "  -T  print the routes: routes, paths, lighttpd, apache\n",
 	    to);
 }
 
 static int
 print_table(const char *name)
 {
-	if (strcmp(name, "routes") != 0) {
-		usage(stderr);
-		return 2;
-	}
-	route_print();
-	return 0;
+	if (route_print(route_tables, name))
+		return 0;
+	usage(stderr);
+	return 2;
 }
 
 static int

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct route *const tables[] = { exec_routes, process_routes, file_routes };
+const struct route *const route_tables[] = { exec_routes, process_routes, file_routes, NULL };
 
 enum { SEGMENT_MAX = 512, PATH_MAX_BYTES = 4096 };
 
@@ -95,8 +95,8 @@ matches(struct request *r, const char *pattern)
 static const struct route *
 find(struct request *r, struct buf *allow)
 {
-	for (size_t t = 0; t < nitems(tables); t++)
-		for (const struct route *row = tables[t]; row->path; row++) {
+	for (size_t t = 0; route_tables[t]; t++)
+		for (const struct route *row = route_tables[t]; row->path; row++) {
 			if (!matches(r, row->path))
 				continue;
 			if (strcmp(row->method, r->method) == 0)
@@ -206,13 +206,4 @@ route_request(struct request *r)
 	} else {
 		access_check(r, allowed);
 	}
-}
-
-void
-route_print(void)
-{
-	for (size_t t = 0; t < nitems(tables); t++)
-		for (const struct route *row = tables[t]; row->path; row++)
-			printf("%s\t%s\t%s\tgateway\t%s\n", row->method, row->path,
-			    perm_kinds[row->may].name, row->doc);
 }

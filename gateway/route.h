@@ -14,8 +14,8 @@ extern const struct route exec_routes[], process_routes[], file_routes[];
 /* A request's head has arrived: finds its row, asks who may, runs the handler; or answers the
  * error. */
 void route_request(struct request *);
-/* -T routes: method, path, permission, pool, doc; tab-separated. */
-void route_print(void);
+/* All of them, ended by NULL; -T prints them. */
+extern const struct route *const route_tables[];
 
 /* %XX for everything but unreserved characters, for a guest's query. */
 void query_escape(struct buf *, const char *);
