@@ -113,6 +113,14 @@ watch_events(struct watch *w, int events)
 	(void)uv_poll_start(w->uv, events, on_poll);
 }
 
+static int units;
+
+int
+background_open(void)
+{
+	return units;
+}
+
 static void
 on_work(uv_work_t *uv)
 {
@@ -127,6 +135,7 @@ on_work_done(uv_work_t *uv, int status)
 	struct unit *u = uv->data;
 
 	(void)status;
+	units--;
 	u->done(u->arg);
 	free(u);
 }
@@ -136,6 +145,7 @@ background(uv_loop_t *loop, void (*work)(void *), void (*done)(void *), void *ar
 {
 	struct unit *u = need(sizeof *u);
 
+	units++;
 	u->uv.data = u;
 	u->work = work;
 	u->done = done;

@@ -23,6 +23,7 @@ struct watch *watch_new(void *mem, uv_loop_t *, int fd, int events, void (*cb)(v
 void watch_events(struct watch *, int events);
 
 /* work(arg) in a thread, then done(arg) in the loop, always. arg must live until then. */
+int background_open(void); /* how many have not had their done() */
 void background(uv_loop_t *, void (*work)(void *), void (*done)(void *), void *arg);
 
 /* Milliseconds: since some start (never jumps), and since 1970. */

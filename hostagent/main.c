@@ -201,6 +201,8 @@ run(const struct conf *conf)
 	}
 	accel_choose(a, chosen);
 	(void)uv_run(a->loop, UV_RUN_DEFAULT);
+	if (background_open())
+		_exit(0); /* threads still work for nobody; what they write is made to be cut off anywhere */
 	return 0;
 }
 

@@ -1,0 +1,578 @@
+#!/usr/bin/env python3
+"""engine_test.py - the host agent with real virtual machines, from outside.
+
+usage: engine_test.py AGENT IMAGE_DIR     (a hutch-agent binary, images/build's output)
+
+Starts its own agent in a private folder under /tmp, talks to its control API with curl, kills it,
+starts it again, damages its files. Needs curl with HTTP/2, QEMU, and root for separate user ids.
+Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
+"""
+import base64, glob, http.server, json, os, shutil, signal, socketserver, struct, subprocess, sys
+import tempfile, threading, time, uuid
+
+AGENT, IMAGES = sys.argv[1], sys.argv[2]
+DIR = tempfile.mkdtemp(prefix='hutch-engine-')
+SOCK, STATE = DIR + '/a.sock', DIR + '/state'
+UID_FIRST, UID_COUNT = 64900, 12
+MEMORY = 256
+TOKEN = 'token-of-the-test'
+agent = None
+
+
+def new_id():
+    n, digits = uuid.uuid4().int, ''
+    for _ in range(25):
+        n, r = divmod(n, 36)
+        digits = '0123456789abcdefghijklmnopqrstuvwxyz'[r] + digits
+    return 'cl-' + digits
+
+
+# ---- the agent ----
+
+def configure(**more):
+    conf = dict(socket=SOCK, state_dir=STATE, image_dir=IMAGES, accel='tcg', uid_first=UID_FIRST,
+                uid_count=UID_COUNT, pool_size=1, min_free_disk_gb=0, min_free_disk_percent=0,
+                min_free_memory_percent=1)
+    conf.update(more)
+    with open(DIR + '/hutch.conf', 'w') as f:
+        f.write('agent {\n%s}\n' % ''.join('\t%s = %s\n' % (k, v if isinstance(v, int) else '"%s"' % v)
+                                          for k, v in conf.items()))
+
+
+def start(wait=30, env=None):
+    global agent
+    log = open(DIR + '/log', 'ab')
+    agent = subprocess.Popen([AGENT, '-c', DIR + '/hutch.conf'], stdin=subprocess.DEVNULL, stdout=log,
+                             stderr=log, env=dict(os.environ, **(env or {})))
+    end = time.time() + wait
+    while time.time() < end and agent.poll() is None:
+        try:
+            if call('GET', '/info')[0] == 200:
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.1)
+    raise AssertionError('the agent does not start')
+
+
+def stop(sig=signal.SIGTERM):
+    agent.send_signal(sig)
+    agent.wait(20)
+
+
+def log_text():
+    with open(DIR + '/log', errors='replace') as f:
+        return f.read()
+
+
+def call(method, path, body=None, headers=(), timeout=90):
+    """(status, answer): JSON when it is, else bytes."""
+    cmd = ['curl', '-sS', '--http2-prior-knowledge', '--unix-socket', SOCK, '-X', method, '-m', str(timeout),
+           '-w', '\n%{http_code}', '--data-binary', '@-', 'http://agent/agent/v1' + path]
+    for h in headers:
+        cmd += ['-H', h]
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    if body is None:
+        cmd.remove('--data-binary')
+        cmd.remove('@-')
+    r = subprocess.run(cmd, input=body or b'', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if r.returncode:
+        raise OSError(r.stderr.decode())
+    data, _, status = r.stdout.rpartition(b'\n')
+    try:
+        return int(status), json.loads(data)
+    except ValueError:
+        return int(status), data
+
+
+def put(cid, epoch=1, **more):
+    spec = dict(epoch=epoch, template='minimal', template_version=1, vcpus=1, memory_mb=MEMORY,
+                hostname='hutch', user='root', workdir='/root', access_token=TOKEN, envs={'GREETING': 'hello'})
+    spec.update(more)
+    return call('PUT', '/capsules/' + cid, spec, ['hutch-op: test', 'hutch-epoch: %d' % epoch])
+
+
+def delete(cid, epoch=1):
+    return call('DELETE', '/capsules/' + cid, None, ['hutch-epoch: %d' % epoch])
+
+
+def run(cid, command, token=TOKEN):
+    """The command's output; through the bridge, Connect framing."""
+    message = json.dumps({'process': {'cmd': '/bin/sh', 'args': ['-c', command]}, 'stdin': False}).encode()
+    status, data = call('POST', '/capsules/%s/guest/process.Process/Start' % cid,
+                        b'\0' + struct.pack('>I', len(message)) + message,
+                        ['content-type: application/connect+json', 'x-access-token: ' + token])
+    if status != 200:
+        raise AssertionError('exec: %d %r' % (status, data))
+    out, ended = b'', False
+    if isinstance(data, dict):
+        raise AssertionError('exec: %r' % data)
+    while data:
+        n = struct.unpack('>I', data[1:5])[0]
+        m = json.loads(data[5:5 + n])
+        data = data[5 + n:]
+        event = m.get('event', {})
+        out += base64.b64decode(event.get('data', {}).get('stdout', ''))
+        ended = ended or 'end' in event
+        assert 'error' not in m, m
+    assert ended, 'no end event'
+    return out.decode()
+
+
+def inventory():
+    return {c['id']: c for c in call('GET', '/capsules')[1]['capsules']}
+
+
+def pools():
+    return call('GET', '/info')[1]['pools']
+
+
+def wait_for(what, test, seconds=60):
+    end = time.time() + seconds
+    while time.time() < end:
+        got = test()
+        if got:
+            return got
+        time.sleep(0.2)
+    raise AssertionError('waited %d s for %s' % (seconds, what))
+
+
+def pool_ready():
+    return any(p['image'] == 'ready' and p['ready'] > 0 for p in pools().values())
+
+
+def instance():
+    with open(STATE + '/instance') as f:
+        return f.read().strip()
+
+
+def qemus():
+    """{vm name: pid} of this agent's processes."""
+    found = {}
+    for path in glob.glob('/proc/[0-9]*/cmdline'):
+        try:
+            with open(path, 'rb') as f:
+                words = f.read().split(b'\0')
+        except OSError:
+            continue
+        for a, b in zip(words, words[1:]):
+            if a == b'-name' and b.decode().startswith('hutch-%s-' % instance()):
+                found[b.decode().split('-', 2)[2]] = int(path.split('/')[2])
+    return found
+
+
+def status_of(pid, field):
+    with open('/proc/%d/status' % pid) as f:
+        for line in f:
+            if line.startswith(field + ':'):
+                return line.split(':')[1].split()
+
+
+# ---- the tests, in this order: each may use what the ones before left ----
+
+cold, warm_a, warm_b = new_id(), new_id(), new_id()
+
+
+def test_cold_create():
+    status, got = put(cold, boot='cold')
+    assert status == 200 and got['state'] == 'running' and got['start_mode'] == 'cold', (status, got)
+    assert run(cold, 'echo $GREETING; hostname') == 'hello\nhutch\n'
+
+
+def test_same_epoch_again_is_no_op():
+    before = qemus()
+    status, got = put(cold, boot='cold')
+    assert status == 200 and got['epoch'] == 1, (status, got)
+    assert qemus().keys() >= before.keys()
+
+
+def test_stale_epoch():
+    status, got = put(cold, epoch=0)
+    assert status == 409 and got['error']['code'] == 'stale_epoch', (status, got)
+
+
+def test_bad_requests():
+    head = ['hutch-epoch: 1']
+    for body in (b'', b'{', b'[]', b'{"epoch":1,"epoch":1}', b'{"epoch":NaN}', b'\xff', b'{"epoch":1}',
+                 b'{"epoch":2,"template":"minimal","access_token":"t"}',
+                 b'{"epoch":1,"template":"minimal","access_token":"t","vcpus":0}',
+                 b'{"epoch":1,"template":"minimal","access_token":"t","envs":{"A":1}}'):
+        status, got = call('PUT', '/capsules/' + new_id(), body, head)
+        assert status == 400 and got['error']['code'] == 'invalid_request', (body, status, got)
+    assert call('PUT', '/capsules/' + new_id(), b'{}')[0] == 400      # no epoch
+    assert call('PUT', '/capsules/cl-zz', b'{}', head)[0] == 400      # no id
+    assert call('PUT', '/capsules/' + new_id(), b' ' * 1100000, head)[0] == 413
+    assert put(new_id(), template='nothere')[0] == 404
+    assert put(new_id(), template='../minimal')[0] == 404
+
+
+def test_unknown():
+    assert delete(new_id())[0] == 404
+    assert call('GET', '/capsules/' + new_id())[0] == 404
+    assert call('GET', '/nothing')[0] == 404
+    assert call('POST', '/info', b'{}')[0] == 405
+    assert call('GET', '/capsules/%s/guest/health' % new_id())[0] == 404
+
+
+def test_bridge_refuses():
+    for path in ('init', 'freeze', 'unfreeze', '/init', 'init/'):
+        status, _ = call('POST', '/capsules/%s/guest/%s' % (cold, path), b'{}')
+        assert status == 404, (path, status)
+    assert call('GET', '/capsules/%s/guest/health' % cold)[0] == 204
+    assert call('GET', '/capsules/%s/guest/envs' % cold)[0] == 401
+
+
+def test_own_uid_and_seccomp():
+    for pid in qemus().values():
+        uid = int(status_of(pid, 'Uid')[0])
+        if os.geteuid() == 0:
+            assert UID_FIRST <= uid < UID_FIRST + UID_COUNT, uid
+            assert status_of(pid, 'Groups') == [] and int(status_of(pid, 'CapEff')[0], 16) == 0
+        assert status_of(pid, 'Seccomp') == ['2'] and status_of(pid, 'NoNewPrivs') == ['1']
+        assert os.getsid(pid) == pid
+    uids = [status_of(p, 'Uid')[0] for p in qemus().values()]
+    assert os.geteuid() != 0 or len(set(uids)) == len(uids), uids
+
+
+def test_no_way_to_the_host():
+    with socketserver.TCPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler) as srv:
+        threading.Thread(target=srv.serve_forever, daemon=True).start()
+        out = run(cold, 'curl -s -m 3 http://10.0.2.2:%d/ >/dev/null; echo $?' % srv.server_address[1])
+        srv.shutdown()
+    assert out.strip() not in ('0', ''), out
+
+
+def test_memory_image_and_pool():
+    wait_for('a ready clone', pool_ready)
+
+
+def test_warm_create():
+    status, got = put(warm_a, hostname='alpha')
+    assert status == 200 and got['start_mode'] == 'warm', (status, got)
+    print('# warm from the pool: %d ms' % got['took_ms'])
+    status, got = put(warm_b, hostname='beta')
+    assert status == 200 and got['start_mode'] == 'warm', (status, got)
+    print('# warm, the next at once: %d ms' % got['took_ms'])
+
+
+def test_clones_differ():
+    command = ('head -c 16 /dev/urandom | od -An -tx1; cat /etc/machine-id; hostname; '
+               'cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/random/uuid')
+    a, b = run(warm_a, command).split('\n'), run(warm_b, command).split('\n')
+    for x, y in zip(a[:5], b[:5]):
+        assert x and x != y, (a, b)
+    assert a[2] == 'alpha' and b[2] == 'beta', (a, b)
+    clock = int(run(warm_a, 'date +%s'))
+    assert abs(clock - time.time()) < 3, clock
+    assert run(warm_a, 'echo mine >/root/x; cat /root/x') == 'mine\n'
+    assert run(warm_b, 'ls /root/x 2>/dev/null; echo $?').strip() != '0'
+
+
+def test_disk_grows():
+    cid = new_id()
+    status, got = put(cid, disk_size_mb=8192)
+    assert status == 200, got
+    size = int(run(cid, 'df -BM --output=size / | tail -1').strip().rstrip('M'))
+    assert size > 7000, size
+    assert delete(cid)[0] == 204
+
+
+def test_hot_create():
+    wait_for('a ready clone', pool_ready)
+    time.sleep(1)
+    cid = new_id()
+    status, got = put(cid)
+    assert status == 200 and got['start_mode'] == 'warm', (status, got)
+    print('# hot: %d ms' % got['took_ms'])
+    assert delete(cid)[0] == 204
+
+
+def test_large_bodies_through_the_bridge():
+    size = 24 << 20
+    data = os.urandom(1 << 20) * (size >> 20)
+    status, _ = call('POST', '/capsules/%s/guest/files?path=/root/big&username=root' % warm_a, data,
+                     ['content-type: application/octet-stream', 'x-access-token: ' + TOKEN])
+    assert status == 200, status
+    status, back = call('GET', '/capsules/%s/guest/files?path=/root/big&username=root' % warm_a, None,
+                        ['x-access-token: ' + TOKEN])
+    assert status == 200 and back == data, (status, len(back))
+
+
+def test_a_reader_that_stops_stops_only_itself():
+    slow = subprocess.Popen(['curl', '-sS', '-N', '--http2-prior-knowledge', '--unix-socket', SOCK, '-o', '-',
+                             '-H', 'x-access-token: ' + TOKEN, 'http://agent/agent/v1/capsules/%s/guest/files'
+                             '?path=/root/big&username=root' % warm_a], stdout=subprocess.PIPE)
+    try:
+        time.sleep(1.5)    # its pipe is full by now
+        assert run(warm_a, 'echo still here') == 'still here\n'
+        assert run(warm_b, 'echo here too') == 'here too\n'
+    finally:
+        slow.kill()
+        slow.wait()
+
+
+def test_kill_9_and_adopt():
+    boot = run(warm_a, 'cat /proc/sys/kernel/random/boot_id')
+    run(warm_a, 'sleep 1000 >/dev/null 2>&1 & echo $! >/root/pid')
+    before = qemus()
+    stop(signal.SIGKILL)
+    time.sleep(0.3)
+    assert set(qemus()) == set(before)
+    at = time.time()
+    start()
+    print('# adopted and ready after %d ms' % ((time.time() - at) * 1000))
+    now = inventory()
+    assert {cold, warm_a, warm_b} == set(now), now
+    assert all(c['state'] == 'running' for c in now.values()), now
+    assert run(warm_a, 'cat /proc/sys/kernel/random/boot_id') == boot
+    assert run(warm_a, 'kill -0 $(cat /root/pid) && echo alive') == 'alive\n'
+    status, got = put(warm_a)    # the job that repeats its create
+    assert status == 200 and got['state'] == 'running', (status, got)
+
+
+def test_qemu_dies():
+    c = new_id()
+    assert put(c)[0] == 200
+    before = set(qemus().values())
+    time.sleep(0.2)
+    victim = None
+    with open(STATE + '/journal') as f:
+        for line in f:
+            record = json.loads(line[9:])
+            if record['id'] == c and record['op'] in ('up', 'vm', 'want') and 'pid' in record:
+                victim = record['pid']
+    assert victim in before
+    os.kill(victim, signal.SIGKILL)
+    wait_for('the exit record', lambda: inventory()[c]['state'] == 'error', 10)
+    assert inventory()[c]['exit']['signal'] == 9, inventory()[c]
+    status, got = call('GET', '/capsules/%s/guest/health' % c)
+    assert status == 409 and got['error']['code'] == 'invalid_state', (status, got)
+    assert delete(c)[0] == 204
+    assert c not in inventory()
+
+
+def test_destroy_leaves_nothing():
+    for c in (cold, warm_a, warm_b):
+        assert delete(c)[0] == 204
+        assert delete(c)[0] == 404
+    status, got = put(cold)
+    assert status == 409 and got['error']['code'] == 'stale_epoch', (status, got)
+    assert inventory() == {}
+    wait_for('the pool', pool_ready)
+    ready = sum(p['ready'] for p in pools().values())
+    wait_for('an idle agent', lambda: call('GET', '/info')[1]['starting'] == 0)
+    assert len(qemus()) == ready == len(os.listdir(STATE + '/vm')), (qemus(), ready, os.listdir(STATE + '/vm'))
+    assert call('GET', '/info')[1]['uids_free'] == UID_COUNT - ready
+
+
+def test_crash_points():
+    for point, left in (('create.3', False), ('create.4', False), ('create.5', True), ('destroy.3', False),
+                        ('destroy.4', False)):
+        stop()
+        start(env={'HUTCH_CRASH_AT': point})
+        c = new_id()
+        try:
+            status, _ = put(c)
+            status, _ = delete(c)
+        except OSError:
+            pass
+        try:
+            agent.wait(3)
+        except subprocess.TimeoutExpired:
+            stop()
+            start()
+            return 'not a development build'
+        start()
+        wait_for('the end of what was begun',
+                 lambda: not any(k['state'] in ('starting', 'stopping') for k in inventory().values()), 20)
+        have = inventory().get(c, {}).get('state')
+        if point == 'create.5':
+            assert have == 'running', (point, have)
+        elif point.startswith('create'):
+            assert have == 'error', (point, have)
+            assert put(c)[0] == 200, point     # the same epoch, again: it never ran
+        else:
+            assert have is None, (point, have)
+        if have:
+            assert delete(c)[0] == 204, point
+    assert inventory() == {}
+
+
+def test_corrupt_image_is_refused_and_made_anew():
+    stop()
+    path = glob.glob(STATE + '/memory/minimal-*/memory')[0]
+    with open(path, 'r+b') as f:
+        f.seek(os.lseek(f.fileno(), 0, os.SEEK_DATA))
+        f.write(b'damage')
+    start()
+    c = new_id()
+    status, got = put(c)
+    assert status == 200, got
+    assert 'is refused and made anew' in log_text()
+    assert delete(c)[0] == 204
+    wait_for('a new image', pool_ready)
+
+
+def test_torn_and_lost_journal():
+    c = new_id()
+    assert put(c)[0] == 200
+    stop(signal.SIGKILL)
+    with open(STATE + '/journal', 'ab') as f:
+        f.write(b'12345678 {"op":"go')     # torn by a crash
+    start()
+    assert inventory()[c]['state'] == 'running'
+    assert call('GET', '/capsules')[1]['journal_complete'] is True
+    assert delete(c)[0] == 204
+
+
+def test_full():
+    stop()
+    configure(pool_size=0, min_free_disk_gb=100000)
+    start()
+    status, got = put(new_id())
+    assert status == 507 and got['error']['code'] == 'out_of_space', (status, got)
+    stop()
+    configure(pool_size=0, min_free_memory_percent=90)
+    start()
+    c = new_id()
+    status, got = put(c)
+    free = [int(l.split()[1]) for l in open('/proc/meminfo') if l.split(':')[0] in ('MemTotal', 'MemAvailable')]
+    if free[1] < free[0] * 0.9:
+        assert status == 503 and got['error']['code'] == 'overloaded', (status, got)
+    elif status == 200:
+        assert delete(c)[0] == 204
+    stop()
+    configure(pool_size=0, uid_count=1)
+    start()
+    a, b = new_id(), new_id()
+    assert put(a)[0] == 200
+    status, got = put(b)
+    assert status == 503 and got['error']['code'] == 'overloaded', (status, got)
+    assert b not in inventory()
+    assert delete(a)[0] == 204
+
+
+class Control(http.server.BaseHTTPRequestHandler):
+    """A control plane as small as can be."""
+    seen, broken = [], False
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.seen.append((self.path, body, self.headers.get('X-Host-Token')))
+        status, answer = 200, {}
+        if self.broken:
+            status, answer = 503, {'error': {'code': 'unavailable', 'message': 'test'}}
+        elif self.path == '/v1/hosts/register':
+            answer = {'host': {'id': 'host-1'}, 'token': 'a.b.c', 'refresh_token': 'r1'}
+        elif self.path == '/v1/hosts/auth/refresh':
+            answer = {'host': {'id': 'host-1'}, 'token': 'd.e.f', 'refresh_token': 'r2'}
+        elif self.headers.get('X-Host-Token') == 'a.b.c' and len(self.seen) > 4:
+            status, answer = 401, {}
+        elif self.path.endswith('/reports'):
+            answer = {'acked': body['sequence']}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header('Content-Length', str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_control_plane():
+    srv = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Control)
+    threading.Thread(target=srv.serve_forever, daemon=True).start()
+    with open(DIR + '/token', 'w') as f:
+        f.write('once-only\n')
+    stop()
+    configure(pool_size=0, control_url='http://127.0.0.1:%d' % srv.server_address[1], token_file=DIR + '/token',
+              name='testhost')
+    with open(DIR + '/hutch.conf', 'a') as f:
+        f.write('host {\n\theartbeat_sec = 1\n}\n')
+    start()
+    seen = Control.seen
+    wait_for('a heartbeat', lambda: any(p == '/v1/hosts/host-1/heartbeat' for p, _, _ in seen), 10)
+    path, body, _ = seen[0]
+    assert path == '/v1/hosts/register' and body['token'] == 'once-only' and body['name'] == 'testhost', body
+    assert body['templates'] and body['cpu_cores'] > 0 and body['accel'] == 'tcg', body
+    c = new_id()
+    assert put(c)[0] == 200
+
+    def reported(state):
+        return any(x['id'] == c and x['state'] == state and x['epoch'] == 1
+                   for p, b, _ in seen if p.endswith('/reports') for x in b['changes'])
+    wait_for('the report', lambda: reported('running'), 15)
+    # the old token is refused: it is renewed at once
+    wait_for('the new token', lambda: any(t == 'd.e.f' for _, _, t in seen), 15)
+    assert os.stat(STATE + '/host.json').st_mode & 0o777 == 0o600
+    # the control plane fails: nothing happens to capsules, reports wait
+    Control.broken = True
+    assert run(c, 'echo on') == 'on\n'
+    assert delete(c)[0] == 204
+    time.sleep(1.5)
+    Control.broken = False
+    del seen[:]
+    wait_for('the late report', lambda: reported('stopped'), 40)
+    assert TOKEN not in log_text() and 'once-only' not in log_text()
+    srv.shutdown()
+
+
+def test_no_secrets_on_disk():
+    for path in glob.glob(STATE + '/journal*'):
+        with open(path, 'rb') as f:
+            assert TOKEN.encode() not in f.read(), path
+    for path in glob.glob('/proc/[0-9]*/cmdline'):
+        try:
+            with open(path, 'rb') as f:
+                text = f.read()
+        except OSError:
+            continue
+        assert TOKEN.encode() not in text or b'engine_test' in text or b'curl' in text, path
+
+
+def main():
+    passed = failed = skipped = 0
+    begin = time.time()
+    if not os.path.exists(IMAGES + '/minimal/template.json'):
+        print('skipped engine: no template in %s (images/build makes it)' % IMAGES)
+        print('0 passed, 0 failed, 1 skipped')
+        return 77
+    os.makedirs(STATE, 0o700)
+    configure()
+    try:
+        start()
+        for name, test in list(globals().items()):
+            if not name.startswith('test_') or (len(sys.argv) > 3 and name[5:] not in sys.argv[3:]):
+                continue
+            at = time.time()
+            try:
+                skip = test()
+                skipped, passed = skipped + bool(skip), passed + (not skip)
+                print(('skipped %s: %s' % (name[5:], skip)) if skip else
+                      'ok %s (%.1f s)' % (name[5:], time.time() - at), flush=True)
+            except Exception as e:      # each test stands alone: the next one is tried
+                failed += 1
+                print('not ok %s: %s: %s' % (name[5:], type(e).__name__, str(e)[:600]), flush=True)
+                if agent.poll() is not None:
+                    start()
+    finally:
+        if agent and agent.poll() is None:
+            stop()
+        for pid in qemus().values():
+            os.kill(pid, signal.SIGKILL)
+        bad = 'AddressSanitizer' in log_text() or 'runtime error:' in log_text()
+        if bad or failed:
+            shutil.copy(DIR + '/log', '/tmp/hutch-engine.log')
+            print('# log: /tmp/hutch-engine.log')
+        if bad:
+            failed += 1
+            print('not ok sanitizers: see the log')
+        shutil.rmtree(DIR, ignore_errors=True)
+    print('# %.0f s' % (time.time() - begin))
+    print('%d passed, %d failed, %d skipped' % (passed, failed, skipped))
+    return 1 if failed else 0
+
+
+sys.exit(main())
