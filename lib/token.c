@@ -13,10 +13,10 @@
 enum { TOKEN_MAX = 4096, SKEW = 60 };
 
 static const struct kind {
-	const char *typ, *aud, *prefix; /* header, audience, id prefix of sub */
+	const char *typ, *aud, *prefix; /* claim (libjwt writes the header's, always "JWT"), audience, id prefix of sub */
 	enum key_use use;
 } kinds[] = {
-	[TOKEN_ACCESS] = { "JWT", "hutch-api", "usr-", KEY_ACCESS },
+	[TOKEN_ACCESS] = { "access", "hutch-api", "usr-", KEY_ACCESS },
 	[TOKEN_HOST] = { "host", "hutch-host", "host-", KEY_HOST },
 };
 
@@ -60,13 +60,12 @@ token_sign(void *mem, const struct keys *keys, enum token_type type, const char 
 	bad = add_ids(j, k, type, c);
 	bad |= jwt_add_grant(j, "iss", issuer);
 	bad |= jwt_add_grant(j, "aud", k->aud);
+	if (type != TOKEN_ACCESS)
+		bad |= jwt_add_grant(j, "typ", k->typ);
 	bad |= jwt_add_grant_int(j, "iat", c->iat);
 	bad |= jwt_add_grant_int(j, "exp", c->exp);
 	bad |= jwt_add_header(j, "kid", keys->kid);
 	bad |= jwt_set_alg(j, JWT_ALG_HS256, keys->key[k->use], KEY_SIZE);
-	/* libjwt writes typ itself, "JWT"; a host token must say otherwise */
-	if (type == TOKEN_HOST)
-		bad |= jwt_add_header(j, "typ", k->typ);
 	text = bad ? NULL : jwt_encode_str(j);
 	if (!text) {
 		err_set(e, E_BUG, "the token cannot be signed");
@@ -75,7 +74,7 @@ token_sign(void *mem, const struct keys *keys, enum token_type type, const char 
 	return talloc_strdup(mem, text);
 }
 
-/* The header's key, or NULL unless it is exactly alg HS256, a known kid and the kind's typ. */
+/* The header's key, or NULL unless it is exactly alg HS256, a known kid and typ JWT. */
 static const uint8_t *
 pinned_key(const struct keys *keys, const struct kind *k, const char *text)
 {
@@ -93,7 +92,7 @@ pinned_key(const struct keys *keys, const struct kind *k, const char *text)
 	if (!head || !json_object_is_type(head, json_type_object) || json_object_object_length(head) != 3)
 		return NULL;
 	kid = json_str(head, "kid", "");
-	if (strcmp(json_str(head, "alg", ""), "HS256") != 0 || strcmp(json_str(head, "typ", ""), k->typ) != 0)
+	if (strcmp(json_str(head, "alg", ""), "HS256") != 0 || strcmp(json_str(head, "typ", ""), "JWT") != 0)
 		return NULL;
 	if (strcmp(kid, keys->kid) == 0)
 		return keys->key[k->use];
@@ -125,6 +124,8 @@ take_claims(void *mem, const struct kind *k, enum token_type type, const char *i
 
 	c->iat = json_int(o, "iat", 0);
 	c->exp = json_int(o, "exp", 0);
+	if (strcmp(json_str(o, "typ", "access"), k->typ) != 0)
+		return false;
 	if (strcmp(json_str(o, "iss", ""), issuer) != 0 || strcmp(json_str(o, "aud", ""), k->aud) != 0)
 		return false;
 	if (c->exp <= now - SKEW || c->iat > now + SKEW || json_int(o, "nbf", 0) > now + SKEW)

@@ -2,7 +2,7 @@
  * token.h - signed tokens (JWT, RFC 7519, HS256 only) and API keys.
  *
  * token.c is the only file that calls libjwt, and pins what libjwt would take from the token itself:
- * the header must be exactly {"alg":"HS256","kid":…,"typ":…} before any signature is computed
+ * the header must be exactly {"alg":"HS256","kid":…,"typ":"JWT"} before any signature is computed
  * (libjwt 1.x believes the header's algorithm, and does not check exp).
  */
 #pragma once

@@ -47,11 +47,12 @@ health(struct request *r)
 {
 	struct health h = { .status = "ok", .version = PACKAGE_VERSION, .database = "ok", .redis = "ok" };
 	struct q_pong *ping;
+	auto_reply *pong = NULL;
 
 	if (q_ping(r->work.db, &ping) < 0)
 		return -1;
-	queue_append(r->app->queue, "PING");
-	if (queue_drain(r->app->queue) < 1) {
+	pong = queue_cmd(r->app->queue, "PING");
+	if (!pong) {
 		h.redis = "away";
 		h.status = "degraded";
 	}
