@@ -19,3 +19,12 @@ hostagent_hutch_agent_SOURCES = \
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
 EXTRA_DIST += hostagent/README.md
+
+check_PROGRAMS += tests/vm/engine_filter_test
+TESTS += tests/vm/engine_filter_test
+tests_vm_engine_filter_test_SOURCES = tests/vm/engine_filter_test.c \
+	hostagent/stream_filter.c hostagent/stream_filter.h hostagent/disk.c hostagent/disk.h
+tests_vm_engine_filter_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS)
+# with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
+EXTRA_DIST += tests/vm/engine_test.py
