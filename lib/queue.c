@@ -127,7 +127,6 @@ connect_now(struct queue *q)
 		lost(q, q->redis->errstr);
 		return;
 	}
-	(void)redisEnableKeepAlive(q->redis);
 }
 
 static bool

@@ -155,6 +155,8 @@ log_end(const struct job *j, const struct q_job *row, const struct err *cause,
 	id_write(id, "job-", &j->ref.id);
 	if (cause->code == E_OK)
 		log_info(j->work.id, "%s %s done", row->kind, id);
+	else if (end->how == JOB_CANCELLED)
+		log_info(j->work.id, "%s %s cancelled", row->kind, id);
 	else if (end->how == JOB_FAILED)
 		log_error(j->work.id, "%s %s failed for good: %s", row->kind, id, cause->text);
 	else

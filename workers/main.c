@@ -41,7 +41,7 @@ main(int argc, char **argv)
 	const struct conf *conf;
 	struct err e = { 0 };
 	bool check = false;
-	int c;
+	int c, rc;
 
 	log_open("worker", LOG_LEVEL_INFO);
 	while ((c = getopt_long(argc, argv, "c:nT:Vh", options, NULL)) != -1) {
@@ -75,5 +75,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "hutch-worker: %s\n", e.text);
 		return 1;
 	}
-	return check ? 0 : parent_main(path, conf);
+	rc = check ? 0 : parent_main(path, conf);
+	talloc_free((void *)conf);
+	return rc;
 }

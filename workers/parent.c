@@ -386,13 +386,13 @@ static void
 reload(struct parent *p)
 {
 	struct err e = { 0 };
-	const struct conf *fresh = conf_load(NULL, p->path, &e);
+	const struct conf *fresh = conf_load(p, p->path, &e);
 
 	if (!fresh) {
 		log_error(NULL, "the configuration is not taken: %s", e.text);
 		return;
 	}
-	p->conf = fresh; /* the old one stays: children may still be made of it */
+	p->conf = fresh; /* the old one stays until the end: our own connections use it */
 	log_info(NULL, "configuration read again");
 	stop_all(p);
 }
