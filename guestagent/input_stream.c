@@ -48,9 +48,8 @@ take_message(struct call *c, struct json_object *in)
 	struct input_stream *s = c->state;
 	struct json_object *start = json_get(in, "start"), *data = json_get(in, "data");
 	struct process *p = NULL;
-	uint8_t *bytes = NULL;
+	auto_talloc uint8_t *bytes = NULL;
 	size_t n = 0;
-	int rc = 0;
 
 	if (start && !s->pid) {
 		p = process_find(start, false, &c->err);
@@ -65,9 +64,7 @@ take_message(struct call *c, struct json_object *in)
 	if (!p || process_input(c, data, p, &bytes, &n) < 0)
 		return -1;
 	s->waiting = true;
-	rc = input_add(p, c, bytes, n, input_taken);
-	talloc_free(bytes);
-	return rc;
+	return input_add(p, c, bytes, n, input_taken);
 }
 
 static void
@@ -80,7 +77,9 @@ take_messages(struct call *c)
 
 	s->busy = true;
 	while (rc > 0 && !s->waiting) {
-		rc = rpc_frame(c, &in);
+		auto_talloc char *mem = talloc_new(c);
+
+		rc = rpc_frame(c, mem, &in);
 		if (rc > 0 && (take_message(c, in) < 0 || c->err.code != E_OK))
 			rc = -1;
 	}

@@ -36,6 +36,7 @@ struct link {
 	struct timer retry;
 	enum link_state state;
 	bool port; /* outlives its peers */
+	bool fed;  /* the session has had bytes */
 	struct h2 *h2;
 	const uint8_t *out; /* what h2_pull() gave and write() did not take */
 	size_t left;
@@ -88,6 +89,7 @@ link_begin(struct link *l)
 	timer_stop(&l->retry);
 	session_drop(l);
 	l->state = LINK_OPEN;
+	l->fed = false;
 	l->h2 = h2_new(l, H2_SERVER, &server_events, &server_limits, l);
 	watch_set(&l->watch, EPOLLIN);
 }
@@ -128,16 +130,17 @@ static bool
 begins_anew(const struct link *l, const uint8_t *p, size_t n)
 {
 	return n >= sizeof preface - 1 && memcmp(p, preface, sizeof preface - 1) == 0 &&
-	    (l->state != LINK_OPEN || h2_streams(l->h2) == 0);
+	    (l->state != LINK_OPEN || (l->fed && h2_streams(l->h2) == 0));
 }
 
 static void
-link_fed(struct link *l, const uint8_t *p, size_t n, bool fresh)
+link_fed(struct link *l, const uint8_t *p, size_t n)
 {
 	struct err e = { 0 };
 
-	if (l->state == LINK_WAITING || (!fresh && begins_anew(l, p, n)))
+	if (l->state == LINK_WAITING || begins_anew(l, p, n))
 		link_begin(l);
+	l->fed = true;
 	if (l->state == LINK_MUTE || h2_feed(l->h2, p, n, &e) == 0)
 		return;
 	log_warn(NULL, "session ended: %s", e.text);
@@ -168,7 +171,7 @@ link_ready(void *arg, uint32_t events)
 			link_end(l);
 			return;
 		}
-		link_fed(l, in, (size_t)n, l->state == LINK_WAITING);
+		link_fed(l, in, (size_t)n);
 		if ((size_t)n < sizeof in)
 			break;
 	}

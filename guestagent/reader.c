@@ -140,7 +140,8 @@ static bool
 send_gap(struct reader *r)
 {
 	const struct ring *ring = &r->process->ring;
-	struct buf b = BUF(r);
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
 
 	if (!r->seq) {
 		(void)err_set(

@@ -67,9 +67,9 @@ rpc_check_type(struct call *c)
 }
 
 static int
-parse(struct call *c, const char *text, size_t len, struct json_object **ret)
+parse(struct call *c, void *mem, const char *text, size_t len, struct json_object **ret)
 {
-	*ret = json_parse(c, text, len, NULL, &c->err);
+	*ret = json_parse(mem, text, len, NULL, &c->err);
 	if (!*ret)
 		return -1;
 	if (!json_object_is_type(*ret, json_type_object))
@@ -84,7 +84,7 @@ rpc_unary(struct call *c)
 	struct json_object *in = NULL;
 	int rc = -1;
 
-	if (parse(c, c->body.data ? c->body.data : "", c->body.len, &in) == 0)
+	if (parse(c, c, c->body.data ? c->body.data : "", c->body.len, &in) == 0)
 		rc = c->route->rpc(c, in, &out);
 	if (rc < 0)
 		rpc_fail(c);
@@ -93,7 +93,7 @@ rpc_unary(struct call *c)
 }
 
 int
-rpc_frame(struct call *c, struct json_object **in)
+rpc_frame(struct call *c, void *mem, struct json_object **in)
 {
 	const uint8_t *p = (const uint8_t *)c->body.data;
 	uint32_t len = 0;
@@ -110,7 +110,7 @@ rpc_frame(struct call *c, struct json_object **in)
 		return err_set(&c->err, E_TOO_LARGE, "a message is larger than 16 MiB");
 	if (c->body.len - 5 < len)
 		return 0;
-	rc = parse(c, c->body.data + 5, len, in);
+	rc = parse(c, mem, c->body.data + 5, len, in);
 	buf_cut(&c->body, 5 + (size_t)len);
 	return rc < 0 ? -1 : 1;
 }
@@ -119,7 +119,7 @@ void
 rpc_stream(struct call *c)
 {
 	struct json_object *in = NULL;
-	int rc = rpc_frame(c, &in);
+	int rc = rpc_frame(c, c, &in);
 
 	if (rc == 0)
 		rc = err_set(&c->err, E_BAD_INPUT, "the request has no message");

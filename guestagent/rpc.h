@@ -11,9 +11,9 @@ void rpc_unary(struct call *);
 void rpc_stream(struct call *);
 /* 0, or -1 after an answer of 415: the content type is not the kind's. */
 int rpc_check_type(struct call *);
-/* The next whole frame of c->body: 1 and *in (a child of c), 0 not yet, -1 c->err. It is cut off
+/* The next whole frame of c->body: 1 and *in (a child of mem), 0 not yet, -1 c->err. It is cut off
  * the body. */
-int rpc_frame(struct call *, struct json_object **in);
+int rpc_frame(struct call *, void *mem, struct json_object **in);
 
 /* ---- answers ---- */
 
