@@ -5,7 +5,8 @@
 #include "work.h"
 
 struct ctl {
-	struct work work; /* first: a command is a unit of work; the database is opened by ctl_db() */
+	struct work
+	    work; /* first: a command is a unit of work; the database is opened by ctl_db() */
 	const struct conf *conf;
 	int argc; /* options and arguments after the command's words */
 	char **argv;
@@ -19,7 +20,8 @@ struct ctl_command {
 	const char *doc;
 };
 
-ctl_fn ctl_migrate, ctl_secrets, ctl_admin_create, ctl_admin_list, ctl_key_create, ctl_host_create, ctl_template_add, ctl_audit_verify;
+ctl_fn ctl_migrate, ctl_secrets, ctl_admin_create, ctl_admin_list, ctl_key_create, ctl_host_create,
+    ctl_template_add, ctl_audit_verify;
 
 /* Connects as the owner of the schema. */
 int ctl_db(struct ctl *);

@@ -1,9 +1,9 @@
 /*
  * ctl_migrate.c - hutchctl migrate: roles, numbered migrations, seeds.
  *
- * One at a time (advisory lock), each file in a transaction of its own, its SHA-256 in the ledger: a
- * file that changed after it was applied is an error. The seeds (permissions, the default quota) follow
- * the program and its configuration at every run.
+ * One at a time (advisory lock), each file in a transaction of its own, its SHA-256 in the ledger:
+ * a file that changed after it was applied is an error. The seeds (permissions, the default quota)
+ * follow the program and its configuration at every run.
  */
 #include "ctl.h"
 #include "cleanup.h"
@@ -14,14 +14,16 @@
 
 #include <string.h>
 
-static const char prepare[] =
-    "DO $$ BEGIN"
-    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_app') THEN CREATE ROLE hutch_app LOGIN; END IF;"
-    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_work') THEN CREATE ROLE hutch_work LOGIN; END IF;"
-    " END $$;"
-    "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,"
-    " applied_at timestamptz NOT NULL DEFAULT now());"
-    "GRANT SELECT ON schema_migrations TO hutch_app, hutch_work;";
+static const char prepare[] = "DO $$ BEGIN"
+			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_app') "
+			      "THEN CREATE ROLE hutch_app LOGIN; END IF;"
+			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_work') "
+			      "THEN CREATE ROLE hutch_work LOGIN; END IF;"
+			      " END $$;"
+			      "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY "
+			      "KEY, name text NOT NULL, sha256 text NOT NULL,"
+			      " applied_at timestamptz NOT NULL DEFAULT now());"
+			      "GRANT SELECT ON schema_migrations TO hutch_app, hutch_work;";
 
 static void
 clear(PGresult **r)
@@ -60,14 +62,16 @@ applied(struct ctl *c, PGconn *pg, const struct migration *m)
 	auto_res *res = NULL;
 
 	snprintf(number, sizeof number, "%d", m->number);
-	res = PQexecParams(pg, "SELECT sha256 FROM schema_migrations WHERE number = $1::int", 1, NULL, values, NULL, NULL, 0);
+	res = PQexecParams(pg, "SELECT sha256 FROM schema_migrations WHERE number = $1::int", 1,
+	    NULL, values, NULL, NULL, 0);
 	if (PQresultStatus(res) != PGRES_TUPLES_OK)
 		return err_set(&c->work.err, E_MIGRATE, "%s", PQresultErrorMessage(res));
 	if (!PQntuples(res))
 		return 0;
 	digest(m, sum);
 	if (strcmp(PQgetvalue(res, 0, 0), sum) != 0)
-		return err_set(&c->work.err, E_MIGRATE, "%s was changed after it was applied; a new change is a new file", m->name);
+		return err_set(&c->work.err, E_MIGRATE,
+		    "%s was changed after it was applied; a new change is a new file", m->name);
 	return 1;
 }
 
@@ -82,9 +86,12 @@ apply(struct ctl *c, PGconn *pg, const struct migration *m)
 		return -1;
 	snprintf(number, sizeof number, "%d", m->number);
 	digest(m, sum);
-	res = PQexecParams(pg, "INSERT INTO schema_migrations (number, name, sha256) VALUES ($1::int, $2, $3)", 3, NULL, values, NULL, NULL, 0);
+	res = PQexecParams(pg,
+	    "INSERT INTO schema_migrations (number, name, sha256) VALUES ($1::int, $2, $3)", 3,
+	    NULL, values, NULL, NULL, 0);
 	if (PQresultStatus(res) != PGRES_COMMAND_OK)
-		return err_set(&c->work.err, E_MIGRATE, "%s: %s", m->name, PQresultErrorMessage(res));
+		return err_set(
+		    &c->work.err, E_MIGRATE, "%s: %s", m->name, PQresultErrorMessage(res));
 	return plain(c, pg, m->name, "COMMIT");
 }
 
@@ -119,7 +126,9 @@ seed_permissions(struct ctl *c, PGconn *pg)
 			}
 		buf_str(&b, "}')");
 	}
-	buf_str(&b, " ON CONFLICT (name) DO UPDATE SET description = excluded.description, roles = excluded.roles");
+	buf_str(&b,
+	    " ON CONFLICT (name) DO UPDATE SET description = excluded.description, roles = "
+	    "excluded.roles");
 	return plain(c, pg, "permissions", b.data);
 }
 
@@ -131,7 +140,9 @@ seed_quota(struct ctl *c)
 	if (ctl_db(c) < 0)
 		return -1;
 	return q_quota_default(c->work.db, .capsules = f->quota_capsules, .vcpus = f->quota_vcpus,
-		   .memory_mb = f->quota_memory_mb, .disk_mb = f->quota_disk_mb) < 0 ? -1 : 0;
+		   .memory_mb = f->quota_memory_mb, .disk_mb = f->quota_disk_mb) < 0
+	    ? -1
+	    : 0;
 }
 
 static int
@@ -142,7 +153,9 @@ run(struct ctl *c, PGconn *pg, bool status)
 
 	if (PQstatus(pg) != CONNECTION_OK)
 		return err_set(&c->work.err, E_MIGRATE, "%s", PQerrorMessage(pg));
-	if (plain(c, pg, "lock", "SET client_min_messages = warning; SELECT pg_advisory_lock(hashtextextended('hutch.migrate', 0))") < 0 ||
+	if (plain(c, pg, "lock",
+		"SET client_min_messages = warning; SELECT "
+		"pg_advisory_lock(hashtextextended('hutch.migrate', 0))") < 0 ||
 	    plain(c, pg, "roles", prepare) < 0)
 		return -1;
 	for (m = migrations; m->number; m++) {

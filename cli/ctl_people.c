@@ -65,9 +65,12 @@ add_team(struct ctl *c, const struct uuid *user)
 	hex_write(hex, random, sizeof random);
 	if (q_team_insert(c->work.db, .id = &id, .name = "Administrators", .user = user,
 		.slug = talloc_asprintf(c, "%.6s-%s", hex, hex + 6)) < 0 ||
-	    q_member_insert(c->work.db, .team = &id, .user = user, .role = "owner", .is_default = true, .source = "created") < 0)
+	    q_member_insert(c->work.db, .team = &id, .user = user, .role = "owner",
+		.is_default = true, .source = "created") < 0)
 		return -1;
-	return audit_add(&c->work, AUDIT_TEAM_CREATE, &(struct audit){ .team = &id, .resource_id = id_text(c, "team-", &id),
+	return audit_add(&c->work, AUDIT_TEAM_CREATE,
+	    &(struct audit){ .team = &id,
+		.resource_id = id_text(c, "team-", &id),
 		.metadata = "{\"name\":\"Administrators\"}" });
 }
 
@@ -78,11 +81,14 @@ make_user(struct ctl *c, const char *email, const char *name, const char *hash)
 	uint8_t handle[64];
 
 	crypto_random(handle, sizeof handle);
-	if (q_user_insert(c->work.db, .id = &id, .source = "cli", .email = email, .name = name, .status = "active",
-		.platform_role = "admin", .password_hash = hash, .handle = { handle, sizeof handle }) < 0 ||
+	if (q_user_insert(c->work.db, .id = &id, .source = "cli", .email = email, .name = name,
+		.status = "active", .platform_role = "admin", .password_hash = hash,
+		.handle = { handle, sizeof handle }) < 0 ||
 	    add_team(c, &id) < 0)
 		return -1;
-	return audit_add(&c->work, AUDIT_USER_CREATE, &(struct audit){ .resource_id = usr(c, &id), .subject = &id,
+	return audit_add(&c->work, AUDIT_USER_CREATE,
+	    &(struct audit){ .resource_id = usr(c, &id),
+		.subject = &id,
 		.metadata = "{\"platform_role\":\"admin\",\"via\":\"hutchctl\"}" });
 }
 
@@ -90,14 +96,17 @@ static int
 promote(struct ctl *c, const struct q_user *u, const char *hash)
 {
 	if (strcmp(u->status, "active") != 0)
-		return err_set(&c->work.err, E_BAD_STATE, "the account %s is %s", u->email, u->status);
+		return err_set(
+		    &c->work.err, E_BAD_STATE, "the account %s is %s", u->email, u->status);
 	if (hash && q_user_set_password(c->work.db, .id = u->id, .password_hash = hash) < 0)
 		return -1;
 	if (strcmp(u->platform_role, "admin") == 0)
 		return 0;
 	if (q_user_make_admin(c->work.db, .id = u->id, .platform_role = "admin") < 0)
 		return -1;
-	return audit_add(&c->work, AUDIT_USER_ROLE_UPDATE, &(struct audit){ .resource_id = usr(c, u->id), .subject = u->id,
+	return audit_add(&c->work, AUDIT_USER_ROLE_UPDATE,
+	    &(struct audit){ .resource_id = usr(c, u->id),
+		.subject = u->id,
 		.metadata = "{\"old\":\"user\",\"new\":\"admin\",\"via\":\"hutchctl\"}" });
 }
 
@@ -114,7 +123,9 @@ ctl_admin_create(struct ctl *c)
 		return -1;
 	if (file) {
 		password = first_line(c, file);
-		if (!password || password_check(password, c->conf->auth_password_min, email, NULL, &c->work.err) < 0)
+		if (!password ||
+		    password_check(
+			password, c->conf->auth_password_min, email, NULL, &c->work.err) < 0)
 			return -1;
 		hash = password_hash(c, password, c->conf->auth_hash_cost, &c->work.err);
 		if (!hash)
@@ -124,7 +135,9 @@ ctl_admin_create(struct ctl *c)
 		return -1;
 	db_begin(c->work.db);
 	n = q_user_by_email_lock(c->work.db, &u, .email = email);
-	if (n < 0 || (n == 0 ? make_user(c, email, name ? name : "Administrator", hash) : promote(c, u, hash)) < 0)
+	if (n < 0 ||
+	    (n == 0 ? make_user(c, email, name ? name : "Administrator", hash)
+		    : promote(c, u, hash)) < 0)
 		return -1;
 	if (q_platform_bootstrap(c->work.db) < 0 || db_commit(c->work.db) < 0)
 		return -1;
@@ -190,14 +203,20 @@ ctl_key_create(struct ctl *c)
 		return -1;
 	n = n ? q_team_for_token(c->work.db, &m, .user = u->id, .asked = NULL) : 0;
 	if (n <= 0)
-		return n < 0 ? -1 : err_set(&c->work.err, E_NOT_FOUND, "no account %s with a team", email);
+		return n < 0
+		    ? -1
+		    : err_set(&c->work.err, E_NOT_FOUND, "no account %s with a team", email);
 	key = apikey_new(c, word);
 	(void)apikey_hash(key, hash);
-	if (q_key_insert(c->work.db, .id = &id, .team = m->team_id, .kind = "personal", .user = u->id, .name = name ? name : "hutchctl",
-		.description = "", .hash = { hash, sizeof hash }, .prefix = talloc_strndup(c, key, strlen(word) + 7),
+	if (q_key_insert(c->work.db, .id = &id, .team = m->team_id, .kind = "personal",
+		.user = u->id, .name = name ? name : "hutchctl", .description = "",
+		.hash = { hash, sizeof hash }, .prefix = talloc_strndup(c, key, strlen(word) + 7),
 		.scopes = data_plane(c, m->role), .expires_at = NULL_INT) < 0 ||
-	    audit_add(&c->work, AUDIT_API_KEY_CREATE, &(struct audit){ .team = m->team_id, .resource_id = id_text(c, "key-", &id),
-		.subject = u->id, .metadata = "{\"via\":\"hutchctl\"}" }) < 0 ||
+	    audit_add(&c->work, AUDIT_API_KEY_CREATE,
+		&(struct audit){ .team = m->team_id,
+		    .resource_id = id_text(c, "key-", &id),
+		    .subject = u->id,
+		    .metadata = "{\"via\":\"hutchctl\"}" }) < 0 ||
 	    db_commit(c->work.db) < 0)
 		return -1;
 	puts(key);

@@ -54,9 +54,11 @@ ctl_host_create(struct ctl *c)
 	crypto_sha256(token, strlen(token), hash);
 	db_begin(c->work.db);
 	if (q_host_insert(c->work.db, .id = &id, .name = name, .user = NULL) < 0 ||
-	    q_host_token_insert(c->work.db, .id = &tid, .host = &id, .hash = { hash, sizeof hash }, .user = NULL) < 0 ||
-	    audit_add(&c->work, AUDIT_HOST_CREATE, &(struct audit){ .resource_id = id_text(c, "host-", &id),
-		.metadata = "{\"type\":\"regular\",\"via\":\"hutchctl\"}" }) < 0 ||
+	    q_host_token_insert(c->work.db, .id = &tid, .host = &id, .hash = { hash, sizeof hash },
+		.user = NULL) < 0 ||
+	    audit_add(&c->work, AUDIT_HOST_CREATE,
+		&(struct audit){ .resource_id = id_text(c, "host-", &id),
+		    .metadata = "{\"type\":\"regular\",\"via\":\"hutchctl\"}" }) < 0 ||
 	    db_commit(c->work.db) < 0)
 		return -1;
 	puts(token);
@@ -84,7 +86,8 @@ read_json(struct ctl *c, const char *path)
 static const char *
 version_digest(struct ctl *c, struct json_object *t)
 {
-	const char *text = json_object_to_json_string_ext(json_get(t, "files"), JSON_C_TO_STRING_PLAIN);
+	const char *text =
+	    json_object_to_json_string_ext(json_get(t, "files"), JSON_C_TO_STRING_PLAIN);
 	uint8_t h[HASH_SIZE];
 
 	crypto_sha256(text, strlen(text), h);
@@ -98,7 +101,8 @@ total_size(struct json_object *files)
 
 	if (!json_object_is_type(files, json_type_object))
 		return 0;
-	json_object_object_foreach(files, name, file) {
+	json_object_object_foreach(files, name, file)
+	{
 		(void)name;
 		sum += json_int(file, "size", 0);
 	}
@@ -122,7 +126,8 @@ ctl_template_add(struct ctl *c)
 		return -1;
 	digest = version_digest(c, t);
 	db_begin(c->work.db);
-	if (q_template_upsert(c->work.db, &ref, .id = &id, .name = name, .description = json_str(t, "description", "")) < 0)
+	if (q_template_upsert(c->work.db, &ref, .id = &id, .name = name,
+		.description = json_str(t, "description", "")) < 0)
 		return -1;
 	n = q_template_current(c->work.db, &v, .id = ref->id);
 	if (n < 0)
@@ -131,9 +136,11 @@ ctl_template_add(struct ctl *c)
 		printf("template %s: version %d is current\n", name, v->version);
 		return db_commit(c->work.db);
 	}
-	if (q_template_version_add(c->work.db, .id = ref->id, .digest = digest, .size_bytes = total_size(json_get(t, "files")),
-		.disk_size_mb = (int32_t)json_int(t, "disk_mb", 1024), .user = json_str(t, "user", "root"),
-		.workdir = json_str(t, "workdir", "/root"), .kernel = json_str(t, "kernel", "")) < 0 ||
+	if (q_template_version_add(c->work.db, .id = ref->id, .digest = digest,
+		.size_bytes = total_size(json_get(t, "files")),
+		.disk_size_mb = (int32_t)json_int(t, "disk_mb", 1024),
+		.user = json_str(t, "user", "root"), .workdir = json_str(t, "workdir", "/root"),
+		.kernel = json_str(t, "kernel", "")) < 0 ||
 	    db_commit(c->work.db) < 0)
 		return -1;
 	printf("template %s: a new version\n", name);
@@ -155,7 +162,8 @@ ctl_audit_verify(struct ctl *c)
 		if (!a[i].reason)
 			continue;
 		bad++;
-		printf("%s: row %" PRId64 ": %s\n", id_text(c, "team-", a[i].team_id), a[i].first_bad, a[i].reason);
+		printf("%s: row %" PRId64 ": %s\n", id_text(c, "team-", a[i].team_id),
+		    a[i].first_bad, a[i].reason);
 	}
 	if (n < 0)
 		return -1;

@@ -1,8 +1,8 @@
 /*
  * hutchctl.c - the administrator's program on the machine of the control plane.
  *
- * It talks to the database, not to the API: whoever may read hutch.conf and reach the database as the
- * schema's owner is the administrator. Everything it changes is audited as the system's doing.
+ * It talks to the database, not to the API: whoever may read hutch.conf and reach the database as
+ * the schema's owner is the administrator. Everything it changes is audited as the system's doing.
  */
 #include "ctl.h"
 #include "cleanup.h"
@@ -35,8 +35,10 @@ usage(FILE *to, int status)
 	fputs("usage: hutchctl [-c FILE] COMMAND [OPTIONS]\n\n", to);
 	for (c = commands; c->words; c++)
 		fprintf(to, "  %-13s %s\n      %s\n", c->words, c->usage, c->doc);
-	fputs("\n  -c FILE  configuration, by default " SYSCONFDIR "/hutch/hutch.conf\n  -n       check the configuration and end\n"
-	      "  -V       print the version\n", to);
+	fputs("\n  -c FILE  configuration, by default " SYSCONFDIR
+	      "/hutch/hutch.conf\n  -n       check the configuration and end\n"
+	      "  -V       print the version\n",
+	    to);
 	return status;
 }
 
@@ -71,7 +73,8 @@ ctl_option(struct ctl *c, const char *name)
 	int i;
 
 	for (i = 0; i < c->argc; i++) {
-		if (!c->argv[i] || strncmp(c->argv[i], "--", 2) != 0 || strncmp(c->argv[i] + 2, name, n) != 0)
+		if (!c->argv[i] || strncmp(c->argv[i], "--", 2) != 0 ||
+		    strncmp(c->argv[i] + 2, name, n) != 0)
 			continue;
 		if (c->argv[i][2 + n] == '=') {
 			const char *value = c->argv[i] + 3 + n;
@@ -80,7 +83,10 @@ ctl_option(struct ctl *c, const char *name)
 			return value;
 		}
 		if (!c->argv[i][2 + n]) {
-			const char *value = i + 1 < c->argc && c->argv[i + 1] && strncmp(c->argv[i + 1], "--", 2) != 0 ? c->argv[i + 1] : "";
+			const char *value = i + 1 < c->argc && c->argv[i + 1] &&
+				strncmp(c->argv[i + 1], "--", 2) != 0
+			    ? c->argv[i + 1]
+			    : "";
 
 			c->argv[i] = NULL;
 			if (*value)
@@ -110,7 +116,8 @@ ctl_done(struct ctl *c)
 
 	for (i = 0; i < c->argc; i++)
 		if (c->argv[i])
-			return err_set(&c->work.err, E_BAD_INPUT, "%s is not understood; see hutchctl --help", c->argv[i]);
+			return err_set(&c->work.err, E_BAD_INPUT,
+			    "%s is not understood; see hutchctl --help", c->argv[i]);
 	return 0;
 }
 
@@ -137,7 +144,8 @@ int
 main(int argc, char **argv)
 {
 	const char *path = SYSCONFDIR "/hutch/hutch.conf";
-	static const struct option longs[] = { { "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'V' }, { 0 } };
+	static const struct option longs[] = { { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' }, { 0 } };
 	const struct ctl_command *cmd;
 	const struct conf *conf;
 	struct err e = { 0 };

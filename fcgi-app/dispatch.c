@@ -1,8 +1,10 @@
 /*
- * dispatch.c - the way of every request: route, input, caller, permission, limits, transaction, answer.
+ * dispatch.c - the way of every request: route, input, caller, permission, limits, transaction,
+ * answer.
  *
- * Handlers are small because all of this is here once. The order matters: the input is parsed before
- * the database is asked (it costs no round trip), but a bad credential is told before bad input.
+ * Handlers are small because all of this is here once. The order matters: the input is parsed
+ * before the database is asked (it costs no round trip), but a bad credential is told before bad
+ * input.
  */
 #include "request.h"
 #include "cleanup.h"
@@ -34,7 +36,8 @@ changes(const struct request *r)
 	return strcmp(r->route->method, "GET") != 0;
 }
 
-/* %-decoding of a query value; '+' is a blank there. NULL: a bad escape, a NUL or a control character. */
+/* %-decoding of a query value; '+' is a blank there. NULL: a bad escape, a NUL or a control
+ * character. */
 static const char *
 query_decode(void *mem, const char *s, size_t n)
 {
@@ -74,7 +77,8 @@ read_query(struct request *r, void *in)
 		eq = memchr(p, '=', end - p);
 		n = eq ? (size_t)(eq - p) : (size_t)(end - p);
 		for (f = r->route->in; f && f->name; f++) {
-			if (!(f->flags & IN_QUERY) || strlen(f->name) != n || memcmp(f->name, p, n) != 0)
+			if (!(f->flags & IN_QUERY) || strlen(f->name) != n ||
+			    memcmp(f->name, p, n) != 0)
 				continue;
 			text = eq ? query_decode(r, eq + 1, end - eq - 1) : "";
 			if (!text)
@@ -263,7 +267,8 @@ serve(struct request *r)
 	cred = credentials_of(r);
 	if (r->route->may == ANYONE)
 		cred = (struct credentials){ 0 };
-	if (credential_send(&r->work, r->app->keys, r->app->conf->http_public_url, &cred, &look) < 0)
+	if (credential_send(&r->work, r->app->keys, r->app->conf->http_public_url, &cred, &look) <
+	    0)
 		return -1;
 	if (look.type != CALLER_NONE && r->route->ahead && input_error.code == E_OK &&
 	    r->route->ahead(r) < 0)

@@ -15,7 +15,8 @@ static int slot_held = -1;
 static int
 open_slots(struct request *r)
 {
-	auto_talloc char *path = talloc_asprintf(NULL, "%s.hash-slots", r->app->conf->api_ops_socket);
+	auto_talloc char *path =
+	    talloc_asprintf(NULL, "%s.hash-slots", r->app->conf->api_ops_socket);
 
 	if (slot_fd < 0)
 		slot_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -55,7 +56,9 @@ hash_slot_take(struct request *r)
 void
 hash_slot_give(void)
 {
-	struct flock l = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = slot_held, .l_len = 1 };
+	struct flock l = {
+		.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = slot_held, .l_len = 1
+	};
 
 	if (slot_held >= 0)
 		(void)fcntl(slot_fd, F_OFD_SETLK, &l);

@@ -1,6 +1,7 @@
 /*
  * hash_slot.h - how many password hashes this machine computes at once (spec 01 §3): a flood of
- * sign-ins must not take all cores. Slots are lock files in shared memory: a killed process frees its own.
+ * sign-ins must not take all cores. Slots are lock files in shared memory: a killed process frees
+ * its own.
  */
 #pragma once
 

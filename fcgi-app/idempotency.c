@@ -20,8 +20,8 @@ aad(struct request *r)
 static struct bytes
 sealed(struct request *r)
 {
-	return envelope_seal(r, r->app->keys->key[KEY_RESPONSE], aad(r), r->out.data ? r->out.data : "",
-	    r->out.len);
+	return envelope_seal(
+	    r, r->app->keys->key[KEY_RESPONSE], aad(r), r->out.data ? r->out.data : "", r->out.len);
 }
 
 static int
@@ -29,7 +29,8 @@ replay(struct request *r, const struct q_idempotency_begun *row)
 {
 	struct bytes text;
 
-	text = envelope_open(r, r->app->keys->key[KEY_RESPONSE], aad(r), row->response, &r->work.err);
+	text =
+	    envelope_open(r, r->app->keys->key[KEY_RESPONSE], aad(r), row->response, &r->work.err);
 	if (!text.p)
 		return -1;
 	r->status = row->status;
@@ -57,7 +58,8 @@ idempotency_begin(struct request *r, bool *replayed)
 		.key = key) < 0)
 		return -1;
 	if (!row->locked)
-		return fail(r, E_CONFLICT, "the first request with this Idempotency-Key is still running");
+		return fail(
+		    r, E_CONFLICT, "the first request with this Idempotency-Key is still running");
 	if (!row->body_hash.p)
 		return 0;
 	if (row->body_hash.n != sizeof hash || !crypto_equal(row->body_hash.p, hash, sizeof hash))
@@ -76,9 +78,9 @@ idempotency_record(struct request *r)
 	crypto_sha256(r->body_text ? r->body_text : "", r->body_len, hash);
 	return q_idempotency_record(r->work.db, .scope = &r->replay_scope, .route = route_name(r),
 		   .key = r->replay_key, .body_hash = { hash, sizeof hash }, .status = r->status,
-		   .response = sealed(r)) < 0 ?
-	    -1 :
-	    0;
+		   .response = sealed(r)) < 0
+	    ? -1
+	    : 0;
 }
 
 int
@@ -87,7 +89,7 @@ idempotency_update(struct request *r)
 	if (!r->replay_key)
 		return 0;
 	return q_idempotency_update(r->work.db, .scope = &r->replay_scope, .route = route_name(r),
-		   .key = r->replay_key, .status = r->status, .response = sealed(r)) < 0 ?
-	    -1 :
-	    0;
+		   .key = r->replay_key, .status = r->status, .response = sealed(r)) < 0
+	    ? -1
+	    : 0;
 }

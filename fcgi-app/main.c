@@ -1,8 +1,8 @@
 /*
  * main.c - hutch-api: the REST API, as a pool of FastCGI processes.
  *
- * One binary is master (-m N) and worker. The listening socket is descriptor 0 (systemd, spawn-fcgi,
- * lighttpd), or --listen PATH makes it.
+ * One binary is master (-m N) and worker. The listening socket is descriptor 0 (systemd,
+ * spawn-fcgi, lighttpd), or --listen PATH makes it.
  */
 #include "pool.h"
 #include "print.h"
@@ -123,7 +123,9 @@ config_error(const struct err *e)
 int
 main(int argc, char **argv)
 {
-	struct options o = { .conf = SYSCONFDIR "/hutch/hutch.conf", .pool = "api", .processes = -1 };
+	struct options o = {
+		.conf = SYSCONFDIR "/hutch/hutch.conf", .pool = "api", .processes = -1
+	};
 	char self[PATH_MAX] = "";
 	const struct keys *keys;
 	const struct conf *c;

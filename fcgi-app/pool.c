@@ -58,7 +58,8 @@ spawn(struct process *p)
 	p->pid = fork();
 	if (p->pid == 0) {
 		sigprocmask(SIG_SETMASK, &master.old_mask, NULL);
-		prctl(PR_SET_PDEATHSIG, SIGTERM); /* without a master nobody would reload or replace it */
+		prctl(PR_SET_PDEATHSIG,
+		    SIGTERM); /* without a master nobody would reload or replace it */
 		if (getppid() != parent)
 			_exit(0);
 		execv(master.argv[0], master.argv);
@@ -114,7 +115,8 @@ config_is_good(void)
 		execv(master.check_argv[0], master.check_argv);
 		_exit(127);
 	}
-	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+	    WEXITSTATUS(status) == 0;
 }
 
 static void
@@ -125,7 +127,8 @@ reload(void)
 	int i, n = 0;
 
 	if (!config_is_good()) {
-		log_error(NULL, "reload refused: the configuration is not good; the pool runs on as it was");
+		log_error(NULL,
+		    "reload refused: the configuration is not good; the pool runs on as it was");
 		return;
 	}
 	for (i = 0; i < PROCESSES; i++)
@@ -153,12 +156,15 @@ reap(void)
 			if (p->state == FREE || p->pid != pid)
 				continue;
 			if (WIFSIGNALED(status))
-				log_error(NULL, "process %d died of signal %d", (int)pid, WTERMSIG(status));
+				log_error(NULL, "process %d died of signal %d", (int)pid,
+				    WTERMSIG(status));
 			else if (WEXITSTATUS(status))
 				log_error(NULL, "process %d ended with status %d", (int)pid,
 				    WEXITSTATUS(status));
-			master.quick_deaths = (WIFSIGNALED(status) || WEXITSTATUS(status)) &&
-				time(NULL) - p->born < 2 ? master.quick_deaths + 1 : 0;
+			master.quick_deaths =
+			    (WIFSIGNALED(status) || WEXITSTATUS(status)) && time(NULL) - p->born < 2
+			    ? master.quick_deaths + 1
+			    : 0;
 			p->state = FREE;
 		}
 }

@@ -4,12 +4,14 @@
 
 struct app;
 
-/* Serves requests from the socket at descriptor 0 until SIGTERM, or until it has served its share. */
+/* Serves requests from the socket at descriptor 0 until SIGTERM, or until it has served its share.
+ */
 int worker_run(struct app *);
 
 /*
- * The master: keeps n processes alive, each `argv` executed with the listening socket as descriptor 0.
- * HUP: new ones start, then the old ones end: no request fails. TERM: all end. Returns the exit status.
+ * The master: keeps n processes alive, each `argv` executed with the listening socket as descriptor
+ * 0. HUP: new ones start, then the old ones end: no request fails. TERM: all end. Returns the exit
+ * status.
  */
 int master_run(int n, char **argv, char **check_argv);
 

@@ -10,13 +10,15 @@
 static void
 errors(void)
 {
-	static const char *const class_name[] = { [PERMANENT] = "permanent", [TRANSIENT] = "transient",
-		[THROTTLED] = "throttled", [BUSY] = "busy" };
+	static const char *const class_name[] = { [PERMANENT] = "permanent",
+		[TRANSIENT] = "transient",
+		[THROTTLED] = "throttled",
+		[BUSY] = "busy" };
 	int i;
 
 	for (i = 1; i < E__MAX; i++)
-		printf("*%s* (%d, %s)\n\t%s.\n\n", err_kinds[i].slug, err_kinds[i].http, class_name[err_kinds[i].class],
-		    err_kinds[i].text);
+		printf("*%s* (%d, %s)\n\t%s.\n\n", err_kinds[i].slug, err_kinds[i].http,
+		    class_name[err_kinds[i].class], err_kinds[i].text);
 }
 
 bool

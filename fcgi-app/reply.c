@@ -42,7 +42,8 @@ reply_row(struct request *r, int n, const void *row)
 {
 	if (n < 0)
 		return -1;
-	return n ? reply_with(r, r->route->out, row) : fail(r, E_NOT_FOUND, "no such object, or not yours");
+	return n ? reply_with(r, r->route->out, row)
+		 : fail(r, E_NOT_FOUND, "no such object, or not yours");
 }
 
 int

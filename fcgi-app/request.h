@@ -2,8 +2,8 @@
  * request.h - one request to the REST API, and the words to answer it with.
  *
  * dispatch.c fills it in this order: route, input (checked by the route's field table), caller and
- * permission, rate limit, idempotency; then the handler runs, inside the transaction when the method
- * changes something; after the commit r->after, if the handler set it.
+ * permission, rate limit, idempotency; then the handler runs, inside the transaction when the
+ * method changes something; after the commit r->after, if the handler set it.
  */
 #pragma once
 #include "conf.h"
@@ -29,31 +29,32 @@ struct request {
 	struct work work; /* first: a request is a unit of work */
 	struct app *app;
 	const struct route *route;
-	const void *in;          /* the route's input struct, filled and checked */
+	const void *in; /* the route's input struct, filled and checked */
 	struct principal who;
-	bool own_only;           /* the permission holds only for what the caller made himself */
+	bool own_only; /* the permission holds only for what the caller made himself */
 	const char *method, *uri, *path, *query;
-	char *const *env;        /* FastCGI parameters */
-	const char *ip;          /* the client's, behind trusted proxies only */
+	char *const *env; /* FastCGI parameters */
+	const char *ip;   /* the client's, behind trusted proxies only */
 	struct json_object *body;
 	const char *body_text;
 	size_t body_len;
-	bool body_broken;        /* input ended early or was too large: the rest is not drained */
+	bool body_broken; /* input ended early or was too large: the rest is not drained */
 	int status;
-	struct buf out;          /* the answer's JSON */
-	struct buf headers;      /* extra header lines, each with CRLF */
-	handler *after;          /* after the commit: may replace the answer */
+	struct buf out;     /* the answer's JSON */
+	struct buf headers; /* extra header lines, each with CRLF */
+	handler *after;     /* after the commit: may replace the answer */
 	void *after_arg;
-	const char *replay_key;  /* Idempotency-Key in force, or NULL */
+	const char *replay_key; /* Idempotency-Key in force, or NULL */
 	struct uuid replay_scope;
 };
 
 /* n is what the query returned: -1 failed, 0 none, else how many. status 0: the route's own. */
-int reply_row(struct request *, int n, const void *row);      /* the route's status, or 404 */
+int reply_row(struct request *, int n, const void *row); /* the route's status, or 404 */
 int reply_with(struct request *, const struct field *, const void *row);
 int reply_rows(struct request *, int n, const void *rows, size_t size); /* a bare array */
-int reply_done(struct request *, int n);                      /* 204, or 404 */
-void reply_header(struct request *, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int reply_done(struct request *, int n);                                /* 204, or 404 */
+void reply_header(struct request *, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Sets the unit's error; returns -1. */
 int fail(struct request *, enum err_code, const char *, ...) __attribute__((format(printf, 3, 4)));
@@ -63,21 +64,23 @@ const char *request_env(const struct request *, const char *name);
 
 /*
  * Paging by key (spec 00 §3): newest first, (time, id). The input struct of a list has `limit` and
- * `cursor` (PAGE_FIELDS). page_read() turns the cursor into the key to begin below; NULL_INT and NULL
- * on the first page. Ask the query for limit + 1 rows; page_reply() answers with limit and links the next.
+ * `cursor` (PAGE_FIELDS). page_read() turns the cursor into the key to begin below; NULL_INT and
+ * NULL on the first page. Ask the query for limit + 1 rows; page_reply() answers with limit and
+ * links the next.
  */
 struct page {
 	int64_t before;
 	const struct uuid *before_id;
 	int32_t limit;
 };
-#define PAGE_FIELDS(st)                                                                          \
-	FIELD(st, limit, "limit", .flags = IN_QUERY, .min = 1, .max = 200, .dflt = 100,          \
-	    .doc = "Rows in this page."),                                                        \
-	FIELD(st, cursor, "cursor", .flags = IN_QUERY, .doc = "X-Next-Cursor of the page before.")
+#define PAGE_FIELDS(st)                                                                 \
+	FIELD(st, limit, "limit", .flags = IN_QUERY, .min = 1, .max = 200, .dflt = 100, \
+	    .doc = "Rows in this page."),                                               \
+	    FIELD(st, cursor, "cursor", .flags = IN_QUERY,                              \
+		.doc = "X-Next-Cursor of the page before.")
 int page_read(struct request *, int32_t limit, const char *cursor, struct page *ret);
-int page_reply(struct request *, int n, const void *rows, size_t size, const struct page *, size_t time_off,
-    size_t id_off);
+int page_reply(struct request *, int n, const void *rows, size_t size, const struct page *,
+    size_t time_off, size_t id_off);
 
 /* dispatch.c */
 void dispatch(struct request *);

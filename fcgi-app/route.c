@@ -17,7 +17,8 @@ const struct route *const route_tables[] = {
 
 enum { SEGMENTS = 12 };
 
-/* Splits the raw path at '/', then decodes each segment: %2F stays inside its segment. -1: malformed. */
+/* Splits the raw path at '/', then decodes each segment: %2F stays inside its segment. -1:
+ * malformed. */
 static int
 split(struct request *r, const char *path, const char **seg)
 {

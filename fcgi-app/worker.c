@@ -35,8 +35,10 @@ request_id(struct request *r)
 	const char *given = request_env(r, "HTTP_X_REQUEST_ID"), *p;
 	struct uuid u;
 
-	for (p = given; p && *p && (strchr("._-", *p) || (*p >= '0' && *p <= '9') ||
-				       ((*p | 32) >= 'a' && (*p | 32) <= 'z')); p++)
+	for (p = given; p && *p &&
+	     (strchr("._-", *p) || (*p >= '0' && *p <= '9') ||
+		 ((*p | 32) >= 'a' && (*p | 32) <= 'z'));
+	     p++)
 		;
 	if (given && *given && !*p && p - given <= 64)
 		return given;
@@ -195,7 +197,8 @@ answer(struct request *r, FCGX_Request *q)
 
 	buf_fmt(&b, "Status: %d\r\n", r->status);
 	if (r->status != 204)
-		buf_fmt(&b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", r->out.len);
+		buf_fmt(
+		    &b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", r->out.len);
 	buf_fmt(&b, "X-Request-Id: %s\r\nCache-Control: private, no-store\r\n", r->work.id);
 	if (r->headers.len)
 		buf_add(&b, r->headers.data, r->headers.len);

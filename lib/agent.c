@@ -24,13 +24,15 @@ refused(struct work *w, const struct agent_call *c, const struct http_answer *a)
 	struct err ignored = { 0 };
 	struct json_object *o = json_parse(w, a->body, a->len, NULL, &ignored);
 	struct json_object *e = o ? json_get(o, "error") : NULL;
-	const char *slug = json_str(e, "code", ""), *message = json_str(e, "message", "no reason given");
+	const char *slug = json_str(e, "code", ""),
+		   *message = json_str(e, "message", "no reason given");
 	size_t i;
 
 	for (i = 0; i < nitems(told); i++)
 		if (strcmp(slug, told[i].slug) == 0)
 			return err_set(&w->err, told[i].code, "%s", message);
-	return err_set(&w->err, E_AGENT, "%s %s: %d %s: %s", c->method, c->path, a->status, slug, message);
+	return err_set(
+	    &w->err, E_AGENT, "%s %s: %d %s: %s", c->method, c->path, a->status, slug, message);
 }
 
 int
@@ -52,7 +54,8 @@ agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 
 	*ret = NULL;
 	if (strncmp(c->address, "unix:", 5) != 0)
-		return err_set(&w->err, E_HOST_UNAVAILABLE, "the host's address %s is not understood", c->address);
+		return err_set(&w->err, E_HOST_UNAVAILABLE,
+		    "the host's address %s is not understood", c->address);
 	call.unix_socket = c->address + 5;
 	if (c->epoch) {
 		snprintf(epoch, sizeof epoch, "%" PRId64, c->epoch);

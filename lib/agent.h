@@ -6,16 +6,17 @@
 #include "work.h"
 
 struct agent_call {
-	const char *address; /* of the host's row: "unix:/path" */
+	const char *address;       /* of the host's row: "unix:/path" */
 	const char *method, *path; /* below /agent/v1 */
-	int64_t epoch;       /* hutch-epoch; 0: none */
-	const char *op;      /* hutch-op: same op, same answer */
-	const char *body;    /* JSON, or NULL */
+	int64_t epoch;             /* hutch-epoch; 0: none */
+	const char *op;            /* hutch-op: same op, same answer */
+	const char *body;          /* JSON, or NULL */
 	int64_t total_ms;
 };
 
 /*
  * 0: 2xx, *ret is the answer's object (NULL when empty). -1: E_HOST_UNAVAILABLE (no connection),
- * E_TIMEOUT, E_STALE_EPOCH, E_NOT_FOUND, E_OVERLOADED, E_NO_SPACE, or E_AGENT with the agent's words.
+ * E_TIMEOUT, E_STALE_EPOCH, E_NOT_FOUND, E_OVERLOADED, E_NO_SPACE, or E_AGENT with the agent's
+ * words.
  */
 int agent_send(struct work *, const struct agent_call *, struct json_object **ret);

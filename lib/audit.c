@@ -8,7 +8,8 @@
 static const struct audit_row {
 	const char *resource, *action, *event, *scope, *status;
 } rows[AUDIT__MAX] = {
-#define A(kind, resource, action, event, scope, status) [AUDIT_##kind] = { resource, action, event, scope, status },
+#define A(kind, resource, action, event, scope, status) \
+	[AUDIT_##kind] = { resource, action, event, scope, status },
 #include "proto/audit.def"
 #undef A
 };
@@ -31,12 +32,14 @@ audit_add(struct work *w, enum audit_kind kind, const struct audit *a)
 
 	if (row->event && event_add(w, &ev) < 0)
 		return -1;
-	return q_audit_append(w->db, &seq, .id = &id, .team = team, .actor_type = who->type ? who->type : "system",
-		   .actor_id = who->id, .actor_name = who->name ? who->name : "", .actor_user = who->user,
-		   .subject = a->subject, .resource_type = row->resource, .resource_id = a->resource_id,
-		   .action = row->action, .event = row->event, .scope = row->scope, .status = row->status,
+	return q_audit_append(w->db, &seq, .id = &id, .team = team,
+		   .actor_type = who->type ? who->type : "system", .actor_id = who->id,
+		   .actor_name = who->name ? who->name : "", .actor_user = who->user,
+		   .subject = a->subject, .resource_type = row->resource,
+		   .resource_id = a->resource_id, .action = row->action, .event = row->event,
+		   .scope = row->scope, .status = row->status,
 		   .metadata = a->metadata ? a->metadata : "{}", .ip = who->ip,
-		   .user_agent = who->user_agent, .request_id = w->id) < 0 ?
-	    -1 :
-	    0;
+		   .user_agent = who->user_agent, .request_id = w->id) < 0
+	    ? -1
+	    : 0;
 }

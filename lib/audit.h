@@ -14,12 +14,12 @@ enum audit_kind {
 };
 
 struct audit {
-	const struct uuid *team;     /* NULL: the Platform team */
-	const char *resource_id;     /* wire id, or a name */
-	const struct uuid *subject;  /* the person it is about */
-	const struct uuid *capsule;  /* for the event */
-	const char *metadata;        /* JSON object; NULL: {} */
-	const char *data;            /* of the event, with the fields that its dictionary names; NULL: {} */
+	const struct uuid *team;    /* NULL: the Platform team */
+	const char *resource_id;    /* wire id, or a name */
+	const struct uuid *subject; /* the person it is about */
+	const struct uuid *capsule; /* for the event */
+	const char *metadata;       /* JSON object; NULL: {} */
+	const char *data; /* of the event, with the fields that its dictionary names; NULL: {} */
 };
 
 /*

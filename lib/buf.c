@@ -110,8 +110,13 @@ buf_json(struct buf *b, const char *s)
 void
 buf_jsonn(struct buf *b, const char *s, size_t n)
 {
-	static const char escape[128] = { ['"'] = '"', ['\\'] = '\\', ['\b'] = 'b', ['\f'] = 'f',
-		['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't' };
+	static const char escape[128] = { ['"'] = '"',
+		['\\'] = '\\',
+		['\b'] = 'b',
+		['\f'] = 'f',
+		['\n'] = 'n',
+		['\r'] = 'r',
+		['\t'] = 't' };
 	size_t i, from = 0;
 	unsigned char c;
 

@@ -16,7 +16,8 @@ capsule_args(void *mem, const struct uuid *id, int64_t epoch)
 {
 	char text[ID_SIZE];
 
-	return talloc_asprintf(mem, "{\"capsule\":\"%s\",\"epoch\":%" PRId64 "}", id_write(text, "cl-", id), epoch);
+	return talloc_asprintf(
+	    mem, "{\"capsule\":\"%s\",\"epoch\":%" PRId64 "}", id_write(text, "cl-", id), epoch);
 }
 
 static const char *
@@ -48,19 +49,24 @@ start_spec(struct work *w, const struct op_env *env, const struct q_capsule_op *
 	struct bytes envs = { (const uint8_t *)"{}", 2 };
 
 	if (c->envs_enc.p)
-		envs = envelope_open(w, env->keys->key[KEY_ENVS], envs_aad(w, c->id), c->envs_enc, &w->err);
+		envs = envelope_open(
+		    w, env->keys->key[KEY_ENVS], envs_aad(w, c->id), c->envs_enc, &w->err);
 	if (!envs.p)
 		return NULL;
 	buf_fmt(&b, "{\"epoch\":%" PRId64 ",\"template\":", epoch);
 	buf_json(&b, c->template_name);
-	buf_fmt(&b, ",\"template_version\":%d,\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%d,\"hostname\":",
+	buf_fmt(&b,
+	    ",\"template_version\":%d,\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%d,"
+	    "\"hostname\":",
 	    c->template_version, c->vcpus, c->memory_mb, c->disk_size_mb);
 	buf_json(&b, c->name ? c->name : "hutch");
 	buf_str(&b, ",\"user\":");
 	buf_json(&b, c->guest_user);
 	buf_str(&b, ",\"workdir\":");
 	buf_json(&b, c->workdir);
-	buf_fmt(&b, ",\"boot\":\"%s\",\"team_id\":\"%s\",\"template_id\":\"%s\",\"access_token\":\"%s\",\"envs\":",
+	buf_fmt(&b,
+	    ",\"boot\":\"%s\",\"team_id\":\"%s\",\"template_id\":\"%s\",\"access_token\":\"%s\","
+	    "\"envs\":",
 	    c->boot, id_text(w, "team-", c->team_id), id_text(w, "tpl-", c->template_id),
 	    crypto_guest_token(w, env->keys, c->id, 1));
 	buf_add(&b, envs.p, envs.n);
@@ -77,14 +83,19 @@ fenced_begin(struct work *w, const struct job_ref *job)
 
 /* starting -> running, with its event, in one transaction. */
 static int
-mark_running(struct work *w, const struct op_env *env, const struct job_ref *job, const struct q_capsule_op *c,
-    int64_t epoch, struct json_object *answer)
+mark_running(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct q_capsule_op *c, int64_t epoch, struct json_object *answer)
 {
 	const char *mode = json_str(answer, "start_mode", "cold");
-	struct event ev = { .type = "capsule.running", .team = c->team_id, .capsule = c->id,
-		.resource_type = "sandbox", .resource_id = id_text(w, "cl-", c->id),
-		.data = talloc_asprintf(w, "{\"from\":\"pending\",\"took_ms\":%" PRId64 ",\"start_mode\":\"%s\"}",
-		    (now_us() - c->created_at) / 1000, strcmp(mode, "warm") == 0 ? "warm" : "cold") };
+	struct event ev = { .type = "capsule.running",
+		.team = c->team_id,
+		.capsule = c->id,
+		.resource_type = "sandbox",
+		.resource_id = id_text(w, "cl-", c->id),
+		.data = talloc_asprintf(w,
+		    "{\"from\":\"pending\",\"took_ms\":%" PRId64 ",\"start_mode\":\"%s\"}",
+		    (now_us() - c->created_at) / 1000,
+		    strcmp(mode, "warm") == 0 ? "warm" : "cold") };
 	int n;
 
 	crash_point("create.6");
@@ -106,8 +117,11 @@ mark_failed(struct work *w, const struct job_ref *job, const struct q_capsule_op
 {
 	struct err cause = w->err;
 	struct buf data = BUF(w);
-	struct event ev = { .type = "capsule.error", .team = c->team_id, .capsule = c->id,
-		.resource_type = "sandbox", .resource_id = id_text(w, "cl-", c->id) };
+	struct event ev = { .type = "capsule.error",
+		.team = c->team_id,
+		.capsule = c->id,
+		.resource_type = "sandbox",
+		.resource_id = id_text(w, "cl-", c->id) };
 	const char *code = cause.code == E_NO_SPACE ? "out_of_space" : "start_failed";
 	int n;
 
@@ -118,8 +132,8 @@ mark_failed(struct work *w, const struct job_ref *job, const struct q_capsule_op
 	ev.data = data.data;
 	if (fenced_begin(w, job) < 0)
 		return -1;
-	n = q_capsule_failed(w->db, .id = c->id, .epoch = epoch, .code = code, .message = err_kinds[cause.code].text,
-	    .was = "starting");
+	n = q_capsule_failed(w->db, .id = c->id, .epoch = epoch, .code = code,
+	    .message = err_kinds[cause.code].text, .was = "starting");
 	if (n < 0 || (n > 0 && event_add(w, &ev) < 0) || db_commit(w->db) < 0)
 		return -1;
 	w->err = cause;
@@ -127,8 +141,8 @@ mark_failed(struct work *w, const struct job_ref *job, const struct q_capsule_op
 }
 
 int
-capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref *job, const struct uuid *id,
-    int64_t epoch, int64_t wait_ms, bool last)
+capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct uuid *id, int64_t epoch, int64_t wait_ms, bool last)
 {
 	struct agent_call call = { .method = "PUT", .epoch = epoch, .total_ms = wait_ms };
 	struct json_object *answer;
@@ -147,7 +161,8 @@ capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref 
 	if (!call.body)
 		return last ? mark_failed(w, job, c, epoch) : -1;
 	if (agent_send(w, &call, &answer) < 0) {
-		/* a host that cannot be reached, or still boots it, may have it running a moment later */
+		/* a host that cannot be reached, or still boots it, may have it running a moment
+		 * later */
 		if (!last || w->err.code == E_TIMEOUT || w->err.code == E_HOST_UNAVAILABLE)
 			return -1;
 		return mark_failed(w, job, c, epoch);
@@ -156,8 +171,8 @@ capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref 
 }
 
 int
-capsule_op_destroy(struct work *w, const struct op_env *env, const struct job_ref *job, const struct uuid *id,
-    int64_t wait_ms)
+capsule_op_destroy(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct uuid *id, int64_t wait_ms)
 {
 	struct agent_call call = { .method = "DELETE", .total_ms = wait_ms };
 	struct json_object *answer;
@@ -180,7 +195,8 @@ capsule_op_destroy(struct work *w, const struct op_env *env, const struct job_re
 		}
 	}
 	crash_point("destroy.3");
-	if (fenced_begin(w, job) < 0 || q_capsule_stopped(w->db, .id = id) < 0 || db_commit(w->db) < 0)
+	if (fenced_begin(w, job) < 0 || q_capsule_stopped(w->db, .id = id) < 0 ||
+	    db_commit(w->db) < 0)
 		return -1;
 	if (env->queue)
 		job_announce(w, env->queue);

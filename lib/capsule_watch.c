@@ -2,8 +2,8 @@
  * capsule_watch.c - what keeps rows and virtual machines in agreement: reconciler, host monitor,
  * reports; see capsule_op.h.
  *
- * Absence of a report is never proof (spec 02 §1.1): a capsule is declared lost, and a virtual machine
- * an orphan, only after two inventories that are 30 s apart said so.
+ * Absence of a report is never proof (spec 02 §1.1): a capsule is declared lost, and a virtual
+ * machine an orphan, only after two inventories that are 30 s apart said so.
  */
 #include "agent.h"
 #include "audit.h"
@@ -48,26 +48,31 @@ static int
 error_event(struct work *w, const struct uuid *id, const char *code)
 {
 	struct q_capsule_op *c;
-	struct event ev = { .type = "capsule.error", .capsule = id, .resource_type = "sandbox",
+	struct event ev = { .type = "capsule.error",
+		.capsule = id,
+		.resource_type = "sandbox",
 		.resource_id = id_text(w, "cl-", id) };
 
 	if (q_capsule_for_op(w->db, &c, .id = id) <= 0)
 		return -1;
 	ev.team = c->team_id;
-	ev.data = talloc_asprintf(w, "{\"operation\":\"run\",\"code\":\"%s\",\"message\":\"%s\"}", code,
-	    strcmp(code, "vmm_exit") == 0 ? "the virtual machine ended" : "the host does not have it any more");
+	ev.data =
+	    talloc_asprintf(w, "{\"operation\":\"run\",\"code\":\"%s\",\"message\":\"%s\"}", code,
+		strcmp(code, "vmm_exit") == 0 ? "the virtual machine ended"
+					      : "the host does not have it any more");
 	return event_add(w, &ev);
 }
 
 int
-capsule_reported(struct work *w, const struct uuid *id, int64_t epoch, const char *state, const char *code,
-    const char *message)
+capsule_reported(struct work *w, const struct uuid *id, int64_t epoch, const char *state,
+    const char *code, const char *message)
 {
 	int n;
 
 	if (strcmp(state, "error") != 0 && strcmp(state, "exited") != 0)
 		return 0;
-	n = q_capsule_failed(w->db, .id = id, .epoch = epoch, .code = code, .message = message, .was = "running");
+	n = q_capsule_failed(
+	    w->db, .id = id, .epoch = epoch, .code = code, .message = message, .was = "running");
 	return n > 0 ? error_event(w, id, code) : n;
 }
 
@@ -78,15 +83,18 @@ mark_down(struct work *w, const struct op_env *env, const struct q_host_seen *h)
 
 	db_begin(w->db);
 	n = q_host_mark_down(w->db, .id = h->id, .silent = env->conf->host_unreachable_sec);
-	if (n > 0 && (q_capsule_set_missing(w->db, .host = h->id) < 0 ||
-			 audit_add(w, AUDIT_HOST_MARKED_DOWN, &(struct audit){ .resource_id = id_text(w, "host-", h->id),
-			     .metadata = talloc_asprintf(w, "{\"silent_s\":%" PRId64 "}", h->silent_s),
-			     .data = "{\"reason\":\"silent\"}" }) < 0))
+	if (n > 0 &&
+	    (q_capsule_set_missing(w->db, .host = h->id) < 0 ||
+		audit_add(w, AUDIT_HOST_MARKED_DOWN,
+		    &(struct audit){ .resource_id = id_text(w, "host-", h->id),
+			.metadata = talloc_asprintf(w, "{\"silent_s\":%" PRId64 "}", h->silent_s),
+			.data = "{\"reason\":\"silent\"}" }) < 0))
 		return -1;
 	if (n < 0 || db_commit(w->db) < 0)
 		return -1;
 	if (n > 0)
-		log_warn(w->id, "host %s is silent for %" PRId64 " s: unreachable", h->name, h->silent_s);
+		log_warn(w->id, "host %s is silent for %" PRId64 " s: unreachable", h->name,
+		    h->silent_s);
 	return 0;
 }
 
@@ -96,7 +104,8 @@ proven(struct work *w, const struct uuid *host, const char *capsule, const char 
 {
 	struct q_sighting *s;
 
-	return q_sighting_note(w->db, &s, .host = host, .capsule = capsule, .what = what) > 0 && s->age_s >= PROOF_SECONDS;
+	return q_sighting_note(w->db, &s, .host = host, .capsule = capsule, .what = what) > 0 &&
+	    s->age_s >= PROOF_SECONDS;
 }
 
 static int
@@ -115,7 +124,10 @@ lost(struct work *w, const struct q_capsule_known *k)
 static int
 discard(struct work *w, const struct q_host_seen *h, const char *id, int64_t epoch)
 {
-	struct agent_call call = { .address = h->address, .method = "DELETE", .epoch = epoch, .total_ms = 10000,
+	struct agent_call call = { .address = h->address,
+		.method = "DELETE",
+		.epoch = epoch,
+		.total_ms = 10000,
 		.path = talloc_asprintf(w, "/capsules/%s", id) };
 	struct json_object *answer;
 
@@ -125,7 +137,8 @@ discard(struct work *w, const struct q_host_seen *h, const char *id, int64_t epo
 
 /* One entry of the inventory against its row. */
 static int
-compare(struct work *w, const struct q_host_seen *h, struct json_object *one, struct q_capsule_known *known, int n)
+compare(struct work *w, const struct q_host_seen *h, struct json_object *one,
+    struct q_capsule_known *known, int n)
 {
 	const char *text = json_str(one, "id", ""), *state = json_str(one, "state", "");
 	int64_t epoch = json_int(one, "epoch", 0);
@@ -148,15 +161,19 @@ compare(struct work *w, const struct q_host_seen *h, struct json_object *one, st
 		return discard(w, h, text, epoch);
 	}
 	known[i].age_s = -1; /* seen */
-	if (strcmp(known[i].observed_state, "missing") == 0 && known[i].epoch == epoch && strcmp(state, "running") == 0)
-		return q_capsule_found(w->db, .id = &id, .epoch = epoch, .state = "running", .change_no = known[i].change_no);
+	if (strcmp(known[i].observed_state, "missing") == 0 && known[i].epoch == epoch &&
+	    strcmp(state, "running") == 0)
+		return q_capsule_found(w->db, .id = &id, .epoch = epoch, .state = "running",
+		    .change_no = known[i].change_no);
 	return 0;
 }
 
 static int
 inventory(struct work *w, const struct q_host_seen *h)
 {
-	struct agent_call call = { .address = h->address, .method = "GET", .path = "/capsules", .total_ms = 10000 };
+	struct agent_call call = {
+		.address = h->address, .method = "GET", .path = "/capsules", .total_ms = 10000
+	};
 	struct json_object *answer, *list;
 	struct q_capsule_known *known;
 	size_t i, len;
@@ -174,8 +191,10 @@ inventory(struct work *w, const struct q_host_seen *h)
 		return 0;
 	for (k = 0; k < n; k++)
 		if (known[k].age_s >= PROOF_SECONDS &&
-		    (strcmp(known[k].observed_state, "running") == 0 || strcmp(known[k].observed_state, "missing") == 0) &&
-		    proven(w, h->id, id_text(w, "cl-", known[k].id), "lost") && lost(w, &known[k]) < 0)
+		    (strcmp(known[k].observed_state, "running") == 0 ||
+			strcmp(known[k].observed_state, "missing") == 0) &&
+		    proven(w, h->id, id_text(w, "cl-", known[k].id), "lost") &&
+		    lost(w, &known[k]) < 0)
 			return -1;
 	return q_sightings_forget(w->db, .host = h->id) < 0 ? -1 : 0;
 }
@@ -188,7 +207,8 @@ host_monitor(struct work *w, const struct op_env *env)
 
 	n = q_hosts_watched(w->db, &h);
 	for (i = 0; i < n; i++) {
-		if (h[i].silent_s > env->conf->host_unreachable_sec && strcmp(h[i].status, "online") == 0) {
+		if (h[i].silent_s > env->conf->host_unreachable_sec &&
+		    strcmp(h[i].status, "online") == 0) {
 			if (mark_down(w, env, &h[i]) < 0)
 				return -1;
 			continue;

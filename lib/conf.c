@@ -16,7 +16,7 @@ static const struct row {
 	size_t offset;
 	const char *doc;
 } rows[] = {
-	/* clang-format off */
+/* clang-format off */
 #define SECTION(section, doc) { SECTION_ROW, #section, NULL, NULL, 0, 0, 0, 0, doc },
 #define STR(section, name, dflt, doc) { STR_ROW, #section, #name, dflt, 0, 0, 0, offsetof(struct conf, section##_##name), doc },
 #define INT(section, name, dflt, least, most, doc) { INT_ROW, #section, #name, NULL, dflt, least, most, offsetof(struct conf, section##_##name), doc },
@@ -80,8 +80,7 @@ on_error(cfg_t *cfg, const char *fmt, va_list ap)
 		err_set(parse_err, E_CONFIG, "%s:%d: no setting \"%s\"; did you mean \"%s\"?",
 		    parse_path, cfg->line, name, nearest(name));
 	else
-		err_set(parse_err, E_CONFIG, "%s:%d: %s", parse_path,
-		    cfg->line, text);
+		err_set(parse_err, E_CONFIG, "%s:%d: %s", parse_path, cfg->line, text);
 }
 
 /* The options of one section, ended by CFG_END; rows[first] is the section's own row. */
@@ -142,7 +141,8 @@ conf_load(void *mem, const char *path, struct err *e)
 
 	for (i = 0; i < nitems(rows); i++)
 		if (rows[i].type == SECTION_ROW) {
-			cfg_opt_t sec = CFG_SEC(rows[i].section, section_options(tmp, i), CFGF_NONE);
+			cfg_opt_t sec =
+			    CFG_SEC(rows[i].section, section_options(tmp, i), CFGF_NONE);
 
 			top[n++] = sec;
 		}
@@ -177,7 +177,8 @@ conf_print_sample(void)
 			printf("\t# %s %" PRId64 " to %" PRId64 ".\n\t# %s = %" PRId64 "\n", r->doc,
 			    r->least, r->most, r->name, r->number);
 		else
-			printf("\t# %s\n\t# %s = %s\n", r->doc, r->name, r->number ? "true" : "false");
+			printf(
+			    "\t# %s\n\t# %s = %s\n", r->doc, r->name, r->number ? "true" : "false");
 	}
 	puts("}");
 }
@@ -193,7 +194,8 @@ conf_print_man(void)
 		else if (r->type == STR_ROW)
 			printf("*%s*\n\t%s Default: \"%s\".\n\n", r->name, r->doc, r->text);
 		else if (r->type == INT_ROW)
-			printf("*%s*\n\t%s From %" PRId64 " to %" PRId64 ", default %" PRId64 ".\n\n",
+			printf("*%s*\n\t%s From %" PRId64 " to %" PRId64 ", default %" PRId64
+			       ".\n\n",
 			    r->name, r->doc, r->least, r->most, r->number);
 		else
 			printf("*%s*\n\t%s Default: %s.\n\n", r->name, r->doc,

@@ -8,9 +8,9 @@
 
 struct conf {
 #define SECTION(section, doc)
-#define STR(section, name, dflt, doc)            const char *section##_##name;
+#define STR(section, name, dflt, doc)              const char *section##_##name;
 #define INT(section, name, dflt, least, most, doc) int64_t section##_##name;
-#define BOOL(section, name, dflt, doc)           bool section##_##name;
+#define BOOL(section, name, dflt, doc)             bool section##_##name;
 #include "conf.def"
 #undef SECTION
 #undef STR
@@ -24,6 +24,7 @@ struct conf {
  */
 const struct conf *conf_load(void *mem, const char *path, struct err *);
 
-/* hutch.conf with every setting, its default and its meaning (-T conf); the man page's part (-T man). */
+/* hutch.conf with every setting, its default and its meaning (-T conf); the man page's part (-T
+ * man). */
 void conf_print_sample(void);
 void conf_print_man(void);

@@ -17,9 +17,15 @@
 #include <sys/stat.h>
 
 static const char *const key_label[KEY__MAX] = {
-	[KEY_ACCESS] = "access",   [KEY_REFRESH] = "refresh", [KEY_CSRF] = "csrf",
-	[KEY_ADDRESS] = "address", [KEY_RESPONSE] = "response", [KEY_ENVS] = "envs",
-	[KEY_HOST] = "host",	   [KEY_MAIL] = "mail",	      [KEY_GUEST] = "guest",
+	[KEY_ACCESS] = "access",
+	[KEY_REFRESH] = "refresh",
+	[KEY_CSRF] = "csrf",
+	[KEY_ADDRESS] = "address",
+	[KEY_RESPONSE] = "response",
+	[KEY_ENVS] = "envs",
+	[KEY_HOST] = "host",
+	[KEY_MAIL] = "mail",
+	[KEY_GUEST] = "guest",
 	[KEY_CURSOR] = "cursor",
 };
 
@@ -32,7 +38,8 @@ hkdf(const uint8_t *secret, const char *label, uint8_t out[KEY_SIZE])
 		OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, "SHA256", 0),
 		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)secret, KEY_SIZE),
 		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, "hutch-1", 7),
-		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)label, strlen(label)),
+		OSSL_PARAM_construct_octet_string(
+		    OSSL_KDF_PARAM_INFO, (void *)label, strlen(label)),
 		OSSL_PARAM_construct_end(),
 	};
 
@@ -59,9 +66,11 @@ read_master(const char *path, uint8_t secret[KEY_SIZE], struct err *e)
 	if (fd < 0)
 		return err_sys(e, "master secret %s", path);
 	if (fstat(fd, &st) == 0 && (st.st_mode & 07))
-		return err_set(e, E_CONFIG, "master secret %s: others may read it; chmod 0600 (or 0640)", path);
+		return err_set(e, E_CONFIG,
+		    "master secret %s: others may read it; chmod 0600 (or 0640)", path);
 	if (read(fd, text, 2 * KEY_SIZE) != 2 * KEY_SIZE || !hex_read(text, secret, KEY_SIZE))
-		return err_set(e, E_CONFIG, "master secret %s is not %d hex digits", path, 2 * KEY_SIZE);
+		return err_set(
+		    e, E_CONFIG, "master secret %s is not %d hex digits", path, 2 * KEY_SIZE);
 	OPENSSL_cleanse(text, sizeof text);
 	return 0;
 }
@@ -156,7 +165,9 @@ hex_write(char *out, const void *p, size_t n)
 static int
 hex_digit(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+	return c >= '0' && c <= '9'              ? c - '0'
+	    : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+						 : -1;
 }
 
 bool
@@ -209,12 +220,12 @@ base64_any(void *mem, const char *text, const char *two)
 	out = talloc_array(mem, uint8_t, len * 3 / 4 + 1);
 	for (i = 0; i < len; i++) {
 		c = text[i];
-		d = c >= 'A' && c <= 'Z' ? c - 'A' :
-		    c >= 'a' && c <= 'z' ? c - 'a' + 26 :
-		    c >= '0' && c <= '9' ? c - '0' + 52 :
-		    c == two[0]		 ? 62 :
-		    c == two[1]		 ? 63 :
-					   -1;
+		d = c >= 'A' && c <= 'Z'   ? c - 'A'
+		    : c >= 'a' && c <= 'z' ? c - 'a' + 26
+		    : c >= '0' && c <= '9' ? c - '0' + 52
+		    : c == two[0]          ? 62
+		    : c == two[1]          ? 63
+					   : -1;
 		if (d < 0)
 			return (struct bytes){ 0 };
 		acc = acc << 6 | d;
@@ -265,7 +276,8 @@ envelope_seal(void *mem, const uint8_t key[KEY_SIZE], const char *aad, const voi
 }
 
 struct bytes
-envelope_open(void *mem, const uint8_t key[KEY_SIZE], const char *aad, struct bytes b, struct err *e)
+envelope_open(
+    void *mem, const uint8_t key[KEY_SIZE], const char *aad, struct bytes b, struct err *e)
 {
 	EVP_CIPHER_CTX *ctx;
 	uint8_t *out;

@@ -17,7 +17,19 @@
 enum { KEY_SIZE = 32, HASH_SIZE = 32 };
 
 /* Uses of keys. A new use is a new row; an old one is never given another meaning. */
-enum key_use { KEY_ACCESS, KEY_REFRESH, KEY_CSRF, KEY_ADDRESS, KEY_RESPONSE, KEY_ENVS, KEY_HOST, KEY_MAIL, KEY_GUEST, KEY_CURSOR, KEY__MAX };
+enum key_use {
+	KEY_ACCESS,
+	KEY_REFRESH,
+	KEY_CSRF,
+	KEY_ADDRESS,
+	KEY_RESPONSE,
+	KEY_ENVS,
+	KEY_HOST,
+	KEY_MAIL,
+	KEY_GUEST,
+	KEY_CURSOR,
+	KEY__MAX
+};
 
 struct keys {
 	uint8_t key[KEY__MAX][KEY_SIZE];      /* of the current master secret */
@@ -43,16 +55,22 @@ const char *base64url_write(void *mem, const void *, size_t);
 struct bytes base64url_read(void *mem, const char *);
 struct bytes base64_read(void *mem, const char *); /* standard, padded or not */
 
-/* AES-256-GCM: 1 byte version, 12 nonce, ciphertext, 16 tag. aad binds it to its place: "table|column|id". */
-struct bytes envelope_seal(void *mem, const uint8_t key[KEY_SIZE], const char *aad, const void *, size_t);
+/* AES-256-GCM: 1 byte version, 12 nonce, ciphertext, 16 tag. aad binds it to its place:
+ * "table|column|id". */
+struct bytes
+envelope_seal(void *mem, const uint8_t key[KEY_SIZE], const char *aad, const void *, size_t);
 /* p NULL and E_TAMPERED when it does not open. The text is NUL-terminated. */
-struct bytes envelope_open(void *mem, const uint8_t key[KEY_SIZE], const char *aad, struct bytes, struct err *);
+struct bytes
+envelope_open(void *mem, const uint8_t key[KEY_SIZE], const char *aad, struct bytes, struct err *);
 
 /*
  * The token that a mail carries (spec 04 §3): base64url(HMAC-SHA256(mail key, row id ‖ purpose)).
  * It can be made again from the row, so no table and no job ever holds it.
  */
-const char *crypto_mail_token(void *mem, const struct keys *, const struct uuid *row, const char *purpose);
+const char *
+crypto_mail_token(void *mem, const struct keys *, const struct uuid *row, const char *purpose);
 
-/* The token that opens a capsule's guest agent (spec 06 §2): 64 hex digits from capsule and token epoch. */
-const char *crypto_guest_token(void *mem, const struct keys *, const struct uuid *capsule, int64_t epoch);
+/* The token that opens a capsule's guest agent (spec 06 §2): 64 hex digits from capsule and token
+ * epoch. */
+const char *
+crypto_guest_token(void *mem, const struct keys *, const struct uuid *capsule, int64_t epoch);

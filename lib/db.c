@@ -53,7 +53,8 @@ static int
 connect_now(struct db *db)
 {
 	struct db_state *s = db->s;
-	const char *const key[] = { "dbname", "application_name", "options", "connect_timeout", NULL };
+	const char *const key[] = { "dbname", "application_name", "options", "connect_timeout",
+		NULL };
 	auto_talloc char *tmp = talloc_new(NULL);
 	const char *const value[] = { s->conninfo, s->application,
 		talloc_asprintf(tmp,
@@ -118,8 +119,8 @@ now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Waits until a result can be had, writing what is still to be written. A silent server is given the
-   statement's own time and two seconds more. */
+/* Waits until a result can be had, writing what is still to be written. A silent server is given
+   the statement's own time and two seconds more. */
 static int
 wait_result(struct db *db)
 {
@@ -294,22 +295,26 @@ db_send(struct db *db, const struct query *q, const void *args)
 	for (n = 0; q->param[n].name; n++)
 		if (n >= PARAM_MAX ||
 		    !param(tmp, &q->param[n], (const char *)args + q->param[n].off, &p, n))
-			return err_set(db->err, E_BUG, "%s: %s is not set", q->where, q->param[n].name);
+			return err_set(
+			    db->err, E_BUG, "%s: %s is not set", q->where, q->param[n].name);
 	if (s->tx == TX_WANTED) {
-		if (push(db, SENT_BEGIN, PQsendQueryParams(s->pg, tx_begin, 0, NULL, NULL, NULL, NULL, 1)) < 0)
+		if (push(db, SENT_BEGIN,
+			PQsendQueryParams(s->pg, tx_begin, 0, NULL, NULL, NULL, NULL, 1)) < 0)
 			return -1;
 		s->tx = TX_OPEN;
 	}
-	if (is_new(s, q) && push(db, SENT_PREPARE, PQsendPrepare(s->pg, q->name, q->sql, 0, NULL)) < 0)
+	if (is_new(s, q) &&
+	    push(db, SENT_PREPARE, PQsendPrepare(s->pg, q->name, q->sql, 0, NULL)) < 0)
 		return -1;
-	return push(db, SENT_QUERY,
-	    PQsendQueryPrepared(s->pg, q->name, n, p.value, p.length, p.format, 1));
+	return push(
+	    db, SENT_QUERY, PQsendQueryPrepared(s->pg, q->name, n, p.value, p.length, p.format, 1));
 }
 
 void
 db_forget_team(struct db *db)
 {
-	if (push(db, SENT_FORGET, PQsendQueryParams(db->s->pg, team_forget, 0, NULL, NULL, NULL, NULL, 1)) == 0)
+	if (push(db, SENT_FORGET,
+		PQsendQueryParams(db->s->pg, team_forget, 0, NULL, NULL, NULL, NULL, 1)) == 0)
 		db->s->team_set = false;
 }
 
@@ -320,12 +325,12 @@ code_of(const char *state)
 		const char *prefix;
 		enum err_code code;
 	} map[] = {
-		{ "23505", E_CONFLICT }, /* unique_violation */
-		{ "23503", E_CONFLICT }, /* foreign_key_violation */
-		{ "23P01", E_CONFLICT }, /* exclusion_violation */
+		{ "23505", E_CONFLICT },  /* unique_violation */
+		{ "23503", E_CONFLICT },  /* foreign_key_violation */
+		{ "23P01", E_CONFLICT },  /* exclusion_violation */
 		{ "23514", E_BAD_INPUT }, /* check_violation */
-		{ "22", E_BAD_INPUT },	  /* data exception */
-		{ "42", E_BUG },	  /* syntax, missing table or right: our mistake */
+		{ "22", E_BAD_INPUT },    /* data exception */
+		{ "42", E_BUG },          /* syntax, missing table or right: our mistake */
 		{ "53100", E_NO_SPACE },  /* disk_full */
 	};
 	size_t i;
@@ -385,7 +390,9 @@ deallocate(struct db *db)
 
 	/* after an error the set of prepared names is unknown: start from none */
 	db->err = &none;
-	if (push(db, SENT_QUERY, PQsendQueryParams(db->s->pg, "DEALLOCATE ALL", 0, NULL, NULL, NULL, NULL, 1)) == 0 &&
+	if (push(db, SENT_QUERY,
+		PQsendQueryParams(db->s->pg, "DEALLOCATE ALL", 0, NULL, NULL, NULL, NULL, 1)) ==
+		0 &&
 	    sync_pipeline(db) == 0 && (res = next(db))) {
 		PQclear(res);
 		(void)PQgetResult(db->s->pg);
@@ -412,7 +419,8 @@ take_result(struct db *db, const struct query *q)
 		res = next(db);
 		if (!res)
 			return NULL;
-		ok = PQresultStatus(res) == PGRES_TUPLES_OK || PQresultStatus(res) == PGRES_COMMAND_OK;
+		ok = PQresultStatus(res) == PGRES_TUPLES_OK ||
+		    PQresultStatus(res) == PGRES_COMMAND_OK;
 		if (k == SENT_QUERY && ok)
 			mine = res;
 		else if (!ok && k != SENT_SYNC)
@@ -504,9 +512,9 @@ store(void *mem, const PGresult *res, int i, int c, const struct col *col, char 
 	case T_TIMESTAMPTZ:
 		if (v)
 			memcpy(&n8, v, 8);
-		*(int64_t *)to = !v ? NULL_INT :
-		    col->type == T_INT8 ? (int64_t)be64toh(n8) :
-					  (int64_t)be64toh(n8) + EPOCH_2000;
+		*(int64_t *)to = !v       ? NULL_INT
+		    : col->type == T_INT8 ? (int64_t)be64toh(n8)
+					  : (int64_t)be64toh(n8) + EPOCH_2000;
 		break;
 	case T_FLOAT8:
 		if (v)
@@ -518,7 +526,8 @@ store(void *mem, const PGresult *res, int i, int c, const struct col *col, char 
 		*(bool *)to = v && *v;
 		break;
 	case T_BYTEA:
-		*(struct bytes *)to = (struct bytes){ (const uint8_t *)v, v ? PQgetlength(res, i, c) : 0 };
+		*(struct bytes *)to =
+		    (struct bytes){ (const uint8_t *)v, v ? PQgetlength(res, i, c) : 0 };
 		break;
 	case T_TEXTS:
 		*(const char *const **)to = v ? read_texts(mem, v, PQgetlength(res, i, c)) : NULL;
@@ -602,12 +611,14 @@ db_begin(struct db *db)
 /* COMMIT and ROLLBACK are queries of their own, like those of the .sql files. */
 static const struct col no_params[] = { { 0 } };
 static const struct query q_commit = { "tx_commit", "COMMIT", "COMMIT", no_params, NULL, 0 };
-static const struct query q_rollback = { "tx_rollback", "ROLLBACK", "ROLLBACK", no_params, NULL, 0 };
+static const struct query q_rollback = { "tx_rollback", "ROLLBACK", "ROLLBACK", no_params, NULL,
+	0 };
 
 static int
 plain(struct db *db, const struct query *q)
 {
-	if (push(db, SENT_QUERY, PQsendQueryParams(db->s->pg, q->sql, 0, NULL, NULL, NULL, NULL, 1)) < 0)
+	if (push(db, SENT_QUERY,
+		PQsendQueryParams(db->s->pg, q->sql, 0, NULL, NULL, NULL, NULL, 1)) < 0)
 		return -1;
 	return db_take(db, q, NULL) < 0 ? -1 : 0;
 }

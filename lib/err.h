@@ -35,7 +35,8 @@ int err_set(struct err *e, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), nonnull(1, 3)));
 
 /* The same with ": " and strerror(errno) at the end; ENOSPC and EDQUOT become E_NO_SPACE. */
-int err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull(1, 2)));
+int
+err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull(1, 2)));
 
 /* What a client may read: the sentence for 4xx, the list's text for everything else. */
 const char *err_public(const struct err *e);

@@ -156,9 +156,10 @@ in_range(const struct field *f, int64_t n, const char *what, struct err *e)
 	if ((!f->min && !f->max) || (n >= f->min && (n <= f->max || !f->max)))
 		return 0;
 	if (f->min == f->max)
-		return err_set(e, E_BAD_INPUT, "\"%s\" must have %" PRId64 "%s", f->name, f->min, what);
-	return err_set(e, E_BAD_INPUT, "\"%s\" is not between %" PRId64 " and %" PRId64 "%s", f->name,
-	    f->min, f->max, what);
+		return err_set(
+		    e, E_BAD_INPUT, "\"%s\" must have %" PRId64 "%s", f->name, f->min, what);
+	return err_set(e, E_BAD_INPUT, "\"%s\" is not between %" PRId64 " and %" PRId64 "%s",
+	    f->name, f->min, f->max, what);
 }
 
 static bool
@@ -193,8 +194,8 @@ read_id(const struct field *f, const char *s, void *to, void *mem, struct err *e
 	struct uuid *u = talloc(mem, struct uuid);
 
 	if (!id_read(s, f->prefix, u))
-		return err_set(e, E_BAD_INPUT, "\"%s\" is not an id: %s and 25 characters of 0-9a-z",
-		    f->name, f->prefix);
+		return err_set(e, E_BAD_INPUT,
+		    "\"%s\" is not an id: %s and 25 characters of 0-9a-z", f->name, f->prefix);
 	*(const struct uuid **)to = u;
 	return 0;
 }
@@ -258,11 +259,14 @@ read_pairs(const struct field *f, struct json_object *v, void *to, void *mem, st
 	if (in_range(f, json_object_object_length(v), " entries", e) < 0)
 		return -1;
 	list = talloc_zero_array(mem, struct pair, json_object_object_length(v) + 1);
-	json_object_object_foreach(v, key, val) {
+	json_object_object_foreach(v, key, val)
+	{
 		if (!json_object_is_type(val, json_type_string))
-			return err_set(e, E_BAD_INPUT, "\"%s.%.40s\" is not a string", f->name, key);
+			return err_set(
+			    e, E_BAD_INPUT, "\"%s.%.40s\" is not a string", f->name, key);
 		if (f->format && !format_ok(f->format, key))
-			return err_set(e, E_BAD_INPUT, "\"%s\" has a bad name: %.40s", f->name, key);
+			return err_set(
+			    e, E_BAD_INPUT, "\"%s\" has a bad name: %.40s", f->name, key);
 		list[n++] = (struct pair){ key, json_object_get_string(val) };
 	}
 	*(const struct pair **)to = list;
@@ -292,7 +296,8 @@ read_sub(const struct field *f, struct json_object *v, void *to, void *mem, stru
 	for (i = 0; i < l.n; i++) {
 		v = json_object_is_type(v, json_type_array) ? v : NULL;
 		if (!json_object_is_type(json_object_array_get_idx(v, i), json_type_object))
-			return err_set(e, E_BAD_INPUT, "\"%s\" has an entry that is no object", f->name);
+			return err_set(
+			    e, E_BAD_INPUT, "\"%s\" has an entry that is no object", f->name);
 		if (fields_read(f->sub, json_object_array_get_idx(v, i),
 			(char *)l.item + i * f->subsize, mem, e) < 0)
 			return -1;
@@ -321,7 +326,8 @@ read_one(const struct field *f, struct json_object *v, void *to, void *mem, stru
 		*(bool *)to = json_object_get_boolean(v);
 		return 0;
 	case F_NUM:
-		if (!json_object_is_type(v, json_type_double) && !json_object_is_type(v, json_type_int))
+		if (!json_object_is_type(v, json_type_double) &&
+		    !json_object_is_type(v, json_type_int))
 			return err_set(e, E_BAD_INPUT, "\"%s\" is not a number", f->name);
 		*(double *)to = json_object_get_double(v);
 		return 0;
@@ -443,7 +449,8 @@ time_read(const char *s, int64_t *us)
 	char sign;
 
 	if (sscanf(s, "%4d-%2d-%2d%*1[Tt]%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-		&tm.tm_hour, &tm.tm_min, &tm.tm_sec, &n) < 6 || !n)
+		&tm.tm_hour, &tm.tm_min, &tm.tm_sec, &n) < 6 ||
+	    !n)
 		return false;
 	s += n;
 	if (*s == '.') {
@@ -459,8 +466,8 @@ time_read(const char *s, int64_t *us)
 		zone = (sign == '-' ? -60 : 60) * (zh * 60 + zm);
 	else if ((*s != 'Z' && *s != 'z') || s[1])
 		return false;
-	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
-	    tm.tm_min > 59 || tm.tm_sec > 60)
+	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
+	    tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
 		return false;
 	tm.tm_year -= 1900;
 	tm.tm_mon--;
@@ -674,11 +681,13 @@ field_schema(const struct field *f, struct buf *b)
 			schema_limits(f, "minItems", "maxItems", b);
 			break;
 		case F_PAIRS:
-			buf_str(b, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}");
+			buf_str(b,
+			    "\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}");
 			schema_limits(f, "minProperties", "maxProperties", b);
 			break;
 		case F_SUB:
-			buf_str(b, f->flags & LIST ? "\"type\":\"array\",\"items\":" : "\"allOf\":[");
+			buf_str(
+			    b, f->flags & LIST ? "\"type\":\"array\",\"items\":" : "\"allOf\":[");
 			fields_schema(f->sub, b);
 			if (!(f->flags & LIST))
 				buf_chr(b, ']');

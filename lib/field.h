@@ -17,11 +17,11 @@
 enum ftype { F_END, F_STR, F_BOOL, F_I32, F_I64, F_NUM, F_ID, F_TEXTS, F_PAIRS, F_SUB };
 
 enum {
-	NEEDED = 1,    /* must be there, not null */
-	IN_PATH = 2,   /* {name} of the route's path */
-	IN_QUERY = 4,  /* ?name= */
-	OMIT = 8,      /* left out of an answer when NULL; otherwise null */
-	LIST = 16,     /* F_SUB: an array of sub-objects */
+	NEEDED = 1,      /* must be there, not null */
+	IN_PATH = 2,     /* {name} of the route's path */
+	IN_QUERY = 4,    /* ?name= */
+	OMIT = 8,        /* left out of an answer when NULL; otherwise null */
+	LIST = 16,       /* F_SUB: an array of sub-objects */
 	WRITE_ONLY = 32, /* a secret: never shown in examples */
 };
 
@@ -39,12 +39,14 @@ struct field {
 	enum ftype type;  /* of the struct member, found by the compiler */
 	size_t off;
 	unsigned flags;
-	int64_t min, max; /* of a number; of a string's length in characters; of a list's or map's size; 0, 0: any */
-	int64_t dflt;     /* of a number or boolean */
-	const char *text; /* default of a string */
-	const char *format;  /* a row of formats[]: checked on input, shown in the schema; "json": raw JSON text */
-	const char *prefix;  /* F_ID: "cl-" */
-	const char *one_of;  /* "a|b|c" */
+	int64_t min, max;   /* of a number; of a string's length in characters; of a list's or map's
+	                       size; 0, 0: any */
+	int64_t dflt;       /* of a number or boolean */
+	const char *text;   /* default of a string */
+	const char *format; /* a row of formats[]: checked on input, shown in the schema; "json":
+	                       raw JSON text */
+	const char *prefix; /* F_ID: "cl-" */
+	const char *one_of; /* "a|b|c" */
 	const struct field *sub; /* F_SUB */
 	size_t subsize;
 	const char *doc;
@@ -84,7 +86,8 @@ void fields_write(const struct field *, const void *st, struct buf *);
 void fields_schema(const struct field *, struct buf *); /* JSON Schema of the body part */
 void field_schema(const struct field *, struct buf *);  /* of one field */
 
-/* Does the text have the format? Known: email, name, team-name, person, uuid, base64, env-name, … */
+/* Does the text have the format? Known: email, name, team-name, person, uuid, base64, env-name, …
+ */
 bool format_ok(const char *format, const char *text);
 
 /* RFC 3339 in UTC: seconds, and microseconds only when there are some. */

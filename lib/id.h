@@ -1,5 +1,6 @@
 /*
- * id.h - identifiers: UUIDv7 inside (RFC 9562), prefix and 25 base36 characters outside (spec 00 §2).
+ * id.h - identifiers: UUIDv7 inside (RFC 9562), prefix and 25 base36 characters outside (spec 00
+ * §2).
  */
 #pragma once
 #include "err.h"
@@ -15,7 +16,8 @@ extern const struct uuid uuid_zero; /* the Platform team */
 
 enum { ID_DIGITS = 25, ID_SIZE = 5 + ID_DIGITS + 1 }; /* longest prefix "team-", digits, NUL */
 
-/* A new UUIDv7: 48 bits of milliseconds, 12 of their fraction, 62 random. Strictly rising in a process. */
+/* A new UUIDv7: 48 bits of milliseconds, 12 of their fraction, 62 random. Strictly rising in a
+ * process. */
 struct uuid uuid_new(void);
 bool uuid_equal(const struct uuid *, const struct uuid *);
 

@@ -81,8 +81,10 @@ put_utf8(struct buf *b, unsigned c)
 	else if (c < 0x10000)
 		buf_add(b, (char[]){ 0xe0 | c >> 12, 0x80 | (c >> 6 & 63), 0x80 | (c & 63) }, 3);
 	else
-		buf_add(b, (char[]){ 0xf0 | c >> 18, 0x80 | (c >> 12 & 63), 0x80 | (c >> 6 & 63),
-			       0x80 | (c & 63) }, 4);
+		buf_add(b,
+		    (char[]){ 0xf0 | c >> 18, 0x80 | (c >> 12 & 63), 0x80 | (c >> 6 & 63),
+			0x80 | (c & 63) },
+		    4);
 }
 
 static int
@@ -322,8 +324,9 @@ value(struct scan *s)
 		r = literal(s, "null");
 		break;
 	default:
-		r = *s->p == '-' || (*s->p >= '0' && *s->p <= '9') ? number(s) :
-								     refuse(s, "unexpected character");
+		r = *s->p == '-' || (*s->p >= '0' && *s->p <= '9')
+		    ? number(s)
+		    : refuse(s, "unexpected character");
 	}
 	s->depth--;
 	return r;

@@ -1,8 +1,9 @@
 /*
  * json.h - strict JSON in (RFC 8259), on top of json-c.
  *
- * json-c alone takes overlong UTF-8, duplicate keys, NaN, single quotes and 1e999. json_parse() first
- * scans the text itself and refuses all of that, so that json-c only ever sees what it reads right.
+ * json-c alone takes overlong UTF-8, duplicate keys, NaN, single quotes and 1e999. json_parse()
+ * first scans the text itself and refuses all of that, so that json-c only ever sees what it reads
+ * right.
  */
 #pragma once
 #include "err.h"
@@ -21,8 +22,8 @@ struct json_limits {
  * be NULL. Refused: invalid UTF-8, lone surrogates, duplicate keys, NUL in strings, numbers outside
  * int64 and double, anything behind the value, an empty text.
  */
-struct json_object *json_parse(void *mem, const char *text, size_t len,
-    const struct json_limits *limits, struct err *);
+struct json_object *
+json_parse(void *mem, const char *text, size_t len, const struct json_limits *limits, struct err *);
 
 /* The member's text, number or object, or the fallback when absent or of another type. */
 const char *json_str(struct json_object *, const char *name, const char *fallback);

@@ -120,7 +120,8 @@ is_word(const char *password, const char *word, size_t n)
 }
 
 int
-password_check(const char *password, int64_t least, const char *email, const char *name, struct err *e)
+password_check(
+    const char *password, int64_t least, const char *email, const char *name, struct err *e)
 {
 	const char *at = email ? strchr(email, '@') : NULL;
 	int64_t n = 0;
@@ -129,13 +130,15 @@ password_check(const char *password, int64_t least, const char *email, const cha
 	for (p = password; *p; p++)
 		n += (*p & 0xc0) != 0x80;
 	if (n < least)
-		return err_set(e, E_BAD_INPUT, "\"password\" is shorter than %d characters", (int)least);
+		return err_set(
+		    e, E_BAD_INPUT, "\"password\" is shorter than %d characters", (int)least);
 	if (p - password > 1024)
 		return err_set(e, E_BAD_INPUT, "\"password\" is longer than 1024 bytes");
 	if (is_common(password))
 		return err_set(e, E_BAD_INPUT, "\"password\" is one of the most common passwords");
 	if (is_word(password, "hutch", 5) || (email && is_word(password, email, strlen(email))) ||
-	    (at && is_word(password, email, at - email)) || (name && is_word(password, name, strlen(name))))
+	    (at && is_word(password, email, at - email)) ||
+	    (name && is_word(password, name, strlen(name))))
 		return err_set(e, E_BAD_INPUT, "\"password\" is too close to your name or address");
 	return 0;
 }

@@ -9,7 +9,8 @@ const struct perm_kind perm_kinds[PERM__MAX] = {
 	[ANYONE] = { "anyone", NULL, false, "No credential" },
 	[SIGNED_IN] = { "signed in", NULL, false, "A signed-in user" },
 	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, true, "A signed-in user or an API key" },
-	[PLATFORM_READ] = { "platform operator", NULL, false, "A platform operator or administrator" },
+	[PLATFORM_READ] = { "platform operator", NULL, false,
+	    "A platform operator or administrator" },
 	[PLATFORM_ADMIN] = { "platform admin", NULL, false, "A platform administrator" },
 	[HOST_TOKEN] = { "host", NULL, false, "A host agent" },
 #define P(perm, roles, scope, doc) [PERM_##perm] = { #perm, roles, scope, doc },
@@ -126,11 +127,13 @@ credential_take(struct work *w, const struct credential_look *look, struct princ
 		return -1;
 	if (n == 0)
 		return err_set(&w->err, E_UNAUTHORIZED, "the credential is not known");
-	if (look->type == CALLER_USER && row->user_status && strcmp(row->user_status, "disabled") == 0)
+	if (look->type == CALLER_USER && row->user_status &&
+	    strcmp(row->user_status, "disabled") == 0)
 		return err_set(&w->err, E_DEACTIVATED, "the account is disabled");
 	if (strcmp(row->key_state, "live") != 0 || !row->user_status ||
 	    strcmp(row->user_status, "active") != 0)
-		return err_set(&w->err, E_UNAUTHORIZED, "the credential was revoked or has expired");
+		return err_set(
+		    &w->err, E_UNAUTHORIZED, "the credential was revoked or has expired");
 	p->user = row->user_id;
 	p->key = row->key_id;
 	p->session = row->session_id;
@@ -185,17 +188,18 @@ principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 	if (perm == ANYONE)
 		return ALLOW_ALL;
 	if (p->type == CALLER_NONE)
-		return no(e, E_UNAUTHORIZED, "a credential is needed: X-API-Key, or Authorization: Bearer");
+		return no(e, E_UNAUTHORIZED,
+		    "a credential is needed: X-API-Key, or Authorization: Bearer");
 	if (perm == HOST_TOKEN)
-		return p->type == CALLER_HOST ? ALLOW_ALL :
-						no(e, E_UNAUTHORIZED, "this is for host agents");
+		return p->type == CALLER_HOST ? ALLOW_ALL
+					      : no(e, E_UNAUTHORIZED, "this is for host agents");
 	if (p->type == CALLER_HOST)
 		return no(e, E_FORBIDDEN, "a host may not do this");
 	if (perm == PLATFORM_READ || perm == PLATFORM_ADMIN)
 		return platform_allowed(p, perm, e);
 	if (perm == SIGNED_IN)
-		return p->type == CALLER_USER ? ALLOW_ALL :
-						no(e, E_FORBIDDEN, "an API key may not do this");
+		return p->type == CALLER_USER ? ALLOW_ALL
+					      : no(e, E_FORBIDDEN, "an API key may not do this");
 	if (perm == SIGNED_IN_OR_KEY)
 		return ALLOW_ALL;
 	if (!p->team)

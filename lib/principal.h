@@ -8,12 +8,12 @@
 #include "work.h"
 
 enum perm {
-	ANYONE,       /* no credential is asked */
-	SIGNED_IN,    /* an active user with an access token */
+	ANYONE,           /* no credential is asked */
+	SIGNED_IN,        /* an active user with an access token */
 	SIGNED_IN_OR_KEY, /* that, or any API key */
-	PLATFORM_READ, /* platform operator or admin */
+	PLATFORM_READ,    /* platform operator or admin */
 	PLATFORM_ADMIN,
-	HOST_TOKEN,   /* a host agent */
+	HOST_TOKEN, /* a host agent */
 #define P(name, roles, scope, doc) PERM_##name,
 #include "proto/permissions.def"
 #undef P
@@ -32,15 +32,15 @@ enum caller { CALLER_NONE, CALLER_USER, CALLER_KEY, CALLER_HOST };
 
 struct principal {
 	enum caller type;
-	const struct uuid *user;    /* of a key: who made it; may be NULL */
+	const struct uuid *user; /* of a key: who made it; may be NULL */
 	const struct uuid *key, *session, *host;
-	const struct uuid *team;    /* NULL: no team, or no longer in it */
-	const char *role;           /* in the team */
-	const char *platform_role;  /* "user", "operator", "admin" */
-	const char *email, *name;   /* of the user; name of the key */
-	const char *const *scopes;  /* of a key */
+	const struct uuid *team;   /* NULL: no team, or no longer in it */
+	const char *role;          /* in the team */
+	const char *platform_role; /* "user", "operator", "admin" */
+	const char *email, *name;  /* of the user; name of the key */
+	const char *const *scopes; /* of a key */
 	bool team_frozen, must_change_password;
-	const char *rate_key;       /* names the credential in rate limits: no secret */
+	const char *rate_key; /* names the credential in rate limits: no secret */
 };
 
 struct credentials {
@@ -57,8 +57,8 @@ struct credential_look {
 	struct token_claims claims;
 	uint8_t hash[HASH_SIZE];
 };
-int credential_send(struct work *, const struct keys *, const char *issuer, const struct credentials *,
-    struct credential_look *);
+int credential_send(struct work *, const struct keys *, const char *issuer,
+    const struct credentials *, struct credential_look *);
 int credential_take(struct work *, const struct credential_look *, struct principal *ret);
 
 enum allowed { ALLOW_NO, ALLOW_OWN, ALLOW_ALL };

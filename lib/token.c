@@ -13,7 +13,8 @@
 enum { TOKEN_MAX = 4096, SKEW = 60 };
 
 static const struct kind {
-	const char *typ, *aud, *prefix; /* claim (libjwt writes the header's, always "JWT"), audience, id prefix of sub */
+	const char *typ, *aud, *prefix; /* claim (libjwt writes the header's, always "JWT"),
+	                                   audience, id prefix of sub */
 	enum key_use use;
 } kinds[] = {
 	[TOKEN_ACCESS] = { "access", "hutch-api", "usr-", KEY_ACCESS },
@@ -89,10 +90,12 @@ pinned_key(const struct keys *keys, const struct kind *k, const char *text)
 		return NULL;
 	raw = base64url_read(tmp, talloc_strndup(tmp, text, dot - text));
 	head = raw.p ? json_parse(tmp, (const char *)raw.p, raw.n, NULL, &ignored) : NULL;
-	if (!head || !json_object_is_type(head, json_type_object) || json_object_object_length(head) != 3)
+	if (!head || !json_object_is_type(head, json_type_object) ||
+	    json_object_object_length(head) != 3)
 		return NULL;
 	kid = json_str(head, "kid", "");
-	if (strcmp(json_str(head, "alg", ""), "HS256") != 0 || strcmp(json_str(head, "typ", ""), "JWT") != 0)
+	if (strcmp(json_str(head, "alg", ""), "HS256") != 0 ||
+	    strcmp(json_str(head, "typ", ""), "JWT") != 0)
 		return NULL;
 	if (strcmp(kid, keys->kid) == 0)
 		return keys->key[k->use];
@@ -101,7 +104,8 @@ pinned_key(const struct keys *keys, const struct kind *k, const char *text)
 	return NULL;
 }
 
-/* Duplicate members in the claims are refused too: json_parse() is strict, libjwt's parser is not. */
+/* Duplicate members in the claims are refused too: json_parse() is strict, libjwt's parser is not.
+ */
 static struct json_object *
 claims_of(void *mem, const char *text)
 {
@@ -126,7 +130,8 @@ take_claims(void *mem, const struct kind *k, enum token_type type, const char *i
 	c->exp = json_int(o, "exp", 0);
 	if (strcmp(json_str(o, "typ", "access"), k->typ) != 0)
 		return false;
-	if (strcmp(json_str(o, "iss", ""), issuer) != 0 || strcmp(json_str(o, "aud", ""), k->aud) != 0)
+	if (strcmp(json_str(o, "iss", ""), issuer) != 0 ||
+	    strcmp(json_str(o, "aud", ""), k->aud) != 0)
 		return false;
 	if (c->exp <= now - SKEW || c->iat > now + SKEW || json_int(o, "nbf", 0) > now + SKEW)
 		return false;

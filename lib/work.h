@@ -13,11 +13,12 @@ struct db;
 struct bell;
 struct uuid;
 
-/* Who causes the unit: audit rows, events and jobs name him. All NULL but type: the system itself. */
+/* Who causes the unit: audit rows, events and jobs name him. All NULL but type: the system itself.
+ */
 struct actor {
-	const char *type;           /* user, api_key, host, system */
-	const char *id, *name;      /* wire id; name */
-	const struct uuid *user;    /* the person behind it, or NULL */
+	const char *type;        /* user, api_key, host, system */
+	const char *id, *name;   /* wire id; name */
+	const struct uuid *user; /* the person behind it, or NULL */
 	const char *ip, *user_agent;
 };
 

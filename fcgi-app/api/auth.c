@@ -65,10 +65,12 @@ static const struct field login_in_fields[] = {
 	FIELD(login_in, password, "password", .flags = NEEDED | WRITE_ONLY, .max = 4096),
 	FIELD(login_in, client, "client", .text = "web", .one_of = "web|cli",
 	    .doc = "cli: the refresh token comes in the body"),
-	FIELD(login_in, team, "team_id", .prefix = "team-", .doc = "The token's team; by default the user's default"),
+	FIELD(login_in, team, "team_id", .prefix = "team-",
+	    .doc = "The token's team; by default the user's default"),
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route auth_routes[] = {
 	{ "POST", "/v1/auth/signup", POOL_OPS, ANYONE, signup, "Sign up; a mail with a link follows", TIGHT, 201,
 	    IN(signup), OUT(message) },
@@ -87,6 +89,7 @@ const struct route auth_routes[] = {
 	    .out = session_csrf_fields },
 	{ 0 },
 };
+/* clang-format on */
 
 const char *
 email_normal(struct request *r, const char *given)
@@ -110,7 +113,8 @@ email_normal(struct request *r, const char *given)
 /* --- sign-up ------------------------------------------------------------------------------- */
 
 static int
-mail_activation(struct request *r, const struct uuid *user, const char *email, const char *name, const char *hash)
+mail_activation(struct request *r, const struct uuid *user, const char *email, const char *name,
+    const char *hash)
 {
 	struct app *app = r->app;
 	struct uuid id = uuid_new();
@@ -130,8 +134,9 @@ mail_activation(struct request *r, const struct uuid *user, const char *email, c
 	buf_json(&payload, hash);
 	buf_chr(&payload, '}');
 	crypto_sha256(token, strlen(token), h);
-	if (q_token_insert(r->work.db, .hash = { h, sizeof h }, .id = &id, .user = user, .purpose = "activation",
-		.payload = payload.data, .ip = r->ip, .ttl = app->conf->auth_activation_ttl) < 0)
+	if (q_token_insert(r->work.db, .hash = { h, sizeof h }, .id = &id, .user = user,
+		.purpose = "activation", .payload = payload.data, .ip = r->ip,
+		.ttl = app->conf->auth_activation_ttl) < 0)
 		return -1;
 	return mail_add(&r->work, app->keys, &m) < 0 ? -1 : 0;
 }
@@ -143,23 +148,28 @@ signup_new(struct request *r, const char *email, const char *name, const char *h
 	uint8_t handle[64];
 
 	crypto_random(handle, sizeof handle);
-	if (q_user_insert(r->work.db, .id = &id, .source = "signup", .email = email, .name = name, .status = "inactive",
-		.platform_role = "user", .password_hash = hash, .handle = { handle, sizeof handle }) < 0)
+	if (q_user_insert(r->work.db, .id = &id, .source = "signup", .email = email, .name = name,
+		.status = "inactive", .platform_role = "user", .password_hash = hash,
+		.handle = { handle, sizeof handle }) < 0)
 		return -1;
 	if (mail_activation(r, &id, email, name, hash) < 0)
 		return -1;
-	return audit_add(&r->work, AUDIT_USER_SIGNUP, &(struct audit){ .resource_id = id_text(r, "usr-", &id),
-		.subject = &id, .metadata = "{\"source\":\"signup\"}" });
+	return audit_add(&r->work, AUDIT_USER_SIGNUP,
+	    &(struct audit){ .resource_id = id_text(r, "usr-", &id),
+		.subject = &id,
+		.metadata = "{\"source\":\"signup\"}" });
 }
 
-/* Another sign-up for an address whose first one waits: one more link, bound to this request's words. */
+/* Another sign-up for an address whose first one waits: one more link, bound to this request's
+ * words. */
 static int
 signup_again(struct request *r, const struct q_user *u, const char *name, const char *hash)
 {
 	struct q_count *n;
 
 	if (strcmp(r->app->conf->auth_signup_answers, "explicit") == 0)
-		return fail(r, E_SIGNUP_COOLDOWN, "a sign-up for this address is under way; look into your mail");
+		return fail(r, E_SIGNUP_COOLDOWN,
+		    "a sign-up for this address is under way; look into your mail");
 	if (q_token_count_recent(r->work.db, &n, .user = u->id, .purpose = "activation") < 0)
 		return -1;
 	return n->n >= 5 ? 0 : mail_activation(r, u->id, u->email, name, hash);
@@ -172,13 +182,16 @@ signup_replace(struct request *r, const struct q_user *u, const char *name, cons
 		return -1;
 	if (signup_new(r, u->email, name, hash) < 0)
 		return -1;
-	return audit_add(&r->work, AUDIT_USER_REPLACE, &(struct audit){ .resource_id = id_text(r, "usr-", u->id) });
+	return audit_add(&r->work, AUDIT_USER_REPLACE,
+	    &(struct audit){ .resource_id = id_text(r, "usr-", u->id) });
 }
 
 static int
 signup_known(struct request *r, const struct q_user *u)
 {
-	struct mail_new m = { .template = "already_registered", .user = u->id, .to = u->email, .name = u->name };
+	struct mail_new m = {
+		.template = "already_registered", .user = u->id, .to = u->email, .name = u->name
+	};
 
 	if (strcmp(r->app->conf->auth_signup_answers, "explicit") == 0)
 		return fail(r, E_EMAIL_TAKEN, "the address is in use");
@@ -198,7 +211,8 @@ signup(struct request *r)
 	if (strcmp(c->auth_signup, "open") != 0)
 		return fail(r, E_SIGNUP_CLOSED, "this installation takes no sign-ups");
 	email = email_normal(r, in->email);
-	if (!email || password_check(in->password, c->auth_password_min, email, in->name, &r->work.err) < 0)
+	if (!email ||
+	    password_check(in->password, c->auth_password_min, email, in->name, &r->work.err) < 0)
 		return -1;
 	if (hash_slot_take(r) < 0)
 		return -1;
@@ -218,8 +232,10 @@ signup(struct request *r)
 	else
 		n = signup_replace(r, u, in->name, hash);
 	if (n < 0) {
-		/* two sign-ups at the same instant: the second finds the address taken, and says nothing of it */
-		if (r->work.err.code != E_CONFLICT || strcmp(r->work.db->constraint, "users_email_key") != 0)
+		/* two sign-ups at the same instant: the second finds the address taken, and says
+		 * nothing of it */
+		if (r->work.err.code != E_CONFLICT ||
+		    strcmp(r->work.db->constraint, "users_email_key") != 0)
 			return -1;
 		r->work.err = (struct err){ 0 };
 		db_rollback(r->work.db);
@@ -242,12 +258,15 @@ resend(struct request *r)
 	n = q_user_by_email(r->work.db, &u, .email = email);
 	if (n < 0 || hash_slot_take(r) < 0)
 		return -1;
-	good = password_verify(in->password, n ? u->password_hash : NULL, r->app->conf->auth_hash_cost);
+	good = password_verify(
+	    in->password, n ? u->password_hash : NULL, r->app->conf->auth_hash_cost);
 	hash_slot_give();
 	if (good && strcmp(u->status, "inactive") == 0) {
-		if (q_token_count_recent(r->work.db, &count, .user = u->id, .purpose = "activation") < 0)
+		if (q_token_count_recent(
+			r->work.db, &count, .user = u->id, .purpose = "activation") < 0)
 			return -1;
-		if (count->n < 5 && mail_activation(r, u->id, u->email, u->name, u->password_hash) < 0)
+		if (count->n < 5 &&
+		    mail_activation(r, u->id, u->email, u->name, u->password_hash) < 0)
 			return -1;
 	}
 	return reply_done(r, 1);
@@ -255,7 +274,8 @@ resend(struct request *r)
 
 /* --- activation ---------------------------------------------------------------------------- */
 
-/* The first account that becomes active gets the platform, if the configuration says so; once for ever. */
+/* The first account that becomes active gets the platform, if the configuration says so; once for
+ * ever. */
 static int
 is_first_admin(struct request *r)
 {
@@ -294,11 +314,14 @@ activate(struct request *r)
 		return -1;
 	if (n == 0)
 		return fail(r, E_ALREADY_ACTIVE, "the account is active already: sign in");
-	if (admin && audit_add(&r->work, AUDIT_PLATFORM_BOOTSTRAP, &(struct audit){
-			.resource_id = id_text(r, "usr-", t->user_id), .subject = t->user_id }) < 0)
+	if (admin &&
+	    audit_add(&r->work, AUDIT_PLATFORM_BOOTSTRAP,
+		&(struct audit){
+		    .resource_id = id_text(r, "usr-", t->user_id), .subject = t->user_id }) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_USER_ACTIVATE, &(struct audit){ .resource_id = id_text(r, "usr-", t->user_id),
-		.subject = t->user_id }) < 0)
+	if (audit_add(&r->work, AUDIT_USER_ACTIVATE,
+		&(struct audit){
+		    .resource_id = id_text(r, "usr-", t->user_id), .subject = t->user_id }) < 0)
 		return -1;
 	l.user = t->user_id;
 	return login_open(r, &l);
@@ -337,19 +360,23 @@ static int
 login_failed(struct request *r, struct bytes subject, const struct q_user *u, const char *reason)
 {
 	char hash[2 * HASH_SIZE + 1];
-	const char *meta = talloc_asprintf(r, "{\"reason\":\"%s\",\"method\":\"password\"%s%s%s}", reason,
-	    u ? "" : ",\"address_hash\":\"", u ? "" : hex_write(hash, subject.p, subject.n), u ? "" : "\"");
+	const char *meta = talloc_asprintf(r, "{\"reason\":\"%s\",\"method\":\"password\"%s%s%s}",
+	    reason, u ? "" : ",\"address_hash\":\"", u ? "" : hex_write(hash, subject.p, subject.n),
+	    u ? "" : "\"");
 
 	if (q_throttle_fail(r->work.db, .subject = subject, .kind = "login") < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_AUTH_LOGIN_FAILED, &(struct audit){
-		.resource_id = u ? id_text(r, "usr-", u->id) : NULL, .subject = u ? u->id : NULL, .metadata = meta,
-		.data = "{\"method\":\"password\"}" }) < 0)
+	if (audit_add(&r->work, AUDIT_AUTH_LOGIN_FAILED,
+		&(struct audit){ .resource_id = u ? id_text(r, "usr-", u->id) : NULL,
+		    .subject = u ? u->id : NULL,
+		    .metadata = meta,
+		    .data = "{\"method\":\"password\"}" }) < 0)
 		return -1;
 	if (db_commit(r->work.db) < 0)
 		return -1;
 	if (strcmp(reason, "inactive") == 0)
-		return fail(r, E_NOT_ACTIVATED, "the account waits for its activation: look into your mail");
+		return fail(r, E_NOT_ACTIVATED,
+		    "the account waits for its activation: look into your mail");
 	if (strcmp(reason, "disabled") == 0)
 		return fail(r, E_DISABLED, "the account is disabled");
 	return fail(r, E_UNAUTHORIZED, "the address or the password is wrong");
@@ -364,7 +391,9 @@ why_not(const struct q_user *u, bool good)
 		return "no_password";
 	if (!good)
 		return "bad_password";
-	return strcmp(u->status, "inactive") == 0 ? "inactive" : strcmp(u->status, "disabled") == 0 ? "disabled" : NULL;
+	return strcmp(u->status, "inactive") == 0 ? "inactive"
+	    : strcmp(u->status, "disabled") == 0  ? "disabled"
+						  : NULL;
 }
 
 static int
@@ -387,7 +416,8 @@ login(struct request *r)
 	if (n < 0 || hash_slot_take(r) < 0)
 		return -1;
 	u = n ? u : NULL;
-	good = password_verify(in->password, u && strcmp(u->status, "deleted") != 0 ? u->password_hash : NULL,
+	good = password_verify(in->password,
+	    u && strcmp(u->status, "deleted") != 0 ? u->password_hash : NULL,
 	    r->app->conf->auth_hash_cost);
 	hash_slot_give();
 	reason = why_not(u, good);

@@ -1,9 +1,9 @@
 /*
  * capsules.c - capsules: create, list, get, destroy (spec 02 §2.1-2.3).
  *
- * A create is one transaction (quota, host, row, audit, event, job claimed by this process), then one
- * call to the host; what is not reached within api.create_wait a worker finishes.
- * Queries: sql/queries/capsules.sql.  Tests: tests/http/capsules.t.
+ * A create is one transaction (quota, host, row, audit, event, job claimed by this process), then
+ * one call to the host; what is not reached within api.create_wait a worker finishes. Queries:
+ * sql/queries/capsules.sql.  Tests: tests/http/capsules.t.
  */
 #include "api.h"
 #include "audit.h"
@@ -26,16 +26,24 @@ struct capsule_create {
 	const char *const *tags;
 };
 static const struct field capsule_create_fields[] = {
-	FIELD(capsule_create, template, "template", .text = "minimal", .max = 200, .doc = "Name, name@N, or tpl-…"),
-	FIELD(capsule_create, name, "name", .format = "name", .doc = "Unique among the team's live capsules."),
-	FIELD(capsule_create, vcpus, "vcpus", .max = 16, .min = INT32_MIN, .dflt = 1, .doc = "0 and below: the default."),
-	FIELD(capsule_create, memory_mb, "memory_mb", .max = 65536, .min = INT32_MIN, .dflt = 512, .doc = "128 to 65536; 0 and below: the default."),
-	FIELD(capsule_create, disk_size_mb, "disk_size_mb", .max = 262144, .min = INT32_MIN, .dflt = 5120, .doc = "1024 to 262144; 0 and below: the default."),
-	FIELD(capsule_create, envs, "envs", .max = 128, .format = "env-name", .doc = "Variables of every process; HUTCH_* is reserved."),
+	FIELD(capsule_create, template, "template", .text = "minimal", .max = 200,
+	    .doc = "Name, name@N, or tpl-…"),
+	FIELD(capsule_create, name, "name", .format = "name",
+	    .doc = "Unique among the team's live capsules."),
+	FIELD(capsule_create, vcpus, "vcpus", .max = 16, .min = INT32_MIN, .dflt = 1,
+	    .doc = "0 and below: the default."),
+	FIELD(capsule_create, memory_mb, "memory_mb", .max = 65536, .min = INT32_MIN, .dflt = 512,
+	    .doc = "128 to 65536; 0 and below: the default."),
+	FIELD(capsule_create, disk_size_mb, "disk_size_mb", .max = 262144, .min = INT32_MIN,
+	    .dflt = 5120, .doc = "1024 to 262144; 0 and below: the default."),
+	FIELD(capsule_create, envs, "envs", .max = 128, .format = "env-name",
+	    .doc = "Variables of every process; HUTCH_* is reserved."),
 	FIELD(capsule_create, metadata, "metadata", .max = 64, .format = "meta-key"),
 	FIELD(capsule_create, tags, "tags", .max = 32, .format = "tag"),
-	FIELD(capsule_create, user, "user", .min = 1, .max = 32, .doc = "In the guest; by default the template's."),
-	FIELD(capsule_create, workdir, "workdir", .min = 1, .max = 4096, .doc = "In the guest; by default the template's."),
+	FIELD(capsule_create, user, "user", .min = 1, .max = 32,
+	    .doc = "In the guest; by default the template's."),
+	FIELD(capsule_create, workdir, "workdir", .min = 1, .max = 4096,
+	    .doc = "In the guest; by default the template's."),
 	FIELD(capsule_create, boot, "boot", .text = "warm", .one_of = "warm|cold"),
 	{ 0 },
 };
@@ -58,7 +66,8 @@ struct capsule {
 };
 static const struct field capsule_fields[] = {
 	FIELD(q_capsule, id, "id", .flags = NEEDED, .prefix = "cl-"),
-	FIELD(q_capsule, status, "status", .flags = NEEDED, .one_of = "pending|starting|running|paused|hibernated|stopped|missing|error"),
+	FIELD(q_capsule, status, "status", .flags = NEEDED,
+	    .one_of = "pending|starting|running|paused|hibernated|stopped|missing|error"),
 	FIELD(q_capsule, template, "template", .flags = NEEDED),
 	FIELD(q_capsule, vcpus, "vcpus", .flags = NEEDED),
 	FIELD(q_capsule, memory_mb, "memory_mb", .flags = NEEDED),
@@ -97,7 +106,8 @@ struct capsule_filter {
 };
 static const struct field capsule_filter_fields[] = {
 	FIELD(capsule_filter, state, "state", .flags = IN_QUERY,
-	    .one_of = "pending|starting|running|pausing|paused|resuming|hibernating|hibernated|stopping|stopped|missing|error",
+	    .one_of = "pending|starting|running|pausing|paused|resuming|hibernating|hibernated|"
+		      "stopping|stopped|missing|error",
 	    .doc = "Absent: all but stopped."),
 	FIELD(capsule_filter, template, "template", .flags = IN_QUERY),
 	FIELD(capsule_filter, tag, "tag", .flags = IN_QUERY, .format = "tag"),
@@ -107,6 +117,7 @@ static const struct field capsule_filter_fields[] = {
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route capsule_routes[] = {
 	{ "POST", "/v1/capsules", POOL_OPS, PERM_capsules_create, capsule_create, "Create a capsule", CREATES | MAY_BE_EMPTY, 201, IN(capsule_create), OUT(capsule) },
 	{ "GET", "/v1/capsules", POOL_API, PERM_capsules_view, capsule_list, "The team's capsules, newest first", LISTS, 200, IN(capsule_filter), OUT(capsule), .ahead = list_ahead },
@@ -114,6 +125,7 @@ const struct route capsule_routes[] = {
 	{ "DELETE", "/v1/capsules/{id}", POOL_OPS, PERM_capsules_delete, capsule_destroy, "Destroy a capsule", 0, 204, IN(by_capsule) },
 	{ 0 },
 };
+/* clang-format on */
 
 /* --- read ---------------------------------------------------------------------------------- */
 
@@ -155,8 +167,13 @@ list_query(struct request *r, struct page *p, struct q_capsule_list *q)
 
 	if (page_read(r, in->limit, in->cursor, p) < 0)
 		return -1;
-	*q = (struct q_capsule_list){ .state = in->state, .template = in->template, .tag = in->tag, .name = in->name,
-		.before = p->before, .before_id = p->before_id, .limit = p->limit + 1 };
+	*q = (struct q_capsule_list){ .state = in->state,
+		.template = in->template,
+		.tag = in->tag,
+		.name = in->name,
+		.before = p->before,
+		.before_id = p->before_id,
+		.limit = p->limit + 1 };
 	if (in->owner && strcmp(in->owner, "me") == 0)
 		q->owner = r->who.user;
 	else if (in->owner) {
@@ -204,7 +221,8 @@ capsule_list(struct request *r)
 	all = talloc_array(r, struct capsule, n + 1);
 	for (i = 0; i < n; i++)
 		complete(r, &rows[i], &all[i]);
-	return page_reply(r, n, all, sizeof *all, &p, offsetof(struct q_capsule, created_at), offsetof(struct q_capsule, id));
+	return page_reply(r, n, all, sizeof *all, &p, offsetof(struct q_capsule, created_at),
+	    offsetof(struct q_capsule, id));
 }
 
 /* --- create -------------------------------------------------------------------------------- */
@@ -218,10 +236,13 @@ check_pairs(struct request *r, const char *what, const struct pair *p, size_t mo
 
 	for (; p && p->name; p++) {
 		if (strlen(p->value) > most)
-			return fail(r, E_BAD_INPUT, "\"%s.%.40s\" is longer than %zu bytes", what, p->name, most);
+			return fail(r, E_BAD_INPUT, "\"%s.%.40s\" is longer than %zu bytes", what,
+			    p->name, most);
 		all += strlen(p->name) + strlen(p->value);
 	}
-	return all > most_all ? fail(r, E_BAD_INPUT, "\"%s\" has more than %zu bytes", what, most_all) : 0;
+	return all > most_all
+	    ? fail(r, E_BAD_INPUT, "\"%s\" has more than %zu bytes", what, most_all)
+	    : 0;
 }
 
 static int
@@ -236,12 +257,14 @@ size_or_default(struct request *r, const char *name, int32_t *n, int32_t least, 
 static int
 read_create(struct request *r, struct capsule_create *in)
 {
-	static const char *const reserved[] = { "kernel_version", "vmm_version", "agent_version", "envd_version" };
+	static const char *const reserved[] = { "kernel_version", "vmm_version", "agent_version",
+		"envd_version" };
 	const struct pair *p;
 	size_t i;
 
 	*in = *(const struct capsule_create *)r->in;
-	if (size_or_default(r, "vcpus", &in->vcpus, 1, 1) < 0 || size_or_default(r, "memory_mb", &in->memory_mb, 128, 512) < 0 ||
+	if (size_or_default(r, "vcpus", &in->vcpus, 1, 1) < 0 ||
+	    size_or_default(r, "memory_mb", &in->memory_mb, 128, 512) < 0 ||
 	    size_or_default(r, "disk_size_mb", &in->disk_size_mb, 1024, 5120) < 0)
 		return -1;
 	if (check_pairs(r, "envs", in->envs, ENV_VALUE, ENV_ALL) < 0 ||
@@ -249,7 +272,8 @@ read_create(struct request *r, struct capsule_create *in)
 		return -1;
 	for (p = in->envs; p && p->name; p++)
 		if (strncmp(p->name, "HUTCH_", 6) == 0)
-			return fail(r, E_BAD_INPUT, "\"envs.%.40s\" is reserved: names that begin with HUTCH_", p->name);
+			return fail(r, E_BAD_INPUT,
+			    "\"envs.%.40s\" is reserved: names that begin with HUTCH_", p->name);
 	for (p = in->metadata; p && p->name; p++)
 		for (i = 0; i < nitems(reserved); i++)
 			if (strcmp(p->name, reserved[i]) == 0)
@@ -274,8 +298,8 @@ find_template(struct request *r, const char *text, struct q_template_found **ret
 			return fail(r, E_NOT_FOUND, "no template %.80s", text);
 	}
 	is_id = id_read(name, "tpl-", id);
-	n = q_template_resolve(r->work.db, ret, .team = r->who.team, .id = is_id ? id : NULL, .name = is_id ? NULL : name,
-	    .version = version);
+	n = q_template_resolve(r->work.db, ret, .team = r->who.team, .id = is_id ? id : NULL,
+	    .name = is_id ? NULL : name, .version = version);
 	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "no template %.80s", text);
 }
 
@@ -284,8 +308,10 @@ over(struct request *r, const char *what, int64_t used, int64_t more, int64_t mo
 {
 	if (used + more <= most)
 		return 0;
-	return fail(r, E_QUOTA, "the quota of %s is used up: %" PRId64 " in use, %" PRId64 " asked, %" PRId64 " allowed", what,
-	    used, more, most);
+	return fail(r, E_QUOTA,
+	    "the quota of %s is used up: %" PRId64 " in use, %" PRId64 " asked, %" PRId64
+	    " allowed",
+	    what, used, more, most);
 }
 
 static int
@@ -296,8 +322,11 @@ reserve_quota(struct request *r, const struct capsule_create *in)
 
 	if (q_team_quota_lock(r->work.db, &locked, .team = r->who.team) < 0 ||
 	    q_team_quota(r->work.db, &q, .team = r->who.team) <= 0)
-		return r->work.err.code ? -1 : fail(r, E_CONFIG, "there is no default quota: run hutchctl migrate");
-	if (over(r, "capsules", q->used_capsules, 1, q->capsules) < 0 || over(r, "vcpus", q->used_vcpus, in->vcpus, q->vcpus) < 0 ||
+		return r->work.err.code
+		    ? -1
+		    : fail(r, E_CONFIG, "there is no default quota: run hutchctl migrate");
+	if (over(r, "capsules", q->used_capsules, 1, q->capsules) < 0 ||
+	    over(r, "vcpus", q->used_vcpus, in->vcpus, q->vcpus) < 0 ||
 	    over(r, "memory_mb", q->used_memory_mb, in->memory_mb, q->memory_mb) < 0)
 		return -1;
 	return over(r, "disk_mb", q->used_disk_mb, in->disk_size_mb, q->disk_mb);
@@ -312,13 +341,16 @@ reserve_host(struct request *r, const struct capsule_create *in, const struct uu
 	struct q_fits *fits;
 	int n, i;
 
-	n = q_host_candidates(r->work.db, &h, .suspect = c->host_suspect_sec, .memory_mb = in->memory_mb, .vcpus = in->vcpus,
-	    .mem_percent = c->host_overcommit_memory_percent, .cpu_percent = c->host_overcommit_cpu_percent);
+	n = q_host_candidates(r->work.db, &h, .suspect = c->host_suspect_sec,
+	    .memory_mb = in->memory_mb, .vcpus = in->vcpus,
+	    .mem_percent = c->host_overcommit_memory_percent,
+	    .cpu_percent = c->host_overcommit_cpu_percent);
 	for (i = 0; i < n; i++) {
 		if (q_host_lock(r->work.db, .id = h[i].id) < 0)
 			return -1;
-		if (q_host_fits(r->work.db, &fits, .id = h[i].id, .memory_mb = in->memory_mb, .vcpus = in->vcpus,
-			.mem_percent = c->host_overcommit_memory_percent, .cpu_percent = c->host_overcommit_cpu_percent) < 0)
+		if (q_host_fits(r->work.db, &fits, .id = h[i].id, .memory_mb = in->memory_mb,
+			.vcpus = in->vcpus, .mem_percent = c->host_overcommit_memory_percent,
+			.cpu_percent = c->host_overcommit_cpu_percent) < 0)
 			return -1;
 		if (fits->ok) {
 			*host = h[i].id;
@@ -328,14 +360,15 @@ reserve_host(struct request *r, const struct capsule_create *in, const struct uu
 	if (n < 0)
 		return -1;
 	reply_header(r, "Retry-After", "5");
-	return fail(r, E_NO_HOSTS, "no host has room for %d vcpus and %d MiB", in->vcpus, in->memory_mb);
+	return fail(
+	    r, E_NO_HOSTS, "no host has room for %d vcpus and %d MiB", in->vcpus, in->memory_mb);
 }
 
 static const char *
 pairs_json(struct request *r, const struct pair *p)
 {
 	static const struct pair none[] = { { 0 } };
-	struct field f[] = { { .name = "x", .type = F_PAIRS } , { 0 } };
+	struct field f[] = { { .name = "x", .type = F_PAIRS }, { 0 } };
 	struct buf b = BUF(r);
 	const struct pair *list = p ? p : none;
 
@@ -365,23 +398,31 @@ struct making {
 };
 
 static int
-insert(struct request *r, const struct capsule_create *in, const struct q_template_found *t, const struct uuid *host, struct making *m)
+insert(struct request *r, const struct capsule_create *in, const struct q_template_found *t,
+    const struct uuid *host, struct making *m)
 {
 	static const char *const none[] = { NULL };
 	const char *envs = pairs_json(r, in->envs);
-	struct bytes sealed = in->envs && in->envs->name ? capsule_envs_seal(r, r->app->keys, &m->id, envs) : (struct bytes){ 0 };
-	int n = q_capsule_insert(r->work.db, .id = &m->id, .team = r->who.team, .owner = r->who.user, .key = r->who.key,
-	    .name = in->name, .template = t->id, .template_name = t->name, .version = t->version, .host = host,
-	    .vcpus = in->vcpus, .memory_mb = in->memory_mb, .disk_size_mb = in->disk_size_mb, .user = in->user,
-	    .workdir = in->workdir, .boot = in->boot, .envs_enc = sealed, .env_names = env_names(r, in->envs),
-	    .metadata = pairs_json(r, in->metadata), .tags = in->tags ? in->tags : none);
+	struct bytes sealed = in->envs && in->envs->name
+	    ? capsule_envs_seal(r, r->app->keys, &m->id, envs)
+	    : (struct bytes){ 0 };
+	int n =
+	    q_capsule_insert(r->work.db, .id = &m->id, .team = r->who.team, .owner = r->who.user,
+		.key = r->who.key, .name = in->name, .template = t->id, .template_name = t->name,
+		.version = t->version, .host = host, .vcpus = in->vcpus, .memory_mb = in->memory_mb,
+		.disk_size_mb = in->disk_size_mb, .user = in->user, .workdir = in->workdir,
+		.boot = in->boot, .envs_enc = sealed, .env_names = env_names(r, in->envs),
+		.metadata = pairs_json(r, in->metadata), .tags = in->tags ? in->tags : none);
 
-	if (n < 0 && r->work.err.code == E_CONFLICT && strcmp(r->work.db->constraint, "capsules_name") == 0)
-		snprintf(r->work.err.text, sizeof r->work.err.text, "a live capsule of the team has the name %s", in->name);
+	if (n < 0 && r->work.err.code == E_CONFLICT &&
+	    strcmp(r->work.db->constraint, "capsules_name") == 0)
+		snprintf(r->work.err.text, sizeof r->work.err.text,
+		    "a live capsule of the team has the name %s", in->name);
 	return n;
 }
 
-/* After the commit: this process does the job that it committed, and hands it back when time is up. */
+/* After the commit: this process does the job that it committed, and hands it back when time is up.
+ */
 static int
 start_now(struct request *r)
 {
@@ -393,7 +434,8 @@ start_now(struct request *r)
 
 	crash_point("create.1");
 	if (m->claimed) {
-		if (capsule_op_start(&r->work, &env, &m->job, &m->id, 1, r->app->conf->api_create_wait * 1000, false) < 0) {
+		if (capsule_op_start(&r->work, &env, &m->job, &m->id, 1,
+			r->app->conf->api_create_wait * 1000, false) < 0) {
 			failed = r->work.err;
 			db_rollback(r->work.db);
 			r->work.err = (struct err){ 0 };
@@ -419,14 +461,19 @@ capsule_create(struct request *r)
 	struct q_template_found *t;
 	struct q_capsule *row;
 	struct capsule c;
-	struct job_new job = { .kind = "capsule.start", .team = r->who.team, .claimed = true, .worker = r->app->pool };
+	struct job_new job = { .kind = "capsule.start",
+		.team = r->who.team,
+		.claimed = true,
+		.worker = r->app->pool };
 
 	if (r->who.team_frozen)
-		return fail(r, E_TEAM_FROZEN, "the team has no active owner: nothing can be made there");
+		return fail(
+		    r, E_TEAM_FROZEN, "the team has no active owner: nothing can be made there");
 	if (read_create(r, &in) < 0 || find_template(r, in.template, &t) < 0)
 		return -1;
 	if (in.disk_size_mb < t->disk_size_mb)
-		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the template's %d", t->disk_size_mb);
+		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the template's %d",
+		    t->disk_size_mb);
 	if (reserve_quota(r, &in) < 0 || reserve_host(r, &in, &host) < 0)
 		return -1;
 	m->id = uuid_new();
@@ -440,10 +487,14 @@ capsule_create(struct request *r)
 	if (q_capsule_get(r->work.db, &row, .id = &m->id) <= 0)
 		return -1;
 	complete(r, row, &c);
-	if (audit_add(&r->work, AUDIT_SANDBOX_CREATE, &(struct audit){ .team = r->who.team, .capsule = &m->id,
-		.resource_id = id_text(r, "cl-", &m->id), .metadata = talloc_asprintf(r, "{\"template\":\"%s\"}", t->name),
-		.data = talloc_asprintf(r, "{\"template\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,\"disk_mb\":%d}", t->name,
-		    in.vcpus, in.memory_mb, in.disk_size_mb) }) < 0)
+	if (audit_add(&r->work, AUDIT_SANDBOX_CREATE,
+		&(struct audit){ .team = r->who.team,
+		    .capsule = &m->id,
+		    .resource_id = id_text(r, "cl-", &m->id),
+		    .metadata = talloc_asprintf(r, "{\"template\":\"%s\"}", t->name),
+		    .data = talloc_asprintf(r,
+			"{\"template\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,\"disk_mb\":%d}",
+			t->name, in.vcpus, in.memory_mb, in.disk_size_mb) }) < 0)
 		return -1;
 	r->after = start_now;
 	r->after_arg = m;
@@ -464,10 +515,11 @@ destroy_now(struct request *r)
 		rc = capsule_op_destroy(&r->work, &env, &m->job, &m->id, 4000);
 	if (rc < 0)
 		db_rollback(r->work.db);
-	r->work.err = (struct err){ 0 }; /* accepted all the same: a worker goes on (spec 02: never 5xx) */
+	r->work.err =
+	    (struct err){ 0 }; /* accepted all the same: a worker goes on (spec 02: never 5xx) */
 	if (m->claimed)
-		rc = rc < 0 ? job_hand_back(&r->work, r->app->queue, &m->job) :
-			      job_end_claimed(&r->work, r->app->queue, &m->job, NULL);
+		rc = rc < 0 ? job_hand_back(&r->work, r->app->queue, &m->job)
+			    : job_end_claimed(&r->work, r->app->queue, &m->job, NULL);
 	r->work.err = (struct err){ 0 };
 	return 0;
 }
@@ -477,13 +529,17 @@ capsule_destroy(struct request *r)
 {
 	const struct by_capsule *in = r->in;
 	struct making *m = talloc_zero(r, struct making);
-	struct job_new job = { .kind = "capsule.destroy", .team = r->who.team, .claimed = true, .worker = r->app->pool };
+	struct job_new job = { .kind = "capsule.destroy",
+		.team = r->who.team,
+		.claimed = true,
+		.worker = r->app->pool };
 	struct q_capsule *row;
 	int n = q_capsule_get(r->work.db, &row, .id = in->id);
 
 	if (n <= 0)
 		return reply_done(r, n);
-	if (r->own_only && !(row->owner_id && r->who.user && uuid_equal(row->owner_id, r->who.user)))
+	if (r->own_only &&
+	    !(row->owner_id && r->who.user && uuid_equal(row->owner_id, r->who.user)))
 		return fail(r, E_FORBIDDEN, "only admins destroy capsules that somebody else made");
 	n = q_capsule_stop_wanted(r->work.db, .id = in->id, .reason = "user");
 	if (n <= 0)
@@ -494,8 +550,12 @@ capsule_destroy(struct request *r)
 	if (job_add(&r->work, &job, &m->job.id, &m->claimed) < 0)
 		return -1;
 	m->job.epoch = 1;
-	if (audit_add(&r->work, AUDIT_SANDBOX_DESTROY, &(struct audit){ .team = r->who.team, .capsule = in->id,
-		.resource_id = id_text(r, "cl-", in->id), .metadata = "{\"cause\":\"user\"}", .data = "{\"reason\":\"user\"}" }) < 0)
+	if (audit_add(&r->work, AUDIT_SANDBOX_DESTROY,
+		&(struct audit){ .team = r->who.team,
+		    .capsule = in->id,
+		    .resource_id = id_text(r, "cl-", in->id),
+		    .metadata = "{\"cause\":\"user\"}",
+		    .data = "{\"reason\":\"user\"}" }) < 0)
 		return -1;
 	r->after = destroy_now;
 	r->after_arg = m;

@@ -30,22 +30,27 @@ static const struct field whoami_fields[] = {
 	FIELD(whoami, key, "key", .flags = OMIT, .prefix = "key-"),
 	FIELD(whoami, team, "team", .prefix = "team-"),
 	FIELD(whoami, role, "role", .flags = OMIT),
-	FIELD(whoami, platform_role, "platform_role", .flags = NEEDED, .one_of = "user|operator|admin"),
+	FIELD(whoami, platform_role, "platform_role", .flags = NEEDED,
+	    .one_of = "user|operator|admin"),
 	FIELD(whoami, permissions, "permissions", .flags = NEEDED),
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route health_routes[] = {
 	{ "GET", "/v1/health", POOL_API, ANYONE, health, "Is the service up", .status = 200, OUT(health) },
 	{ "GET", "/v1/auth/whoami", POOL_API, SIGNED_IN_OR_KEY, whoami, "Who the credential is, and what it may do",
 	    .status = 200, OUT(whoami) },
 	{ 0 },
 };
+/* clang-format on */
 
 static int
 health(struct request *r)
 {
-	struct health h = { .status = "ok", .version = PACKAGE_VERSION, .database = "ok", .redis = "ok" };
+	struct health h = {
+		.status = "ok", .version = PACKAGE_VERSION, .database = "ok", .redis = "ok"
+	};
 	struct q_pong *ping;
 	auto_reply *pong = NULL;
 

@@ -13,26 +13,28 @@
 #include <string.h>
 #include <time.h>
 
-static handler host_create, host_list, host_get, host_token, host_register, host_refresh, host_heartbeat, host_reports;
+static handler host_create, host_list, host_get, host_token, host_register, host_refresh,
+    host_heartbeat, host_reports;
 
-#define HOST_FIELDS                                                                              \
-	FIELD(q_host, id, "id", .flags = NEEDED, .prefix = "host-"),                             \
-	FIELD(q_host, type, "type", .flags = NEEDED, .one_of = "regular|byoc"),                  \
-	FIELD(q_host, team_id, "team_id", .flags = OMIT, .prefix = "team-"),                     \
-	FIELD(q_host, name, "name", .flags = NEEDED),                                            \
-	FIELD(q_host, arch, "arch", .flags = NEEDED),                                            \
-	FIELD(q_host, accel, "accel", .flags = NEEDED),                                          \
-	FIELD(q_host, cpu_cores, "cpu_cores", .flags = NEEDED),                                  \
-	FIELD(q_host, memory_mb, "memory_mb", .flags = NEEDED),                                  \
-	FIELD(q_host, disk_gb, "disk_gb", .flags = NEEDED),                                      \
-	FIELD(q_host, status, "status", .flags = NEEDED, .one_of = "pending|online|unreachable|draining"), \
-	FIELD(q_host, schedulable, "schedulable", .flags = NEEDED),                              \
-	FIELD(q_host, last_heartbeat_at, "last_heartbeat_at", .format = "date-time"),            \
-	FIELD(q_host, agent_version, "agent_version", .flags = NEEDED),                          \
-	FIELD(q_host, conditions, "conditions", .flags = NEEDED, .format = "json"),              \
-	FIELD(q_host, created_by, "created_by", .prefix = "usr-"),                               \
-	FIELD(q_host, created_at, "created_at", .flags = NEEDED, .format = "date-time"),         \
-	FIELD(q_host, updated_at, "updated_at", .flags = NEEDED, .format = "date-time")
+#define HOST_FIELDS                                                                          \
+	FIELD(q_host, id, "id", .flags = NEEDED, .prefix = "host-"),                         \
+	    FIELD(q_host, type, "type", .flags = NEEDED, .one_of = "regular|byoc"),          \
+	    FIELD(q_host, team_id, "team_id", .flags = OMIT, .prefix = "team-"),             \
+	    FIELD(q_host, name, "name", .flags = NEEDED),                                    \
+	    FIELD(q_host, arch, "arch", .flags = NEEDED),                                    \
+	    FIELD(q_host, accel, "accel", .flags = NEEDED),                                  \
+	    FIELD(q_host, cpu_cores, "cpu_cores", .flags = NEEDED),                          \
+	    FIELD(q_host, memory_mb, "memory_mb", .flags = NEEDED),                          \
+	    FIELD(q_host, disk_gb, "disk_gb", .flags = NEEDED),                              \
+	    FIELD(q_host, status, "status", .flags = NEEDED,                                 \
+		.one_of = "pending|online|unreachable|draining"),                            \
+	    FIELD(q_host, schedulable, "schedulable", .flags = NEEDED),                      \
+	    FIELD(q_host, last_heartbeat_at, "last_heartbeat_at", .format = "date-time"),    \
+	    FIELD(q_host, agent_version, "agent_version", .flags = NEEDED),                  \
+	    FIELD(q_host, conditions, "conditions", .flags = NEEDED, .format = "json"),      \
+	    FIELD(q_host, created_by, "created_by", .prefix = "usr-"),                       \
+	    FIELD(q_host, created_at, "created_at", .flags = NEEDED, .format = "date-time"), \
+	    FIELD(q_host, updated_at, "updated_at", .flags = NEEDED, .format = "date-time")
 static const struct field host_fields[] = { HOST_FIELDS, { 0 } };
 
 struct by_host {
@@ -60,7 +62,8 @@ struct host_made {
 };
 static const struct field host_made_fields[] = {
 	SUB(host_made, host, "host", host_fields, q_host, .flags = NEEDED),
-	FIELD(host_made, token, "registration_token", .flags = NEEDED, .doc = "Good once, for an hour."),
+	FIELD(host_made, token, "registration_token", .flags = NEEDED,
+	    .doc = "Good once, for an hour."),
 	{ 0 },
 };
 
@@ -96,7 +99,8 @@ struct host_refresh {
 	const char *refresh_token;
 };
 static const struct field host_refresh_fields[] = {
-	FIELD(host_refresh, refresh_token, "refresh_token", .flags = NEEDED | WRITE_ONLY, .min = 1, .max = 256),
+	FIELD(host_refresh, refresh_token, "refresh_token", .flags = NEEDED | WRITE_ONLY, .min = 1,
+	    .max = 256),
 	{ 0 },
 };
 
@@ -114,7 +118,8 @@ static const struct field host_heartbeat_fields[] = {
 	FIELD(host_heartbeat, free_memory_mb, "free_memory_mb"),
 	FIELD(host_heartbeat, free_disk_mb, "free_disk_mb"),
 	FIELD(host_heartbeat, inventory_hash, "inventory_hash", .max = 128),
-	FIELD(host_heartbeat, conditions, "conditions", .text = "[]", .format = "json", .doc = "List of what is not as it should be."),
+	FIELD(host_heartbeat, conditions, "conditions", .text = "[]", .format = "json",
+	    .doc = "List of what is not as it should be."),
 	{ 0 },
 };
 
@@ -140,7 +145,8 @@ struct host_reports {
 static const struct field host_reports_fields[] = {
 	PATH_ID(host_reports, "host-"),
 	FIELD(host_reports, sequence, "sequence", .flags = NEEDED),
-	SUB(host_reports, changes, "changes", change_fields, change, .flags = NEEDED | LIST, .min = 0, .max = 500),
+	SUB(host_reports, changes, "changes", change_fields, change, .flags = NEEDED | LIST,
+	    .min = 0, .max = 500),
 	{ 0 },
 };
 
@@ -152,6 +158,7 @@ static const struct field acked_fields[] = {
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route host_routes[] = {
 	{ "POST", "/v1/hosts", POOL_API, PLATFORM_ADMIN, host_create, "Announce a host; answers its registration token", CREATES | MAY_BE_EMPTY, 201, IN(host_create), OUT(host_made) },
 	{ "GET", "/v1/hosts", POOL_API, PLATFORM_READ, host_list, "All hosts", LISTS, 200, IN(host_page), OUT(host) },
@@ -163,6 +170,7 @@ const struct route host_routes[] = {
 	{ "POST", "/v1/hosts/{id}/reports", POOL_API, HOST_TOKEN, host_reports, "A host agent tells of changes", 0, 200, IN(host_reports), OUT(acked) },
 	{ 0 },
 };
+/* clang-format on */
 
 static struct bytes
 hash_of(struct request *r, const char *token)
@@ -190,7 +198,8 @@ issue_registration(struct request *r, const struct uuid *host, struct host_made 
 	made->token = random_token(r);
 	if (q_host_tokens_kill(r->work.db, .host = host) < 0)
 		return -1;
-	if (q_host_token_insert(r->work.db, .id = &id, .host = host, .hash = hash_of(r, made->token), .user = r->who.user) < 0)
+	if (q_host_token_insert(r->work.db, .id = &id, .host = host,
+		.hash = hash_of(r, made->token), .user = r->who.user) < 0)
 		return -1;
 	return q_host_get(r->work.db, &made->host, .id = host);
 }
@@ -202,10 +211,12 @@ host_create(struct request *r)
 	struct uuid id = uuid_new();
 	struct host_made made;
 
-	if (q_host_insert(r->work.db, .id = &id, .name = in->name, .user = r->who.user) < 0 || issue_registration(r, &id, &made) < 0)
+	if (q_host_insert(r->work.db, .id = &id, .name = in->name, .user = r->who.user) < 0 ||
+	    issue_registration(r, &id, &made) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_HOST_CREATE, &(struct audit){ .resource_id = id_text(r, "host-", &id),
-		.metadata = "{\"type\":\"regular\"}" }) < 0)
+	if (audit_add(&r->work, AUDIT_HOST_CREATE,
+		&(struct audit){ .resource_id = id_text(r, "host-", &id),
+		    .metadata = "{\"type\":\"regular\"}" }) < 0)
 		return -1;
 	return reply_row(r, 1, &made);
 }
@@ -222,7 +233,8 @@ host_token(struct request *r)
 		return reply_done(r, n);
 	if (issue_registration(r, in->id, &made) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_HOST_TOKEN, &(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
+	if (audit_add(&r->work, AUDIT_HOST_TOKEN,
+		&(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
 		return -1;
 	return reply_row(r, 1, &made);
 }
@@ -237,8 +249,10 @@ host_list(struct request *r)
 
 	if (page_read(r, in->limit, in->cursor, &p) < 0)
 		return -1;
-	n = q_host_list(r->work.db, &rows, .before = p.before, .before_id = p.before_id, .limit = p.limit + 1);
-	return page_reply(r, n, rows, sizeof *rows, &p, offsetof(struct q_host, created_at), offsetof(struct q_host, id));
+	n = q_host_list(
+	    r->work.db, &rows, .before = p.before, .before_id = p.before_id, .limit = p.limit + 1);
+	return page_reply(r, n, rows, sizeof *rows, &p, offsetof(struct q_host, created_at),
+	    offsetof(struct q_host, id));
 }
 
 static int
@@ -260,10 +274,12 @@ issue_credentials(struct request *r, const struct uuid *host, struct host_creden
 	struct uuid id = uuid_new();
 
 	claims.exp = claims.iat + conf->host_token_ttl;
-	c->token = token_sign(r, r->app->keys, TOKEN_HOST, conf->http_public_url, &claims, &r->work.err);
+	c->token =
+	    token_sign(r, r->app->keys, TOKEN_HOST, conf->http_public_url, &claims, &r->work.err);
 	c->refresh_token = random_token(r);
-	if (!c->token || q_host_refresh_insert(r->work.db, .id = &id, .host = host, .hash = hash_of(r, c->refresh_token),
-			     .ttl = conf->host_refresh_ttl) < 0)
+	if (!c->token ||
+	    q_host_refresh_insert(r->work.db, .id = &id, .host = host,
+		.hash = hash_of(r, c->refresh_token), .ttl = conf->host_refresh_ttl) < 0)
 		return -1;
 	return q_host_get(r->work.db, &c->host, .id = host) > 0 ? 0 : -1;
 }
@@ -284,17 +300,22 @@ host_register(struct request *r)
 	int n = q_host_token_use(r->work.db, &ref, .hash = hash_of(r, in->token));
 
 	if (n <= 0)
-		return n < 0 ? -1 : fail(r, E_UNAUTHORIZED, "the registration token is unknown, expired or already used");
+		return n < 0 ? -1
+			     : fail(r, E_UNAUTHORIZED,
+				   "the registration token is unknown, expired or already used");
 	act_as_host(r, ref->id);
 	if (q_host_refresh_revoke_all(r->work.db, .host = ref->id) < 0)
 		return -1;
-	if (q_host_register(r->work.db, .id = ref->id, .name = in->name, .address = in->address, .arch = in->arch, .accel = in->accel,
-		.cpu_cores = in->cpu_cores, .memory_mb = in->memory_mb, .disk_gb = in->disk_gb, .agent_version = in->agent_version) < 0)
+	if (q_host_register(r->work.db, .id = ref->id, .name = in->name, .address = in->address,
+		.arch = in->arch, .accel = in->accel, .cpu_cores = in->cpu_cores,
+		.memory_mb = in->memory_mb, .disk_gb = in->disk_gb,
+		.agent_version = in->agent_version) < 0)
 		return -1;
 	if (issue_credentials(r, ref->id, &c) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_HOST_REGISTER, &(struct audit){ .resource_id = id_text(r, "host-", ref->id),
-		.data = "{\"type\":\"regular\"}" }) < 0)
+	if (audit_add(&r->work, AUDIT_HOST_REGISTER,
+		&(struct audit){ .resource_id = id_text(r, "host-", ref->id),
+		    .data = "{\"type\":\"regular\"}" }) < 0)
 		return -1;
 	return reply_row(r, 1, &c);
 }
@@ -307,10 +328,12 @@ reused(struct request *r, const struct q_host_refresh *t)
 		return fail(r, E_UNAUTHORIZED, "the refresh token has expired");
 	act_as_host(r, t->host_id);
 	if (q_host_refresh_revoke_all(r->work.db, .host = t->host_id) < 0 ||
-	    audit_add(&r->work, AUDIT_HOST_REUSE, &(struct audit){ .resource_id = id_text(r, "host-", t->host_id) }) < 0 ||
+	    audit_add(&r->work, AUDIT_HOST_REUSE,
+		&(struct audit){ .resource_id = id_text(r, "host-", t->host_id) }) < 0 ||
 	    db_commit(r->work.db) < 0)
 		return -1;
-	return fail(r, E_UNAUTHORIZED, "the refresh token was replaced before; register the host again");
+	return fail(
+	    r, E_UNAUTHORIZED, "the refresh token was replaced before; register the host again");
 }
 
 static int
@@ -326,7 +349,8 @@ host_refresh(struct request *r)
 	if (!t->live)
 		return reused(r, t);
 	/* that this one is used proves that it arrived: those before it end (issue, then revoke) */
-	if (q_host_refresh_used(r->work.db, .host = t->host_id, .id = t->id) < 0 || issue_credentials(r, t->host_id, &c) < 0)
+	if (q_host_refresh_used(r->work.db, .host = t->host_id, .id = t->id) < 0 ||
+	    issue_credentials(r, t->host_id, &c) < 0)
 		return -1;
 	return reply_row(r, 1, &c);
 }
@@ -334,7 +358,8 @@ host_refresh(struct request *r)
 static int
 is_own(struct request *r, const struct uuid *id)
 {
-	return uuid_equal(r->who.host, id) ? 0 : fail(r, E_FORBIDDEN, "the token is another host's");
+	return uuid_equal(r->who.host, id) ? 0
+					   : fail(r, E_FORBIDDEN, "the token is another host's");
 }
 
 static int
@@ -346,11 +371,13 @@ host_heartbeat(struct request *r)
 
 	if (is_own(r, in->id) < 0)
 		return -1;
-	n = q_host_heartbeat(r->work.db, &b, .id = in->id, .seq = in->seq, .boot_id = in->boot_id, .agent_version = in->agent_version,
-	    .free_memory_mb = in->free_memory_mb, .free_disk_mb = in->free_disk_mb, .conditions = in->conditions,
+	n = q_host_heartbeat(r->work.db, &b, .id = in->id, .seq = in->seq, .boot_id = in->boot_id,
+	    .agent_version = in->agent_version, .free_memory_mb = in->free_memory_mb,
+	    .free_disk_mb = in->free_disk_mb, .conditions = in->conditions,
 	    .inventory_hash = in->inventory_hash);
 	if (n > 0 && strcmp(b->was, "unreachable") == 0 &&
-	    audit_add(&r->work, AUDIT_HOST_MARKED_UP, &(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
+	    audit_add(&r->work, AUDIT_HOST_MARKED_UP,
+		&(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
 		return -1;
 	return reply_done(r, n);
 }
@@ -366,7 +393,8 @@ host_reports(struct request *r)
 	if (is_own(r, in->id) < 0)
 		return -1;
 	for (i = 0; i < in->changes.n; i++)
-		if (capsule_reported(&r->work, c[i].id, c[i].epoch, c[i].state, c[i].code, c[i].message) < 0)
+		if (capsule_reported(
+			&r->work, c[i].id, c[i].epoch, c[i].state, c[i].code, c[i].message) < 0)
 			return -1;
 	if (q_host_reported(r->work.db, .id = in->id, .seq = in->sequence) < 0)
 		return -1;

@@ -24,9 +24,12 @@ static const struct field key_create_fields[] = {
 	FIELD(key_create, name, "name", .max = 100, .format = "person"),
 	FIELD(key_create, description, "description", .max = 500, .text = ""),
 	FIELD(key_create, kind, "kind", .text = "personal", .one_of = "personal|team"),
-	FIELD(key_create, scopes, "scopes", .min = 1, .max = 64, .doc = "Default: the whole data plane that the caller may use."),
-	FIELD(key_create, expires_in, "expires_in", .max = 315360000, .doc = "Seconds; absent or 0: never."),
-	FIELD(key_create, prefix, "prefix", .text = "htc", .one_of = "htc|e2b|wrn", .doc = "Decoration: only the digits count."),
+	FIELD(key_create, scopes, "scopes", .min = 1, .max = 64,
+	    .doc = "Default: the whole data plane that the caller may use."),
+	FIELD(key_create, expires_in, "expires_in", .max = 315360000,
+	    .doc = "Seconds; absent or 0: never."),
+	FIELD(key_create, prefix, "prefix", .text = "htc", .one_of = "htc|e2b|wrn",
+	    .doc = "Decoration: only the digits count."),
 	{ 0 },
 };
 
@@ -41,21 +44,21 @@ struct by_key {
 };
 static const struct field by_key_fields[] = { PATH_ID(by_key, "key-"), { 0 } };
 
-#define KEY_COMMON(st)                                                                           \
-	FIELD(st, id, "id", .flags = NEEDED, .prefix = "key-"),                                  \
-	FIELD(st, team_id, "team_id", .flags = NEEDED, .prefix = "team-"),                       \
-	FIELD(st, name, "name", .flags = NEEDED),                                                \
-	FIELD(st, key_prefix, "key_prefix", .flags = NEEDED),                                    \
-	FIELD(st, created_by, "created_by", .flags = NEEDED, .prefix = "usr-"),                  \
-	FIELD(st, creator_email, "creator_email", .flags = OMIT),                                \
-	FIELD(st, created_at, "created_at", .flags = NEEDED, .format = "date-time"),             \
-	FIELD(st, last_used_at, "last_used", .flags = OMIT, .format = "date-time"),              \
-	FIELD(st, kind, "kind", .flags = NEEDED),                                                \
-	FIELD(st, description, "description", .flags = NEEDED),                                  \
-	FIELD(st, scopes, "scopes", .flags = NEEDED),                                            \
-	FIELD(st, expires_at, "expires_at", .format = "date-time"),                              \
-	FIELD(st, revoked_at, "revoked_at", .format = "date-time"),                              \
-	FIELD(st, state, "state", .flags = NEEDED, .one_of = "active|expired|revoked")
+#define KEY_COMMON(st)                                                                   \
+	FIELD(st, id, "id", .flags = NEEDED, .prefix = "key-"),                          \
+	    FIELD(st, team_id, "team_id", .flags = NEEDED, .prefix = "team-"),           \
+	    FIELD(st, name, "name", .flags = NEEDED),                                    \
+	    FIELD(st, key_prefix, "key_prefix", .flags = NEEDED),                        \
+	    FIELD(st, created_by, "created_by", .flags = NEEDED, .prefix = "usr-"),      \
+	    FIELD(st, creator_email, "creator_email", .flags = OMIT),                    \
+	    FIELD(st, created_at, "created_at", .flags = NEEDED, .format = "date-time"), \
+	    FIELD(st, last_used_at, "last_used", .flags = OMIT, .format = "date-time"),  \
+	    FIELD(st, kind, "kind", .flags = NEEDED),                                    \
+	    FIELD(st, description, "description", .flags = NEEDED),                      \
+	    FIELD(st, scopes, "scopes", .flags = NEEDED),                                \
+	    FIELD(st, expires_at, "expires_at", .format = "date-time"),                  \
+	    FIELD(st, revoked_at, "revoked_at", .format = "date-time"),                  \
+	    FIELD(st, state, "state", .flags = NEEDED, .one_of = "active|expired|revoked")
 
 static const struct field key_fields[] = { KEY_COMMON(q_key), { 0 } };
 
@@ -69,6 +72,7 @@ static const struct field key_made_fields[] = {
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route key_routes[] = {
 	{ "POST", "/v1/api-keys", POOL_API, PERM_keys_own, key_create, "Make an API key", CREATES, 201, IN(key_create), OUT(key_made) },
 	{ "GET", "/v1/api-keys", POOL_API, PERM_keys_own, key_list, "The API keys of the team", LISTS, 200, IN(key_page), OUT(key) },
@@ -77,6 +81,7 @@ const struct route key_routes[] = {
 	{ "POST", "/v1/api-keys/{id}/revoke", POOL_API, PERM_keys_own, key_revoke, "End an API key, keep its row", NO_BODY, 200, IN(by_key), OUT(key) },
 	{ 0 },
 };
+/* clang-format on */
 
 static bool
 sees_all(const struct request *r)
@@ -109,9 +114,11 @@ check_scopes(struct request *r, const char *const *scopes)
 	for (; *scopes; scopes++) {
 		p = perm_find(*scopes);
 		if (p == PERM__MAX || !perm_kinds[p].scope)
-			return fail(r, E_BAD_INPUT, "\"scopes\" has none of the known ones: %.60s", *scopes);
+			return fail(r, E_BAD_INPUT, "\"scopes\" has none of the known ones: %.60s",
+			    *scopes);
 		if (!role_holds(r->who.role, p, &own))
-			return fail(r, E_FORBIDDEN, "the role %s does not include %.60s", r->who.role, *scopes);
+			return fail(r, E_FORBIDDEN, "the role %s does not include %.60s",
+			    r->who.role, *scopes);
 	}
 	return 0;
 }
@@ -124,14 +131,18 @@ within_count(struct request *r)
 	if (q_key_count(r->work.db, &n, .team = r->who.team, .user = r->who.user) < 0)
 		return -1;
 	if (n->team >= TEAM_KEYS)
-		return fail(r, E_QUOTA, "the team has %d live keys, at most %d are allowed", (int)n->team, TEAM_KEYS);
+		return fail(r, E_QUOTA, "the team has %d live keys, at most %d are allowed",
+		    (int)n->team, TEAM_KEYS);
 	if (n->mine >= USER_KEYS)
-		return fail(r, E_QUOTA, "you have %d live keys in this team, at most %d are allowed", (int)n->mine, USER_KEYS);
+		return fail(r, E_QUOTA,
+		    "you have %d live keys in this team, at most %d are allowed", (int)n->mine,
+		    USER_KEYS);
 	return 0;
 }
 
 static int
-audit_key(struct request *r, enum audit_kind kind, const struct uuid *id, const char *name, const char *extra)
+audit_key(struct request *r, enum audit_kind kind, const struct uuid *id, const char *name,
+    const char *extra)
 {
 	struct buf b = BUF(r);
 
@@ -139,8 +150,9 @@ audit_key(struct request *r, enum audit_kind kind, const struct uuid *id, const 
 	buf_json(&b, name);
 	buf_str(&b, extra);
 	buf_chr(&b, '}');
-	return audit_add(&r->work, kind, &(struct audit){ .team = r->who.team, .resource_id = id_text(r, "key-", id),
-		.metadata = b.data });
+	return audit_add(&r->work, kind,
+	    &(struct audit){
+		.team = r->who.team, .resource_id = id_text(r, "key-", id), .metadata = b.data });
 }
 
 static int
@@ -148,7 +160,8 @@ key_create(struct request *r)
 {
 	const struct key_create *in = r->in;
 	const char *const *scopes = in->scopes ? in->scopes : default_scopes(r);
-	const char *name = in->name && strspn(in->name, " ") < strlen(in->name) ? in->name : "Unnamed API Key";
+	const char *name =
+	    in->name && strspn(in->name, " ") < strlen(in->name) ? in->name : "Unnamed API Key";
 	struct uuid id = uuid_new();
 	struct key_made made;
 	uint8_t hash[HASH_SIZE];
@@ -161,12 +174,16 @@ key_create(struct request *r)
 		return -1;
 	made.key = apikey_new(r, in->prefix);
 	(void)apikey_hash(made.key, hash);
-	if (q_key_insert(r->work.db, .id = &id, .team = r->who.team, .kind = in->kind, .user = r->who.user, .name = name,
-		.description = in->description, .hash = { hash, sizeof hash },
+	if (q_key_insert(r->work.db, .id = &id, .team = r->who.team, .kind = in->kind,
+		.user = r->who.user, .name = name, .description = in->description,
+		.hash = { hash, sizeof hash },
 		.prefix = talloc_strndup(r, made.key, strlen(in->prefix) + 7), .scopes = scopes,
-		.expires_at = in->expires_in ? (int64_t)time(NULL) * 1000000 + in->expires_in * 1000000 : NULL_INT) < 0)
+		.expires_at = in->expires_in
+		    ? (int64_t)time(NULL) * 1000000 + in->expires_in * 1000000
+		    : NULL_INT) < 0)
 		return -1;
-	n = q_key_get(r->work.db, &row, .id = &id, .team = r->who.team, .everybody = true, .user = r->who.user);
+	n = q_key_get(r->work.db, &row, .id = &id, .team = r->who.team, .everybody = true,
+	    .user = r->who.user);
 	if (n <= 0)
 		return -1;
 	made.row = *row;
@@ -185,16 +202,19 @@ key_list(struct request *r)
 
 	if (page_read(r, in->limit, in->cursor, &p) < 0)
 		return -1;
-	n = q_key_list(r->work.db, &keys, .team = r->who.team, .everybody = sees_all(r), .user = r->who.user,
-	    .before = p.before, .before_id = p.before_id, .limit = p.limit + 1);
-	return page_reply(r, n, keys, sizeof *keys, &p, offsetof(struct q_key, created_at), offsetof(struct q_key, id));
+	n = q_key_list(r->work.db, &keys, .team = r->who.team, .everybody = sees_all(r),
+	    .user = r->who.user, .before = p.before, .before_id = p.before_id,
+	    .limit = p.limit + 1);
+	return page_reply(r, n, keys, sizeof *keys, &p, offsetof(struct q_key, created_at),
+	    offsetof(struct q_key, id));
 }
 
 static int
 find(struct request *r, struct q_key **row)
 {
 	const struct by_key *in = r->in;
-	int n = q_key_get(r->work.db, row, .id = in->id, .team = r->who.team, .everybody = sees_all(r), .user = r->who.user);
+	int n = q_key_get(r->work.db, row, .id = in->id, .team = r->who.team,
+	    .everybody = sees_all(r), .user = r->who.user);
 
 	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "no such object, or not yours");
 }
@@ -216,7 +236,8 @@ key_delete(struct request *r)
 	if (find(r, &row) < 0)
 		return -1;
 	n = q_key_delete(r->work.db, .id = row->id, .team = r->who.team);
-	if (n > 0 && audit_key(r, AUDIT_API_KEY_REVOKE, row->id, row->name, ",\"reason\":\"delete\"") < 0)
+	if (n > 0 &&
+	    audit_key(r, AUDIT_API_KEY_REVOKE, row->id, row->name, ",\"reason\":\"delete\"") < 0)
 		return -1;
 	return reply_done(r, n);
 }

@@ -54,7 +54,8 @@ static const struct field me_fields[] = {
 	FIELD(me, team, "team_id", .prefix = "team-"),
 	SUB(me, teams, "teams", team_fields, q_team, .flags = NEEDED | LIST),
 	FIELD(me, created_at, "created_at", .flags = NEEDED, .format = "date-time"),
-	SUB(me, quota, "quota", me_quota_fields, me_quota, .flags = OMIT, .doc = "Limits and use of the token's team."),
+	SUB(me, quota, "quota", me_quota_fields, me_quota, .flags = OMIT,
+	    .doc = "Limits and use of the token's team."),
 	{ 0 },
 };
 
@@ -66,11 +67,13 @@ static const struct field me_rename_fields[] = {
 	{ 0 },
 };
 
+/* clang-format off */
 const struct route me_routes[] = {
 	{ "GET", "/v1/me", POOL_API, SIGNED_IN, me_get, "The signed-in user", .status = 200, OUT(me) },
 	{ "PATCH", "/v1/me", POOL_API, SIGNED_IN, me_rename, "Change one's name", 0, 200, IN(me_rename), OUT(me) },
 	{ 0 },
 };
+/* clang-format on */
 
 static int
 add_quota(struct request *r, struct me *m)
@@ -81,8 +84,8 @@ add_quota(struct request *r, struct me *m)
 	if (n <= 0)
 		return n;
 	m->quota = talloc(r, struct me_quota);
-	*m->quota = (struct me_quota){ q->capsules, q->vcpus, q->memory_mb, q->disk_mb, q->used_capsules,
-		q->used_vcpus, q->used_memory_mb, q->used_disk_mb };
+	*m->quota = (struct me_quota){ q->capsules, q->vcpus, q->memory_mb, q->disk_mb,
+		q->used_capsules, q->used_vcpus, q->used_memory_mb, q->used_disk_mb };
 	return 0;
 }
 
@@ -124,8 +127,11 @@ me_rename(struct request *r)
 
 	if (q_user_rename(r->work.db, .id = r->who.user, .name = in->name) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_USER_RENAME, &(struct audit){ .resource_id = id_text(r, "usr-", r->who.user),
-		.subject = r->who.user, .metadata = "{\"changed\":[\"name\"]}", .data = "{\"changed\":[\"name\"]}" }) < 0)
+	if (audit_add(&r->work, AUDIT_USER_RENAME,
+		&(struct audit){ .resource_id = id_text(r, "usr-", r->who.user),
+		    .subject = r->who.user,
+		    .metadata = "{\"changed\":[\"name\"]}",
+		    .data = "{\"changed\":[\"name\"]}" }) < 0)
 		return -1;
 	return me_get(r);
 }

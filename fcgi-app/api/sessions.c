@@ -2,9 +2,9 @@
  * sessions.c - logins and their rotating refresh tokens (spec 01 §4).
  *
  * A login is a row and a family of refresh tokens. A token is "hrt_" + base64url(session 16 ‖
- * generation 4 ‖ random 16 ‖ HMAC 16); the row holds the SHA-256 of the current and the previous one.
- * The previous one, presented within ten seconds (two tabs), gets the same successor, which is sealed
- * with a key that only the presented token gives; presented later it ends the whole family.
+ * generation 4 ‖ random 16 ‖ HMAC 16); the row holds the SHA-256 of the current and the previous
+ * one. The previous one, presented within ten seconds (two tabs), gets the same successor, which is
+ * sealed with a key that only the presented token gives; presented later it ends the whole family.
  * Queries: sql/queries/sessions.sql.  Tests: tests/http/auth.t.
  */
 #include "sessions.h"
@@ -26,14 +26,17 @@ struct auth_response {
 	int64_t expires_in;
 };
 const struct field auth_response_fields[] = {
-	FIELD(auth_response, token, "token", .flags = NEEDED, .doc = "Access token for Authorization: Bearer."),
+	FIELD(auth_response, token, "token", .flags = NEEDED,
+	    .doc = "Access token for Authorization: Bearer."),
 	FIELD(auth_response, user, "user_id", .flags = NEEDED, .prefix = "usr-"),
-	FIELD(auth_response, team, "team_id", .flags = NEEDED, .doc = "Empty when the user has no team."),
+	FIELD(auth_response, team, "team_id", .flags = NEEDED,
+	    .doc = "Empty when the user has no team."),
 	FIELD(auth_response, email, "email", .flags = NEEDED),
 	FIELD(auth_response, name, "name", .flags = NEEDED),
 	FIELD(auth_response, role, "role", .flags = NEEDED),
 	FIELD(auth_response, is_admin, "is_admin", .flags = NEEDED),
-	FIELD(auth_response, platform_role, "platform_role", .flags = NEEDED, .one_of = "user|operator|admin"),
+	FIELD(auth_response, platform_role, "platform_role", .flags = NEEDED,
+	    .one_of = "user|operator|admin"),
 	FIELD(auth_response, expires_in, "expires_in", .flags = NEEDED, .doc = "Seconds."),
 	FIELD(auth_response, session, "session_id", .flags = NEEDED, .prefix = "ses-"),
 	FIELD(auth_response, must_change_password, "must_change_password", .flags = NEEDED),
@@ -129,8 +132,8 @@ cookie_name(const struct request *r)
 static void
 set_cookie(struct request *r, const char *value, int64_t age)
 {
-	reply_header(r, "Set-Cookie", "%s=%s; Path=/; HttpOnly; SameSite=Strict%s; Max-Age=%d", cookie_name(r),
-	    value, is_loopback_http(r) ? "" : "; Secure", (int)age);
+	reply_header(r, "Set-Cookie", "%s=%s; Path=/; HttpOnly; SameSite=Strict%s; Max-Age=%d",
+	    cookie_name(r), value, is_loopback_http(r) ? "" : "; Secure", (int)age);
 }
 
 static const char *
@@ -162,10 +165,12 @@ csrf_of(struct request *r, const struct uuid *sid)
 static int
 csrf_check(struct request *r, const struct uuid *sid)
 {
-	const char *origin = request_env(r, "HTTP_ORIGIN"), *given = request_env(r, "HTTP_X_CSRF_TOKEN");
+	const char *origin = request_env(r, "HTTP_ORIGIN"),
+		   *given = request_env(r, "HTTP_X_CSRF_TOKEN");
 	const char *site = request_env(r, "HTTP_SEC_FETCH_SITE"), *want = csrf_of(r, sid);
 
-	if (origin ? strcmp(origin, r->app->conf->http_public_url) != 0 : !site || strcmp(site, "same-origin") != 0)
+	if (origin ? strcmp(origin, r->app->conf->http_public_url) != 0
+		   : !site || strcmp(site, "same-origin") != 0)
 		return fail(r, E_CSRF, "the request does not come from an allowed page");
 	if (!given || strlen(given) != strlen(want) || !crypto_equal(given, want, strlen(want)))
 		return fail(r, E_CSRF, "X-CSRF-Token is missing or wrong: GET /v1/auth/csrf");
@@ -182,7 +187,8 @@ default_team_name(struct request *r, const char *name)
 	const char *p;
 
 	for (p = name; *p && b.len < 100; p++)
-		if ((*p >= '0' && *p <= '9') || ((*p | 32) >= 'a' && (*p | 32) <= 'z') || (*p && strchr(" _-@'", *p)))
+		if ((*p >= '0' && *p <= '9') || ((*p | 32) >= 'a' && (*p | 32) <= 'z') ||
+		    (*p && strchr(" _-@'", *p)))
 			buf_chr(&b, *p);
 	if (!b.len || strspn(b.data, " ") == b.len)
 		return "Personal Team";
@@ -206,20 +212,24 @@ team_make(struct request *r, const struct uuid *user, const char *name, const st
 	name = default_team_name(r, name);
 	if (q_team_insert(r->work.db, .id = id, .name = name, .slug = slug, .user = user) < 0)
 		return -1;
-	if (q_member_insert(r->work.db, .team = id, .user = user, .role = "owner", .is_default = true, .source = "created") < 0)
+	if (q_member_insert(r->work.db, .team = id, .user = user, .role = "owner",
+		.is_default = true, .source = "created") < 0)
 		return -1;
 	buf_str(&b, "{\"name\":");
 	buf_json(&b, name);
 	buf_chr(&b, '}');
 	meta = b.data;
 	*ret = id;
-	return audit_add(&r->work, AUDIT_TEAM_CREATE, &(struct audit){ .team = id,
-		.resource_id = id_text(r, "team-", id), .metadata = meta, .data = "{}" });
+	return audit_add(&r->work, AUDIT_TEAM_CREATE,
+	    &(struct audit){ .team = id,
+		.resource_id = id_text(r, "team-", id),
+		.metadata = meta,
+		.data = "{}" });
 }
 
 static int
-fill_response(struct request *r, const struct q_user *u, const struct uuid *sid, const struct uuid *asked,
-    struct auth_response *a, const struct uuid **team)
+fill_response(struct request *r, const struct q_user *u, const struct uuid *sid,
+    const struct uuid *asked, struct auth_response *a, const struct uuid **team)
 {
 	struct q_membership *m;
 	struct token_claims c = { .sub = *u->id, .sid = *sid, .email = u->email, .name = u->name };
@@ -228,8 +238,12 @@ fill_response(struct request *r, const struct q_user *u, const struct uuid *sid,
 	if (n < 0)
 		return -1;
 	*team = n ? m->team_id : NULL;
-	*a = (struct auth_response){ .email = u->email, .name = u->name, .user = u->id, .session = sid,
-		.role = n ? m->role : "", .platform_role = u->platform_role,
+	*a = (struct auth_response){ .email = u->email,
+		.name = u->name,
+		.user = u->id,
+		.session = sid,
+		.role = n ? m->role : "",
+		.platform_role = u->platform_role,
 		.is_admin = strcmp(u->platform_role, "admin") == 0,
 		.must_change_password = u->must_change_password,
 		.team = n ? id_text(r, "team-", m->team_id) : "",
@@ -241,7 +255,8 @@ fill_response(struct request *r, const struct q_user *u, const struct uuid *sid,
 	c.is_admin = a->is_admin;
 	c.iat = time(NULL);
 	c.exp = c.iat + a->expires_in;
-	a->token = token_sign(r, r->app->keys, TOKEN_ACCESS, r->app->conf->http_public_url, &c, &r->work.err);
+	a->token = token_sign(
+	    r, r->app->keys, TOKEN_ACCESS, r->app->conf->http_public_url, &c, &r->work.err);
 	return a->token ? 0 : -1;
 }
 
@@ -280,16 +295,21 @@ login_open(struct request *r, const struct login *l)
 	crypto_sha256(token, strlen(token), hash);
 	if (fill_response(r, u, sid, l->team, &a, &team) < 0)
 		return -1;
-	if (q_session_insert(r->work.db, .id = sid, .user = u->id, .team = team, .kind = cli ? "cli" : "web",
-		.method = l->method, .hash = { hash, sizeof hash }, .ip = r->ip,
-		.user_agent = r->work.actor.user_agent, .idle = cli ? 2592000 : c->auth_refresh_idle,
+	if (q_session_insert(r->work.db, .id = sid, .user = u->id, .team = team,
+		.kind = cli ? "cli" : "web", .method = l->method, .hash = { hash, sizeof hash },
+		.ip = r->ip, .user_agent = r->work.actor.user_agent,
+		.idle = cli ? 2592000 : c->auth_refresh_idle,
 		.longest = cli ? 7776000 : c->auth_refresh_max) < 0)
 		return -1;
 	if (q_session_prune(r->work.db, .user = u->id) < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_AUTH_LOGIN, &(struct audit){ .team = team, .resource_id = id_text(r, "usr-", u->id),
-		.subject = u->id, .metadata = talloc_asprintf(r, "{\"method\":\"%s\",\"kind\":\"%s\"}", l->method,
-		cli ? "cli" : "web"), .data = talloc_asprintf(r, "{\"method\":\"%s\"}", l->method) }) < 0)
+	if (audit_add(&r->work, AUDIT_AUTH_LOGIN,
+		&(struct audit){ .team = team,
+		    .resource_id = id_text(r, "usr-", u->id),
+		    .subject = u->id,
+		    .metadata = talloc_asprintf(
+			r, "{\"method\":\"%s\",\"kind\":\"%s\"}", l->method, cli ? "cli" : "web"),
+		    .data = talloc_asprintf(r, "{\"method\":\"%s\"}", l->method) }) < 0)
 		return -1;
 	if (l->want_refresh)
 		a.refresh_token = token;
@@ -312,8 +332,11 @@ reused(struct request *r, const struct q_session *s)
 {
 	if (q_session_revoke(r->work.db, .id = s->id, .reason = "reuse") < 0)
 		return -1;
-	if (audit_add(&r->work, AUDIT_AUTH_REFRESH_REUSE, &(struct audit){ .resource_id = id_text(r, "usr-", s->user_id),
-		.subject = s->user_id, .metadata = "{\"sessions\":1}", .data = "{}" }) < 0)
+	if (audit_add(&r->work, AUDIT_AUTH_REFRESH_REUSE,
+		&(struct audit){ .resource_id = id_text(r, "usr-", s->user_id),
+		    .subject = s->user_id,
+		    .metadata = "{\"sessions\":1}",
+		    .data = "{}" }) < 0)
 		return -1;
 	if (db_commit(r->work.db) < 0)
 		return -1;
@@ -331,7 +354,8 @@ rotate(struct request *r, const struct q_session *s, const char *old, const stru
 	crypto_sha256(token, strlen(token), hash);
 	successor_key(old, key);
 	sealed = envelope_seal(r, key, "login_sessions|successor_enc", token, strlen(token));
-	if (q_session_rotate(r->work.db, .id = s->id, .hash = { hash, sizeof hash }, .successor = sealed, .team = team,
+	if (q_session_rotate(r->work.db, .id = s->id, .hash = { hash, sizeof hash },
+		.successor = sealed, .team = team,
 		.idle = cli ? 2592000 : r->app->conf->auth_refresh_idle) < 0)
 		return NULL;
 	return token;
@@ -343,7 +367,9 @@ successor(struct request *r, const struct q_session *s, const char *old)
 	uint8_t key[KEY_SIZE];
 
 	successor_key(old, key);
-	return (const char *)envelope_open(r, key, "login_sessions|successor_enc", s->successor_enc, &r->work.err).p;
+	return (const char *)envelope_open(
+	    r, key, "login_sessions|successor_enc", s->successor_enc, &r->work.err)
+	    .p;
 }
 
 static bool
@@ -399,7 +425,8 @@ session_refresh(struct request *r)
 
 /* --- the end ------------------------------------------------------------------------------- */
 
-/* The login of the bearer token, or of the refresh token; false when there is no good credential. */
+/* The login of the bearer token, or of the refresh token; false when there is no good credential.
+ */
 static bool
 current_session(struct request *r, const struct session_logout *in, struct uuid *sid)
 {
@@ -409,7 +436,8 @@ current_session(struct request *r, const struct session_logout *in, struct uuid 
 	struct err ignored = { 0 };
 
 	if (auth && strncasecmp(auth, "Bearer ", 7) == 0 &&
-	    token_verify(r, r->app->keys, TOKEN_ACCESS, r->app->conf->http_public_url, auth + 7, &c, &ignored) == 0) {
+	    token_verify(r, r->app->keys, TOKEN_ACCESS, r->app->conf->http_public_url, auth + 7, &c,
+		&ignored) == 0) {
 		*sid = c.sid;
 		return true;
 	}
@@ -432,15 +460,19 @@ session_logout(struct request *r)
 		return -1;
 	if (n == 0 || !s->live)
 		return reply_done(r, 1);
-	n = in->all ? q_session_revoke_all(r->work.db, .user = s->user_id, .reason = "logout") :
-		      q_session_revoke(r->work.db, .id = s->id, .reason = "logout");
+	n = in->all ? q_session_revoke_all(r->work.db, .user = s->user_id, .reason = "logout")
+		    : q_session_revoke(r->work.db, .id = s->id, .reason = "logout");
 	if (n < 0)
 		return -1;
 	r->work.actor.type = "user";
 	r->work.actor.id = id_text(r, "usr-", s->user_id);
 	r->work.actor.user = s->user_id;
-	if (audit_add(&r->work, AUDIT_AUTH_LOGOUT, &(struct audit){ .team = s->team_id, .resource_id = r->work.actor.id,
-		.subject = s->user_id, .metadata = talloc_asprintf(r, "{\"sessions\":%d}", n), .data = "{}" }) < 0)
+	if (audit_add(&r->work, AUDIT_AUTH_LOGOUT,
+		&(struct audit){ .team = s->team_id,
+		    .resource_id = r->work.actor.id,
+		    .subject = s->user_id,
+		    .metadata = talloc_asprintf(r, "{\"sessions\":%d}", n),
+		    .data = "{}" }) < 0)
 		return -1;
 	return reply_done(r, 1);
 }

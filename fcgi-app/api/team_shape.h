@@ -1,4 +1,5 @@
-/* team_shape.h - a team with the caller's role in it, as answers show it (spec 01 §2.0 teamWithRole). */
+/* team_shape.h - a team with the caller's role in it, as answers show it (spec 01 §2.0
+ * teamWithRole). */
 #pragma once
 #include "api.h"
 #include "teams.q.h"

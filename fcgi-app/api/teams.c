@@ -7,10 +7,12 @@
 
 static handler team_list;
 
+/* clang-format off */
 const struct route team_routes[] = {
 	{ "GET", "/v1/teams", POOL_API, SIGNED_IN, team_list, "The teams that you belong to", LISTS, 200, OUT(team) },
 	{ 0 },
 };
+/* clang-format on */
 
 static int
 team_list(struct request *r)
