@@ -26,6 +26,9 @@ def basics(w):
     r.check("100 jobs succeed", good, p.states(ids))
     r.check("each has one effect", effects(ids) == ["100", "100"], effects(ids))
     print("# 100 jobs in %.2f s" % (time.monotonic() - start))
+    slots = p.redis_cli("ZCARD", "hutch:workers")
+    r.check("Redis knows the slots, and no list keeps an id", slots == "5" and wait_for(
+        lambda: p.redis_cli("KEYS", "hutch:[qw]:*") == "", 3), (slots, p.redis_cli("KEYS", "hutch:*")))
     row = p.rows("SELECT result, attempts, epoch, worker IS NULL, lease_until IS NULL FROM jobs WHERE id = '%s'" % ids[0])[0]
     r.check("result, attempts, epoch are written", row == ['{"done": true}', "1", "1", "t", "t"], row)
 
