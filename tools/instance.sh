@@ -144,12 +144,12 @@ make_admin() { ctl admin create --email "$ADMIN" --name Admin --password-file "$
 
 make_keys() {
 	ctl key create --email "$ADMIN" --name quickstart >"$RUN/secret/key"
-	ctl key create --email "$ADMIN" --name e2b --prefix e2b_ >"$RUN/secret/e2b.key"
+	ctl key create --email "$ADMIN" --name e2b --prefix e2b >"$RUN/secret/e2b.key"
 }
 
 make_host() { ctl host create --name quickstart >"$RUN/secret/host.token" && chown "$ACCOUNT:" "$RUN/secret/host.token"; }
 
-make_template() { ctl template add --name minimal --dir "$RUN/images/minimal"; }
+add_template() { ctl template add --name minimal --dir "$RUN/images/minimal" >>"$RUN/log/hutchctl.log"; }
 
 start_hutch() {
 	local agent
