@@ -12,7 +12,9 @@ import tempfile, threading, time, uuid
 
 AGENT, IMAGES = sys.argv[1], sys.argv[2]
 DIR = tempfile.mkdtemp(prefix='hutch-engine-')
-SOCK, STATE = DIR + '/a.sock', DIR + '/state'
+STATE = DIR + '/state'
+SOCK = STATE + '/a.sock'
+USER = os.environ.get('ENGINE_USER', '')     # the account the agent changes to
 UID_FIRST, UID_COUNT = 64900, 12
 MEMORY = 256
 TOKEN = 'token-of-the-test'
@@ -32,7 +34,7 @@ def new_id():
 def configure(**more):
     conf = dict(socket=SOCK, state_dir=STATE, image_dir=IMAGES, accel='tcg', uid_first=UID_FIRST,
                 uid_count=UID_COUNT, pool_size=1, min_free_disk_gb=0, min_free_disk_percent=0,
-                min_free_memory_percent=1)
+                min_free_memory_percent=1, user=USER)
     conf.update(more)
     with open(DIR + '/hutch.conf', 'w') as f:
         f.write('agent {\n%s}\n' % ''.join('\t%s = %s\n' % (k, v if isinstance(v, int) else '"%s"' % v)
@@ -486,6 +488,7 @@ def test_control_plane():
     threading.Thread(target=srv.serve_forever, daemon=True).start()
     with open(DIR + '/token', 'w') as f:
         f.write('once-only\n')
+    os.chmod(DIR + '/token', 0o644)
     stop()
     configure(pool_size=0, control_url='http://127.0.0.1:%d' % srv.server_address[1], token_file=DIR + '/token',
               name='testhost')
@@ -540,6 +543,7 @@ def main():
         print('0 passed, 0 failed, 1 skipped')
         return 77
     os.makedirs(STATE, 0o700)
+    os.chmod(DIR, 0o755)
     configure()
     try:
         start()
