@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -16,7 +17,8 @@ enum {
 	BLOCK = 32 * 1024, /* per streamed answer */
 	CONNECTIONS = 20000,
 	SILENCE = 300,     /* seconds a connection may stand still while we wait for it */
-	DISCARD = 1 << 20, /* of a body that nobody wants; more and the connection ends */
+	DISCARD = 1 << 20, /* of a body that nobody wants, before the answer is sent all the same */
+	LINGER = 64 << 20, /* and before the connection is cut */
 	ROUNDS = 64,
 };
 
@@ -317,7 +319,8 @@ send_reply(struct request *r)
 }
 
 /* libmicrohttpd takes no answer before the body's end. When we do not want to read so far, the
-   (small) answer is written here and the connection closed. Nothing else was written on it. */
+   (small) answer is written here; nothing else was written on the connection. Reading goes on for a
+   while: a web server that finds it closed under its writing may not look for an answer. */
 static void
 send_early(struct request *r)
 {
@@ -336,6 +339,7 @@ send_early(struct request *r)
 	buf_add(&b, r->reply.out.data, r->reply.out.len);
 	if (write(info->connect_fd, b.data, b.len) < 0)
 		log_debug(r->work.id, "early answer: the client has left");
+	(void)shutdown(info->connect_fd, SHUT_WR);
 }
 
 /* ---- the request */
@@ -403,10 +407,11 @@ on_body(struct request *r, const char *p, size_t *n)
 	if (r->reply.state != REPLY_NONE) { /* nobody wants the rest */
 		r->discarded += *n;
 		*n = 0;
-		if (r->discarded <= DISCARD)
-			return MHD_YES;
-		send_early(r);
-		return MHD_NO;
+		if (r->discarded > DISCARD && r->reply.state == REPLY_READY) {
+			send_early(r);
+			r->reply.state = REPLY_SENT;
+		}
+		return r->discarded > LINGER ? MHD_NO : MHD_YES;
 	}
 	if (!r->may_read || !r->on_body) {
 		hold(r);
@@ -444,6 +449,8 @@ on_access(void *cls, struct MHD_Connection *c, const char *url, const char *meth
 	}
 	if (r->reply.state == REPLY_READY)
 		return send_reply(r);
+	if (r->reply.state == REPLY_SENT)
+		return MHD_NO; /* by send_early() */
 	if (r->reply.state == REPLY_NONE)
 		hold(r);
 	return MHD_YES;
