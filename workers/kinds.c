@@ -3,9 +3,10 @@
 
 #include <string.h>
 
-extern const struct job_kind mail_jobs[], retention_jobs[], test_jobs[];
+extern const struct job_kind capsule_jobs[], mail_jobs[], retention_jobs[], test_jobs[];
 
 static const struct job_kind *const tables[] = {
+	capsule_jobs,
 	mail_jobs,
 	retention_jobs,
 #ifdef DEV_BUILD
