@@ -1,6 +1,7 @@
 /* link.c - see link.h. */
 #include "link.h"
 
+#include "buf.h"
 #include "cleanup.h"
 #include "h2.h"
 #include "log.h"
@@ -17,7 +18,7 @@
 
 enum {
 	READ_SIZE = 64 * 1024,
-	READS = 4,
+	OUT_SIZE = 64 * 1024,
 	FLUSH_MAX = 1024 * 1024,
 	PORT_WAIT_MS = 10000,
 	RETRY_MS = 20
@@ -38,8 +39,8 @@ struct link {
 	bool port; /* outlives its peers */
 	bool fed;  /* the session has had bytes */
 	struct h2 *h2;
-	const uint8_t *out; /* what h2_pull() gave and write() did not take */
-	size_t left;
+	struct buf out; /* some frames: one write for many is what the port likes */
+	size_t at;      /* of out, written already */
 	struct link *next;
 };
 
@@ -49,8 +50,8 @@ static void
 session_drop(struct link *l)
 {
 	TALLOC_FREE(l->h2);
-	l->out = NULL;
-	l->left = 0;
+	buf_clear(&l->out);
+	l->at = 0;
 }
 
 static void
@@ -94,21 +95,32 @@ link_begin(struct link *l)
 	watch_set(&l->watch, EPOLLIN);
 }
 
+/* False: nothing to send. */
+static bool
+out_fill(struct link *l)
+{
+	const uint8_t *p = NULL;
+	ssize_t n = 0;
+
+	if (l->at < l->out.len)
+		return true;
+	buf_clear(&l->out);
+	l->at = 0;
+	while (l->out.len < OUT_SIZE && (n = h2_pull(l->h2, &p)) > 0)
+		buf_add(&l->out, p, (size_t)n);
+	return l->out.len > 0;
+}
+
 static void
 link_flush(struct link *l)
 {
 	size_t flushed = 0;
 
-	while (l->h2) {
-		ssize_t n = 0;
+	while (l->h2 && out_fill(l)) {
+		ssize_t n = flushed < FLUSH_MAX
+		    ? write(l->watch.fd, l->out.data + l->at, l->out.len - l->at)
+		    : 0;
 
-		if (l->left == 0) {
-			n = h2_pull(l->h2, &l->out);
-			if (n <= 0)
-				break;
-			l->left = (size_t)n;
-		}
-		n = flushed < FLUSH_MAX ? write(l->watch.fd, l->out, l->left) : 0;
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
@@ -117,20 +129,24 @@ link_flush(struct link *l)
 				watch_set(&l->watch, EPOLLIN | EPOLLOUT);
 			return;
 		}
-		l->out += n;
-		l->left -= (size_t)n;
+		l->at += (size_t)n;
 		flushed += (size_t)n;
 	}
 	if (l->state == LINK_OPEN)
 		watch_set(&l->watch, EPOLLIN);
 }
 
+static bool
+is_preface(const uint8_t *p, size_t n)
+{
+	return n >= sizeof preface - 1 && memcmp(p, preface, sizeof preface - 1) == 0;
+}
+
 /* A host that lost its session without an end of file (it restored us from memory) begins anew. */
 static bool
 begins_anew(const struct link *l, const uint8_t *p, size_t n)
 {
-	return n >= sizeof preface - 1 && memcmp(p, preface, sizeof preface - 1) == 0 &&
-	    (l->state != LINK_OPEN || (l->fed && h2_streams(l->h2) == 0));
+	return is_preface(p, n) && (l->state != LINK_OPEN || (l->fed && h2_streams(l->h2) == 0));
 }
 
 static void
@@ -150,32 +166,50 @@ link_fed(struct link *l, const uint8_t *p, size_t n)
 	watch_set(&l->watch, EPOLLIN);
 }
 
+/* The port gives a page with each read: gather some. -1: the end of file, after *got bytes. */
+static int
+gather(struct link *l, uint8_t *in, size_t *got)
+{
+	size_t n = 0;
+
+	*got = 0;
+	while (n < READ_SIZE) {
+		ssize_t k = read(l->watch.fd, in + n, READ_SIZE - n);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			break;
+		if (k <= 0) {
+			*got = n;
+			return -1;
+		}
+		if (n && is_preface(in + n, (size_t)k)) {
+			/* Another session begins here. */
+			link_fed(l, in, n);
+			memmove(in, in + n, (size_t)k);
+			n = 0;
+		}
+		n += (size_t)k;
+	}
+	*got = n;
+	return 0;
+}
+
 static void
 link_ready(void *arg, uint32_t events)
 {
 	static uint8_t in[READ_SIZE];
 	struct link *l = arg;
+	size_t n = 0;
+	int rc = gather(l, in, &n);
 
 	(void)events;
-	for (int i = 0; i < READS; i++) {
-		ssize_t n = read(l->watch.fd, in, sizeof in);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-			if (l->state == LINK_WAITING)
-				link_wait(l);
-			return;
-		}
-		if (n <= 0) {
-			link_end(l);
-			return;
-		}
-		link_fed(l, in, (size_t)n);
-		if ((size_t)n < sizeof in)
-			break;
-	}
-	if (l->state == LINK_MUTE && !l->port)
+	if (n)
+		link_fed(l, in, n);
+	else if (rc == 0 && l->state == LINK_WAITING)
+		link_wait(l);
+	if (rc < 0 || (l->state == LINK_MUTE && !l->port))
 		link_end(l);
 }
 
@@ -195,6 +229,7 @@ link_new(int fd, bool port)
 	l->watch = (struct watch){ .fd = fd, .fn = link_ready, .arg = l };
 	l->retry = (struct timer){ .fn = link_retry, .arg = l };
 	l->port = port;
+	l->out = BUF(l);
 	l->next = links;
 	links = l;
 	return l;
@@ -258,7 +293,8 @@ listener_ready(void *arg, uint32_t events)
 	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)events;
-	/* Its first bytes begin the session: a preface that follows our SETTINGS would begin a second. */
+	/* Its first bytes begin the session: a preface that follows our SETTINGS would begin a
+	 * second. */
 	if (fd >= 0)
 		watch_set(&link_new(fd, false)->watch, EPOLLIN);
 }
@@ -274,7 +310,7 @@ link_listen_unix(const char *path, struct err *e)
 		return err_set(e, E_BAD_INPUT, "the path of the socket is too long");
 	(void)snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
 	(void)unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 16) < 0)
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 128) < 0)
 		return err_sys(e, "listen on %s", path);
 	w = (struct watch){ .fd = take_fd(&fd), .fn = listener_ready, .arg = &w };
 	watch_set(&w, EPOLLIN);
