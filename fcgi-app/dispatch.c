@@ -90,6 +90,30 @@ read_query(struct request *r, void *in)
 	return 0;
 }
 
+const struct pair *
+query_pairs(struct request *r, const char *prefix)
+{
+	struct pair *list = talloc_zero_array(r, struct pair, 1);
+	size_t n = 0, len = strlen(prefix);
+	const char *p, *end, *eq;
+
+	for (p = r->query; p && *p; p = *end ? end + 1 : end) {
+		end = strchrnul(p, '&');
+		eq = memchr(p, '=', end - p);
+		if (strncmp(p, prefix, len) != 0 || !eq || eq == p + len)
+			continue;
+		list = talloc_realloc(r, list, struct pair, n + 2);
+		list[n].name = query_decode(r, p + len, eq - p - len);
+		list[n].value = query_decode(r, eq + 1, end - eq - 1);
+		if (!list[n].name || !list[n].value || n == 64) {
+			fail(r, E_BAD_INPUT, "\"%s\" is badly escaped, or there are too many", prefix);
+			return NULL;
+		}
+		list[++n] = (struct pair){ 0 };
+	}
+	return list;
+}
+
 static int
 read_path(struct request *r, void *in, const char *const *values)
 {

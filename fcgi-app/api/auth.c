@@ -34,7 +34,7 @@ struct signup {
 };
 static const struct field signup_fields[] = {
 	FIELD(signup, email, "email", .flags = NEEDED, .max = 1024),
-	FIELD(signup, password, "password", .flags = NEEDED | WRITE_ONLY, .max = 4096),
+	FIELD(signup, password, "password", .flags = NEEDED | WRITE_ONLY, .min = 1, .max = 4096),
 	FIELD(signup, name, "name", .flags = NEEDED, .min = 1, .max = 100, .format = "person"),
 	{ 0 },
 };
@@ -52,7 +52,7 @@ struct resend {
 };
 static const struct field resend_fields[] = {
 	FIELD(resend, email, "email", .flags = NEEDED, .max = 1024),
-	FIELD(resend, password, "password", .flags = NEEDED | WRITE_ONLY, .max = 4096),
+	FIELD(resend, password, "password", .flags = NEEDED | WRITE_ONLY, .min = 1, .max = 4096),
 	{ 0 },
 };
 
@@ -62,7 +62,7 @@ struct login_in {
 };
 static const struct field login_in_fields[] = {
 	FIELD(login_in, email, "email", .flags = NEEDED, .max = 1024),
-	FIELD(login_in, password, "password", .flags = NEEDED | WRITE_ONLY, .max = 4096),
+	FIELD(login_in, password, "password", .flags = NEEDED | WRITE_ONLY, .min = 1, .max = 4096),
 	FIELD(login_in, client, "client", .text = "web", .one_of = "web|cli",
 	    .doc = "cli: the refresh token comes in the body"),
 	FIELD(login_in, team, "team_id", .prefix = "team-",

@@ -159,12 +159,27 @@ capsule_get(struct request *r)
 	return reply_row(r, n, &c);
 }
 
+static const char *
+pairs_json(struct request *r, const struct pair *p)
+{
+	static const struct pair none[] = { { 0 } };
+	struct field f[] = { { .name = "x", .type = F_PAIRS }, { 0 } };
+	struct buf b = BUF(r);
+	const struct pair *list = p ? p : none;
+
+	fields_write(f, &list, &b);
+	return talloc_strndup(r, b.data + 5, b.len - 6); /* without {"x": and } */
+}
+
 static int
 list_query(struct request *r, struct page *p, struct q_capsule_list *q)
 {
 	const struct capsule_filter *in = r->in;
 	struct uuid *owner = talloc(r, struct uuid);
+	const struct pair *metadata = query_pairs(r, "metadata.");
 
+	if (!metadata)
+		return -1;
 	if (page_read(r, in->limit, in->cursor, p) < 0)
 		return -1;
 	*q = (struct q_capsule_list){ .state = in->state,
@@ -173,7 +188,8 @@ list_query(struct request *r, struct page *p, struct q_capsule_list *q)
 		.name = in->name,
 		.before = p->before,
 		.before_id = p->before_id,
-		.limit = p->limit + 1 };
+		.limit = p->limit + 1,
+		.metadata = metadata->name ? pairs_json(r, metadata) : NULL };
 	if (in->owner && strcmp(in->owner, "me") == 0)
 		q->owner = r->who.user;
 	else if (in->owner) {
@@ -362,18 +378,6 @@ reserve_host(struct request *r, const struct capsule_create *in, const struct uu
 	reply_header(r, "Retry-After", "5");
 	return fail(
 	    r, E_NO_HOSTS, "no host has room for %d vcpus and %d MiB", in->vcpus, in->memory_mb);
-}
-
-static const char *
-pairs_json(struct request *r, const struct pair *p)
-{
-	static const struct pair none[] = { { 0 } };
-	struct field f[] = { { .name = "x", .type = F_PAIRS }, { 0 } };
-	struct buf b = BUF(r);
-	const struct pair *list = p ? p : none;
-
-	fields_write(f, &list, &b);
-	return talloc_strndup(r, b.data + 5, b.len - 6); /* without {"x": and } */
 }
 
 static const char *const *
