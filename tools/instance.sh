@@ -72,7 +72,11 @@ write_config() {
 	END
 	[ -z "$DEV" ] || printf 'auth {\n\trate_limits = false\n\thash_cost = 1\n}\n' >>"$CONF.new"
 	[ ! -e "$RUN/local.conf" ] || cat "$RUN/local.conf" >>"$CONF.new"
-	mv "$CONF.new" "$CONF"
+	if cmp -s "$CONF.new" "$CONF"; then
+		rm "$CONF.new"
+	else
+		mv "$CONF.new" "$CONF"
+	fi
 }
 
 write_web_config() {
@@ -106,7 +110,7 @@ start_postgres() {
 	# The socket's folder belongs to the account and has mode 0700: who reaches it is the account or root.
 	chmod 700 "$SOCK"
 	# Killed a moment ago, it may still be in the table of processes, and a new one would refuse to start.
-	part_pid postgres >/dev/null || until_true 15 postmaster_reaped || true
+	! part_gone postgres || until_true 15 postmaster_reaped || true
 	start_part postgres "$ACCOUNT" "$PG/postgres" -D "$RUN/pg" -c listen_addresses= -c unix_socket_directories="$SOCK" \
 		-c max_connections=200 -c logging_collector=off -c cluster_name=hutch
 	wait_for postgres 60 "PostgreSQL answers" sql -d postgres -c 'SELECT 1'

@@ -37,15 +37,29 @@ marked() {
 	done 2>/dev/null
 }
 
-# start_part NAME USER COMMAND...: nothing when it lives; else what is left of it goes first, but for
+# part_current NAME: it lives, and since it started neither its program nor the configuration changed.
+part_current() {
+	local pid
+
+	pid=$(part_pid "$1") || return 1
+	[[ $(readlink "/proc/$pid/exe") != *" (deleted)" ]] || return 1
+	case $1 in
+	postgres | redis) ;;
+	*) [ ! "$RUN/pid/$1" -ot "$RUN/hutch.conf" ] ;;
+	esac
+}
+
+# start_part NAME USER COMMAND...: nothing when it is current; else what is left of it goes first, but for
 # virtual machines: a new agent adopts them.
 start_part() {
-	local name=$1 user=$2 pid
+	local name=$1 user=$2 pid signal=TERM
 
 	shift 2
-	if part_pid "$name" >/dev/null; then
+	[ "$name" != postgres ] || signal=INT # TERM would wait for the clients
+	if part_current "$name"; then
 		return
 	fi
+	part_gone "$name" || end_part "$name" "$signal" 60
 	[ "$name" = agent ] || end_marked "$name:"
 	say "starting $name"
 	printf '\n---- %s: %s\n' "$(date -u +%FT%TZ)" "$*" >>"$RUN/log/$name.log"
