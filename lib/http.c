@@ -279,9 +279,13 @@ set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms
 	curl_easy_setopt(h, CURLOPT_HEADERDATA, s);
 	curl_easy_setopt(h, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	curl_easy_setopt(h, CURLOPT_USERAGENT, "Hutch/" PACKAGE_VERSION);
-	if (c->flags & HTTP_H2)
+	if (c->flags & HTTP_H2) {
 		curl_easy_setopt(
 		    h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+		/* libcurl 7.88 (Debian 12) fails the second request on such a connection:
+		   "Error in the HTTP2 framing layer" */
+		curl_easy_setopt(h, CURLOPT_FORBID_REUSE, 1L);
+	}
 	if (c->unix_socket && c->flags & HTTP_INTERNAL)
 		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
 	if (c->body) {
