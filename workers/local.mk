@@ -12,3 +12,11 @@ dist_mailen_DATA = \
 	share/mail/en/activate.subject share/mail/en/activate.txt share/mail/en/activate.html \
 	share/mail/en/already_registered.subject share/mail/en/already_registered.txt share/mail/en/already_registered.html \
 	share/mail/en/session_stolen.subject share/mail/en/session_stolen.txt share/mail/en/session_stolen.html
+
+check_PROGRAMS += tests/unit/workers
+TESTS += tests/unit/workers
+tests_unit_workers_SOURCES = tests/unit/workers.c
+tests_unit_workers_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
+tests_unit_workers_LDADD = $(workers_hutch_worker_LDADD) $(CHECK_LIBS)
+EXTRA_DIST += tests/jobs/jobs.py tests/jobs/relay.py tests/jobs/mail.py tests/jobs/private.py tests/jobs/sink.py
+EXTRA_DIST += workers/README.md

@@ -49,6 +49,7 @@ struct parent {
 };
 
 volatile sig_atomic_t worker_stop;
+static pid_t my_parent; /* in a child */
 
 static void
 on_term(int sig)
@@ -57,7 +58,7 @@ on_term(int sig)
 	worker_stop = 1;
 	/* an orphan finishes its job within its lease, which nobody renews; then it ends by SIGALRM
 	 */
-	if (getppid() == 1)
+	if (getppid() != my_parent)
 		alarm(25);
 }
 
@@ -115,6 +116,7 @@ enter_child(const struct parent *parent, pid_t ppid)
 	struct sigaction term = { .sa_handler = on_term }; /* no SA_RESTART: sleeps end */
 	sigset_t none;
 
+	my_parent = ppid;
 	sigaction(SIGTERM, &term, NULL);
 	signal(SIGINT, SIG_IGN); /* the terminal sends it to all of us: the parent decides */
 	signal(SIGHUP, SIG_IGN);
