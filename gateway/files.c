@@ -91,9 +91,9 @@ const struct route file_routes[] = {
 	{ ROW("mkdir", file_mkdir), "Make a directory and its parents", .status = 200, IN(by_path), OUT(entry_out) },
 	{ ROW("move", file_move), "Move or rename", .status = 200, IN(move_in), OUT(entry_out) },
 	{ ROW("remove", file_remove), "Remove, recursively", .status = 204, IN(by_path) },
-	{ ROW("read", transfer_read), "Read a file, or a range of it", .flags = STREAMS, .status = 200, IN(by_path) },
+	{ ROW("read", transfer_read), "Read a file, or a range of it", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
 	{ ROW("write", transfer_write), "Write a file (multipart: path, file; mode, owner, mtime, if_absent)", .flags = STREAMS, .status = 204 },
-	{ ROW("stream/read", transfer_read), "Read a file as a stream", .flags = STREAMS, .status = 200, IN(by_path) },
+	{ ROW("stream/read", transfer_read), "Read a file as a stream", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
 	{ ROW("stream/write", transfer_write_stream), "Write a file as a stream (multipart, path first)", .flags = STREAMS, .status = 204 },
 	{ 0 },
 };

@@ -36,6 +36,28 @@ routes(const struct route *const *tables, struct buf *b)
 
 /* --- OpenAPI ------------------------------------------------------------------------------- */
 
+/* A {name} of the path that the input table does not have. */
+static void
+bare_parameters(const struct route *rt, struct buf *b, bool first)
+{
+	const struct field *f;
+	const char *p, *end;
+
+	for (p = strchr(rt->path, '{'); p; p = strchr(end, '{')) {
+		end = strchr(p, '}');
+		for (f = rt->in; f && f->name; f++)
+			if (f->flags & IN_PATH && strncmp(f->name, p + 1, end - p - 1) == 0)
+				break;
+		if (f && f->name)
+			continue;
+		buf_fmt(b,
+		    "%s{\"name\":\"%.*s\",\"in\":\"path\",\"required\":true,"
+		    "\"schema\":{\"type\":\"string\"}}",
+		    first ? "" : ",", (int)(end - p - 1), p + 1);
+		first = false;
+	}
+}
+
 static void
 parameters(const struct route *rt, struct buf *b)
 {
@@ -58,6 +80,7 @@ parameters(const struct route *rt, struct buf *b)
 		    "%s{\"name\":\"Idempotency-Key\",\"in\":\"header\",\"required\":false,"
 		    "\"schema\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":255}}",
 		    first ? "" : ",");
+	bare_parameters(rt, b, first && !(rt->flags & CREATES));
 	buf_chr(b, ']');
 }
 
@@ -75,15 +98,15 @@ has_body(const struct route *rt)
 }
 
 static void
-success(const struct route *rt, struct buf *b)
+success(const struct route *rt, int status, struct buf *b)
 {
-	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", rt->status ? rt->status : 200,
-	    rt->status == 204 ? "Done" : "Success");
-	if (rt->flags & STREAMS && !rt->out && rt->status != 204)
+	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", status,
+	    status == 204 ? "Done" : "Success");
+	if (rt->flags & STREAMS && !rt->out && status != 204)
 		buf_str(b,
 		    ",\"content\":{\"application/"
 		    "octet-stream\":{\"schema\":{\"type\":\"string\",\"format\":\"binary\"}}}");
-	else if (rt->out && rt->status != 204) {
+	else if (rt->out && status != 204) {
 		buf_str(b, ",\"content\":{\"application/json\":{\"schema\":");
 		if (rt->flags & LISTS)
 			buf_str(b, "{\"type\":\"array\",\"items\":");
@@ -118,7 +141,11 @@ operation(const struct route *rt, struct buf *b)
 		buf_str(b, "}}}");
 	}
 	buf_str(b, ",\"responses\":{");
-	success(rt, b);
+	success(rt, rt->status ? rt->status : 200, b);
+	if (rt->also) {
+		buf_chr(b, ',');
+		success(rt, rt->also, b);
+	}
 	buf_str(b, ",\"default\":{\"$ref\":\"#/components/responses/Error\"}}}");
 }
 

@@ -31,6 +31,7 @@ struct route {
 	const char *doc;    /* OpenAPI summary */
 	unsigned flags;
 	int status;         /* of success */
+	int also;           /* a second status of success, with the same answer; 0: none */
 	const struct field *in, *out;
 	size_t insize;
 	handler *ahead;     /* sends the route's query on the same round trip as the look-up of the caller */
