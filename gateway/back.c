@@ -179,6 +179,14 @@ session(struct back *b, const char *address, struct err *e)
 	return h->link ? h2_uv_session(h->link) : NULL;
 }
 
+static void
+forget_session(struct back *b, const struct h2 *h2)
+{
+	for (struct host *h = b->hosts; h; h = h->next)
+		if (h->link && h2_uv_session(h->link) == h2)
+			h->link = NULL;
+}
+
 struct back *
 back_open(void *mem, struct gateway *gw)
 {
@@ -213,18 +221,34 @@ basic(void *mem, const char *user)
 	return b.data;
 }
 
+/* A session that is going away still carries what it has; new calls get a new one. */
+static struct h2_stream *
+request(struct request *r, const struct h2_header *head, bool end, struct guest *g)
+{
+	struct back *b = r->gw->back;
+	struct h2_stream *s = NULL;
+
+	for (int tries = 0; !s && tries < 2; tries++) {
+		struct err e = { 0 };
+		struct h2 *h2 = session(b, r->access->host, &r->work.err);
+
+		if (!h2)
+			return NULL;
+		s = h2_request(h2, head, end, g, tries ? &r->work.err : &e);
+		if (!s)
+			forget_session(b, h2);
+	}
+	return s;
+}
+
 struct guest *
 guest_open(void *mem, struct request *r, const struct guest_call *call,
     const struct guest_events *on, void *arg)
 {
-	struct h2 *h2 = session(r->gw->back, r->access->host, &r->work.err);
-	struct guest *g = NULL;
+	struct guest *g = talloc_zero(mem, struct guest);
 	struct h2_header head[9] = { 0 };
 	size_t n = 0;
 
-	if (!h2)
-		return NULL;
-	g = talloc_zero(mem, struct guest);
 	if (!g)
 		abort();
 	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g) };
@@ -241,7 +265,7 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
 		head[n++] = (struct h2_header){ "content-type", call->type };
 	if (call->name && call->value)
 		head[n++] = (struct h2_header){ call->name, call->value };
-	g->stream = h2_request(h2, head, call->end, g, &r->work.err);
+	g->stream = request(r, head, call->end, g);
 	if (!g->stream) {
 		talloc_free(g);
 		return NULL;
@@ -435,7 +459,8 @@ guest_refused(struct request *r, int status, struct json_object *json)
 	if (agent && json_object_is_type(agent, json_type_object)) {
 		access_forget(r->gw, r->access);
 		if (status == 404 || status == 409)
-			(void)err_set(&r->work.err, E_BAD_STATE, "the capsule is not running");
+			(void)err_set(&r->work.err, E_BAD_STATE, "not running: %s",
+			    json_str(agent, "message", "the host does not have it"));
 		else
 			(void)err_set(&r->work.err, status == 503 ? E_HOST_UNAVAILABLE : E_AGENT,
 			    "host: %s", json_str(agent, "message", "error"));

@@ -188,6 +188,7 @@ reload(struct master *m)
 static int
 stop(struct master *m)
 {
+	close(m->fd); /* a connection that nobody will accept is refused at once */
 	for (int i = 0; i < m->want; i++)
 		if (m->slot[i].pid)
 			kill(m->slot[i].pid, SIGTERM);
