@@ -60,17 +60,17 @@ def repeats():
         return p.add_jobs("test.fail", 1, args)[0]
 
     def row(job):
-        return p.rows("SELECT state, attempts, waits, error_code, extract(epoch FROM run_at - now()) FROM jobs WHERE id = '%s'" % job)[0]
+        return p.rows("SELECT state, attempts, waits, error_code, extract(epoch FROM run_at - started_at) FROM jobs WHERE id = '%s'" % job)[0]
 
     transient, busy, told = one('{"error":"AGENT"}'), one('{"error":"CONFLICT"}'), one('{"error":"THROTTLED","retry_after":60}')
     final, stopped = one('{"error":"NOT_FOUND"}'), one('{"error":"CANCELLED"}')
     wait_for(lambda: all(row(j)[3] for j in (transient, busy, told, final, stopped)), 10)
     t = row(transient)
-    r.check("transient: again in 4 to 5 s, one attempt", t[0] == "queued" and t[1] == "1" and 3 < float(t[4]) <= 5, t)
+    r.check("transient: again in 4 to 5 s, one attempt", t[0] == "queued" and t[1] == "1" and 4 <= float(t[4]) < 8, t)
     t = row(busy)
-    r.check("busy: again in 2 s, no attempt", t[0] == "queued" and t[1] == "0" and t[2] == "1" and 0.5 < float(t[4]) <= 2, t)
+    r.check("busy: again in 2 s, no attempt", t[0] == "queued" and t[1] == "0" and t[2] == "1" and 1.6 <= float(t[4]) < 5, t)
     t = row(told)
-    r.check("throttled: as told", t[0] == "queued" and 58 < float(t[4]) <= 76, t)
+    r.check("throttled: as told", t[0] == "queued" and 60 <= float(t[4]) < 80, t)
     r.check("permanent: failed", row(final)[:4] == ["failed", "1", "0", "not_found"], row(final))
     r.check("cancelled", row(stopped)[0] == "cancelled", row(stopped))
     for _ in range(2):
@@ -132,12 +132,55 @@ def fairness():
     p.sql("UPDATE queues SET paused = false")
 
 
+def order():
+    """What is urgent overtakes; a list never gets long."""
+    many = p.add_jobs("test.slow", 150, '{"steps": 1, "ms": 30}')
+    urgent = p.add_jobs("test.effect", 1, priority=5)
+    p.all_in(urgent, "succeeded", 5)
+    left = p.states(many).get("queued", 0)
+    r.check("an urgent job overtakes", left > 50, left)
+    p.all_in(many, "succeeded", 15)
+    # nobody serves the queue capsule here
+    p.add_jobs("test.effect", 3000, queue="capsule", ring=False)
+    p.sql("UPDATE jobs SET announced_at = NULL WHERE queue = 'capsule'")
+    time.sleep(3)
+    n = int(p.redis_cli("LLEN", "hutch:q:capsule"))
+    r.check("of 3000 due jobs some hundred are in the list", 200 <= n <= 1000, n)
+    p.sql("DELETE FROM jobs WHERE queue = 'capsule'")
+    p.redis_cli("DEL", "hutch:q:capsule")
+
+
+def claimed():
+    """The operations pool's way: a job inserted as running, ended or handed back by who inserted it."""
+    jobs = {e: p.add_jobs("test.claim", 1, '{"error":"%s"}' % e)[0] for e in ("", "NOT_FOUND", "AGENT", "HAND_BACK")}
+    p.all_in(list(jobs.values()), "succeeded", 10)
+
+    wait_for(lambda: p.sql("SELECT count(*) FROM jobs WHERE kind = 'test.effect' AND unique_key LIKE 'job-%' AND epoch = 2") == "1", 5)
+    rows = p.rows("SELECT state, attempts, epoch, coalesce(error_code, ''), coalesce(result->>'by', '') FROM jobs WHERE kind = 'test.effect' "
+                  "AND unique_key LIKE 'job-%' ORDER BY 1, 3")
+    want = [["failed", "1", "1", "not_found", "pool"], ["queued", "1", "1", "agent_error", "pool"], ["succeeded", "1", "1", "", "pool"],
+            ["succeeded", "1", "2", "", ""]]
+    r.check("claimed jobs: done, failed, repeated, handed back", [x[:4] for x in rows] == [x[:4] for x in want], rows)
+
+
+def postgres_restarts():
+    ids = p.add_jobs("test.slow", 40, '{"steps": 3, "ms": 30}')
+    time.sleep(0.5)
+    p.restart_postgres()
+
+    def settle():
+        p.sql("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE state = 'queued' AND run_at > now() AND id = ANY('{%s}')" % ",".join(ids))
+        return p.states(ids) == {"succeeded": 40}
+    r.check("PostgreSQL crashes under jobs: all end", wait_for(settle, 30, 0.5), p.states(ids))
+    r.check("and each step is there once", effects(ids) == ["120", "40"], effects(ids))
+
+
 def kills():
     """Children and parents die at random while jobs run; each job ends, with one effect."""
     ids = p.add_jobs("test.effect", 300, '{"ms": 10}')
     steps = p.add_jobs("test.slow", 10, '{"steps": 8, "ms": 50}')
     parents = [p.start_worker(), p.start_worker()]
-    end = time.monotonic() + 6
+    end = time.monotonic() + 4
     while time.monotonic() < end:
         time.sleep(0.4)
         pids = [c for w in parents for c in p.children(w, "fast")]
@@ -237,6 +280,9 @@ repeats()
 poison(worker)
 redis_is_lost()
 fairness()
+order()
+claimed()
+postgres_restarts()
 timers()
 p.stop_worker(worker)
 survivor = kills()

@@ -112,6 +112,10 @@ class Private:
         self.redis.wait()
         self.redis = None
 
+    def restart_postgres(self):
+        """As after a crash of the server: nothing is flushed, every connection breaks."""
+        self.as_account([self.pg_bin + "/pg_ctl", "-D", self.dir + "/pg", "-m", "immediate", "-w", "restart", "-l", self.dir + "/pg.log"])
+
     def write_conf(self):
         self.conf["redis"].setdefault("socket", self.dir + "/redis.sock")
         self.conf["db"].setdefault("work_url", "host=%s dbname=hutch user=hutch_work" % self.dir)

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static job_fn test_effect, test_fail, test_crash, test_slow;
+static job_fn test_effect, test_fail, test_crash, test_slow, test_claim;
 
 struct test_in {
 	const char *error;
@@ -28,6 +28,7 @@ const struct job_kind test_jobs[] = {
 	{ "test.fail", test_fail, IN(test_in) },
 	{ "test.crash", test_crash, IN(test_in) },
 	{ "test.slow", test_slow, IN(test_in) },
+	{ "test.claim", test_claim, IN(test_in) },
 	{ 0 },
 };
 
@@ -68,18 +69,26 @@ test_effect(struct job *j)
 }
 
 static int
-test_fail(struct job *j)
+asked_error(struct job *j)
 {
 	const struct test_in *in = j->in;
 	int i;
 
-	if (effect(j, j->try - 1, false) < 0)
-		return -1;
-	j->retry_after = in->retry_after;
 	for (i = 0; i < E__MAX; i++)
 		if (in->error && strcmp(err_kinds[i].name, in->error) == 0)
 			return err_set(&j->work.err, (enum err_code)i, "as was asked for");
 	return 0;
+}
+
+static int
+test_fail(struct job *j)
+{
+	const struct test_in *in = j->in;
+
+	if (effect(j, j->try - 1, false) < 0)
+		return -1;
+	j->retry_after = in->retry_after;
+	return asked_error(j);
 }
 
 static int
@@ -108,5 +117,35 @@ test_slow(struct job *j)
 		pause_ms(in->ms);
 	}
 	return 0;
+}
+
+/* As the operations pool does: adds a job that it takes itself, and ends it well, with an error, or
+ * hands it back. */
+static int
+test_claim(struct job *j)
+{
+	const struct test_in *in = j->in;
+	struct job_new add = { .kind = "test.effect",
+		.unique_key = id_text(j, "job-", &j->ref.id),
+		.claimed = true,
+		.worker = "test" };
+	struct job_ref ref = { .epoch = 1 };
+	bool mine = false;
+	int rc;
+
+	if (job_begin(j) < 0 || job_add(&j->work, &add, &ref.id, &mine) < 0 || job_commit(j) < 0)
+		return -1;
+	if (!mine)
+		return err_set(&j->work.err, E_BUG, "the job was not inserted claimed");
+	if (job_fence(&j->work, &ref) < 0 || job_renew(&j->work, &ref, 20) < 0)
+		return -1;
+	(void)asked_error(j);
+	if (in->error && strcmp(in->error, "HAND_BACK") == 0)
+		rc = job_hand_back(&j->work, j->queue, &ref);
+	else
+		rc = job_end_claimed(&j->work, j->queue, &ref, "{\"by\":\"pool\"}");
+	if (rc == 0)
+		j->work.err = (struct err){ 0 };
+	return rc;
 }
 #endif
