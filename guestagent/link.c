@@ -21,7 +21,9 @@ enum {
 	OUT_SIZE = 64 * 1024,
 	FLUSH_MAX = 1024 * 1024,
 	PORT_WAIT_MS = 10000,
-	RETRY_MS = 20
+	RETRY_MS = 500,
+	LOOK_MS = 20,   /* an end of file that may not be one is looked at again */
+	YOUNG_MS = 500, /* such a session of a port began less than this ago */
 };
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,8 +38,10 @@ struct link {
 	struct watch watch;
 	struct timer retry;
 	enum link_state state;
-	bool port; /* outlives its peers */
-	bool fed;  /* the session has had bytes */
+	bool port;  /* outlives its peers */
+	bool fed;   /* the session has had bytes */
+	bool doubt; /* an end of file was seen that may not have been one */
+	uint64_t begun;
 	struct h2 *h2;
 	struct buf out; /* some frames: one write for many is what the port likes */
 	size_t at;      /* of out, written already */
@@ -61,7 +65,7 @@ link_wait(void *arg)
 
 	l->state = LINK_WAITING;
 	/* POLLHUP is level-triggered for as long as nobody is there: only its edges are asked for.
-	   The timer is for an edge that came between read() and here. */
+	   A host that comes is one. The timer is a second string. */
 	watch_set(&l->watch, EPOLLIN | EPOLLOUT | EPOLLET);
 	timer_set(&l->retry, RETRY_MS);
 }
@@ -90,7 +94,9 @@ link_begin(struct link *l)
 	timer_stop(&l->retry);
 	session_drop(l);
 	l->state = LINK_OPEN;
+	l->begun = loop_now();
 	l->fed = false;
+	l->doubt = false;
 	l->h2 = h2_new(l, H2_SERVER, &server_events, &server_limits, l);
 	watch_set(&l->watch, EPOLLIN);
 }
@@ -111,6 +117,18 @@ out_fill(struct link *l)
 	return l->out.len > 0;
 }
 
+/* What an open link waits for. In doubt POLLHUP may stand: level-triggered it would spin. */
+static void
+link_watch(struct link *l, bool more)
+{
+	if (l->state != LINK_OPEN)
+		return;
+	if (l->doubt)
+		watch_set(&l->watch, EPOLLIN | EPOLLOUT | EPOLLET);
+	else
+		watch_set(&l->watch, EPOLLIN | (more ? EPOLLOUT : 0));
+}
+
 static void
 link_flush(struct link *l)
 {
@@ -125,15 +143,13 @@ link_flush(struct link *l)
 			continue;
 		if (n <= 0) {
 			/* Full, or it is others' turn. A peer that is gone shows in read(). */
-			if (l->state == LINK_OPEN)
-				watch_set(&l->watch, EPOLLIN | EPOLLOUT);
+			link_watch(l, true);
 			return;
 		}
 		l->at += (size_t)n;
 		flushed += (size_t)n;
 	}
-	if (l->state == LINK_OPEN)
-		watch_set(&l->watch, EPOLLIN);
+	link_watch(l, false);
 }
 
 static bool
@@ -146,7 +162,8 @@ is_preface(const uint8_t *p, size_t n)
 static bool
 begins_anew(const struct link *l, const uint8_t *p, size_t n)
 {
-	return is_preface(p, n) && (l->state != LINK_OPEN || (l->fed && h2_streams(l->h2) == 0));
+	return is_preface(p, n) &&
+	    (l->state != LINK_OPEN || l->doubt || (l->fed && h2_streams(l->h2) == 0));
 }
 
 static void
@@ -209,6 +226,16 @@ link_ready(void *arg, uint32_t events)
 		link_fed(l, in, n);
 	else if (rc == 0 && l->state == LINK_WAITING)
 		link_wait(l);
+	if (rc < 0 && l->port && l->state == LINK_OPEN && loop_now() - l->begun < YOUNG_MS) {
+		/* The host's bytes came before the word that it is there (another queue): until
+		   then read() says end of file. Looked at again, before the session is given up. */
+		l->doubt = true;
+		link_watch(l, false);
+		timer_set(&l->retry, LOOK_MS);
+		return;
+	}
+	if (rc == 0)
+		l->doubt = false;
 	if (rc < 0 || (l->state == LINK_MUTE && !l->port))
 		link_end(l);
 }
