@@ -55,7 +55,8 @@ remember(struct agent *a)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
-	auto_fd fd = openat(a->state_fd, "accel.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	auto_fd fd =
+	    openat(a->state_fd, "accel.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	buf_str(&b, "{\"key\":");
 	buf_json(&b, key(a, mem));
@@ -93,8 +94,9 @@ accel_choose(struct agent *a, void (*ready)(struct agent *))
 {
 	const char *want = a->conf->agent_accel;
 	struct err e = { 0 };
-	struct vm_spec spec = { .vcpus = 1, .memory_mb = PROBE_MEMORY_MB, .accel = ACCEL_KVM,
-		.boot_ms = PROBE_MS };
+	struct vm_spec spec = {
+		.vcpus = 1, .memory_mb = PROBE_MEMORY_MB, .accel = ACCEL_KVM, .boot_ms = PROBE_MS
+	};
 	struct accel_probe *p;
 	enum accel known = remembered(a);
 
@@ -105,7 +107,8 @@ accel_choose(struct agent *a, void (*ready)(struct agent *))
 	else if (access("/dev/kvm", F_OK) < 0)
 		decide(a, ACCEL_TCG, "no /dev/kvm");
 	else if (!(spec.t = template_find(a, "minimal", &e)))
-		decide(a, ACCEL_TCG, "no template minimal to try KVM with; asked again at the next start");
+		decide(a, ACCEL_TCG,
+		    "no template minimal to try KVM with; asked again at the next start");
 	if (a->accel != ACCEL_UNKNOWN) {
 		ready(a);
 		return;

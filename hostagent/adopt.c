@@ -191,8 +191,8 @@ found_named(struct adoption *ad, const char *name)
 	struct found *f;
 
 	TAILQ_FOREACH(f, &ad->found, link)
-		if (strcmp(f->name, name) == 0)
-			return f;
+	if (strcmp(f->name, name) == 0)
+		return f;
 	return NULL;
 }
 
@@ -230,7 +230,8 @@ adopted(void *user, const struct err *e)
 		} else if (e)
 			log_warn(NULL, "capsule %s: runs, but %s", w->capsule->id, e->text);
 		else
-			log_info(NULL, "capsule %s: adopted (pid %d)", w->capsule->id, (int)vm->pid);
+			log_info(
+			    NULL, "capsule %s: adopted (pid %d)", w->capsule->id, (int)vm->pid);
 	}
 	talloc_free(w);
 	one_less(ad);
@@ -241,9 +242,15 @@ take_over(struct adoption *ad, struct capsule *c, struct found *f)
 {
 	struct adopting *w = talloc_zero(ad, struct adopting);
 	struct err e = { 0 };
-	struct vm_found v = { .name = c->vm_name, .t = template_build(ad->agent, c->template, c->build),
-		.vcpus = c->vcpus, .memory_mb = c->memory_mb, .disk_size = c->disk_size,
-		.accel = c->accel, .uid = c->uid, .pid = f->pid, .start = f->start };
+	struct vm_found v = { .name = c->vm_name,
+		.t = template_build(ad->agent, c->template, c->build),
+		.vcpus = c->vcpus,
+		.memory_mb = c->memory_mb,
+		.disk_size = c->disk_size,
+		.accel = c->accel,
+		.uid = c->uid,
+		.pid = f->pid,
+		.start = f->start };
 
 	w->adoption = ad;
 	w->capsule = c;
@@ -298,11 +305,11 @@ wanted(struct agent *a, const char *name)
 	struct vm *vm;
 
 	TAILQ_FOREACH(vm, &a->vms, link)
-		if (strcmp(vm->name, name) == 0)
-			return true;
+	if (strcmp(vm->name, name) == 0)
+		return true;
 	TAILQ_FOREACH(c, &a->capsules, link)
-		if (c->state != CAP_GONE && strcmp(c->vm_name, name) == 0)
-			return true;
+	if (c->state != CAP_GONE && strcmp(c->vm_name, name) == 0)
+		return true;
 	return false;
 }
 
@@ -339,12 +346,13 @@ adopt_start(struct agent *a, void (*ready)(struct agent *), struct err *e)
 	TAILQ_INIT(&ad->found);
 	scan(ad);
 	TAILQ_FOREACH(c, &a->capsules, link)
-		judge(ad, c);
+	judge(ad, c);
 	TAILQ_FOREACH(f, &ad->found, link)
-		if (!wanted(a, f->name) && a->journal_complete) {
-			log_info(NULL, "vm %s: pid %d belongs to no capsule, removed", f->name, (int)f->pid);
-			vm_sweep(a, f->name, f->pid, f->start);
-		}
+	if (!wanted(a, f->name) && a->journal_complete) {
+		log_info(
+		    NULL, "vm %s: pid %d belongs to no capsule, removed", f->name, (int)f->pid);
+		vm_sweep(a, f->name, f->pid, f->start);
+	}
 	adopt_sweep(a);
 	one_less(ad);
 	return 0;

@@ -29,31 +29,32 @@ struct agent {
 	const struct conf *conf;
 	struct priv *priv;
 	struct journal *journal;
-	struct control *control;      /* NULL: works alone */
+	struct control *control; /* NULL: works alone */
 	struct uids *uids;
 	struct starts *starts;
-	struct accel_probe *probe;    /* while it runs */
+	struct accel_probe *probe; /* while it runs */
 	enum accel accel;
-	unsigned long tsc_khz;        /* the guest's under TCG */
+	unsigned long tsc_khz; /* the guest's under TCG */
 	int cores;
-	int state_fd;                 /* the state directory */
-	char instance[17];            /* this state directory's random name: part of -name of each VM */
-	char boot_id[40];             /* of the machine's boot */
+	int state_fd;      /* the state directory */
+	char instance[17]; /* this state directory's random name: part of -name of each VM */
+	char boot_id[40];  /* of the machine's boot */
 	char qemu_version[64];
-	bool fresh;                   /* the state directory is new */
+	bool fresh; /* the state directory is new */
 	bool stopping;
-	bool journal_complete;        /* nothing was lost when it was read */
+	bool journal_complete; /* nothing was lost when it was read */
 	struct timer *upkeep;
 	TAILQ_HEAD(vm_list, vm) vms;
 	TAILQ_HEAD(capsule_list, capsule) capsules; /* gone ones too, for their epoch */
 	TAILQ_HEAD(template_list, template) templates;
-	TAILQ_HEAD(image_list, image) images;       /* most recently used first */
+	TAILQ_HEAD(image_list, image) images; /* most recently used first */
 };
 
 /* "kvm", "tcg" or "unknown". */
 const char *accel_name(enum accel);
 
-/* A crash point of spec 02 §1.4: a development build ends here, as by kill -9, when HUTCH_CRASH_AT is `name`. */
+/* A crash point of spec 02 §1.4: a development build ends here, as by kill -9, when HUTCH_CRASH_AT
+ * is `name`. */
 #ifdef DEV_BUILD
 void crash_point(const char *name);
 #else

@@ -26,10 +26,10 @@ struct call {
 	struct agent *agent;
 	const struct route *route;
 	char id[CAPSULE_ID];
-	int64_t epoch;            /* of the header; -1: absent */
+	int64_t epoch; /* of the header; -1: absent */
 	const char *op;
 	struct buf body;
-	struct err err;           /* set while the body comes: answered at its end */
+	struct err err; /* set while the body comes: answered at its end */
 	bool started;
 };
 
@@ -72,7 +72,8 @@ api_error(struct h2_stream *s, const struct err *e)
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
 
-	/* the caller is the control plane, which logs it: it gets the sentence, not only the kind */
+	/* the caller is the control plane, which logs it: it gets the sentence, not only the kind
+	 */
 	buf_fmt(&b, "{\"error\":{\"code\":\"%s\",\"message\":", k->slug);
 	buf_json(&b, e->text);
 	buf_str(&b, "}}");
@@ -96,10 +97,11 @@ pools(struct agent *a, struct buf *b)
 	const struct image *i;
 	const char *comma = "";
 
-	TAILQ_FOREACH(i, &a->images, link) {
-		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"ready\":%zu,\"image_mb\":%llu}", comma,
-		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
-		    pool_ready(i), (unsigned long long)i->bytes >> 20);
+	TAILQ_FOREACH(i, &a->images, link)
+	{
+		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"ready\":%zu,\"image_mb\":%llu}",
+		    comma, i->t->name, i->t->build, i->vcpus, i->memory_mb,
+		    image_state_name(i->state), pool_ready(i), (unsigned long long)i->bytes >> 20);
 		comma = ",";
 	}
 }
@@ -116,11 +118,12 @@ info(struct call *c)
 	buf_fmt(&b, "{\"agent_version\":\"%s\",\"accel\":\"%s\",\"qemu_version\":", PACKAGE_VERSION,
 	    accel_name(a->accel));
 	buf_json(&b, a->qemu_version);
-	buf_fmt(&b, ",\"boot_id\":\"%s\",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,"
-	            "\"free_memory_mb\":%llu,\"free_disk_gb\":%llu,\"uids_free\":%d,\"starting\":%zu",
-	    a->boot_id, a->cores, (unsigned long long)h.memory_mb, (unsigned long long)h.disk_mb / 1024,
-	    (unsigned long long)h.free_memory_mb, (unsigned long long)h.free_disk_mb / 1024, uid_free(a),
-	    vm_starting(a));
+	buf_fmt(&b,
+	    ",\"boot_id\":\"%s\",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,"
+	    "\"free_memory_mb\":%llu,\"free_disk_gb\":%llu,\"uids_free\":%d,\"starting\":%zu",
+	    a->boot_id, a->cores, (unsigned long long)h.memory_mb,
+	    (unsigned long long)h.disk_mb / 1024, (unsigned long long)h.free_memory_mb,
+	    (unsigned long long)h.free_disk_mb / 1024, uid_free(a), vm_starting(a));
 	buf_str(&b, ",\"templates\":[");
 	template_names(a, &b);
 	buf_str(&b, "],\"pools\":{");
@@ -134,8 +137,9 @@ info(struct call *c)
 static void
 capsule_json(const struct capsule *k, struct buf *b)
 {
-	buf_fmt(b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
-	           "\"since\":%lld,\"template\":",
+	buf_fmt(b,
+	    "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
+	    "\"since\":%lld,\"template\":",
 	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
 	    accel_name(k->accel), (long long)k->since);
 	buf_json(b, k->template);
@@ -156,8 +160,10 @@ inventory(struct call *c)
 	const struct capsule *k;
 	const char *comma = "";
 
-	buf_fmt(&b, "{\"journal_complete\":%s,\"capsules\":[", a->journal_complete ? "true" : "false");
-	TAILQ_FOREACH(k, &a->capsules, link) {
+	buf_fmt(
+	    &b, "{\"journal_complete\":%s,\"capsules\":[", a->journal_complete ? "true" : "false");
+	TAILQ_FOREACH(k, &a->capsules, link)
+	{
 		if (k->state == CAP_GONE || k->state == CAP_NEW)
 			continue;
 		buf_str(&b, comma);
@@ -196,8 +202,9 @@ put_done(void *arg, struct capsule *k, const struct err *e)
 		api_error(c->stream, e);
 		return;
 	}
-	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
-	            "\"took_ms\":%d}",
+	buf_fmt(&b,
+	    "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
+	    "\"took_ms\":%d}",
 	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
 	    accel_name(k->accel), k->took_ms);
 	reply(c->stream, 200, &b);
@@ -218,12 +225,15 @@ envs_ok(struct json_object *envs, struct err *e)
 {
 	if (!envs)
 		return true;
-	if (!json_object_is_type(envs, json_type_object) || json_object_object_length(envs) > ENVS_MAX)
-		return err_set(e, E_BAD_INPUT, "\"envs\" is not an object of at most %d texts", ENVS_MAX) == 0;
+	if (!json_object_is_type(envs, json_type_object) ||
+	    json_object_object_length(envs) > ENVS_MAX)
+		return err_set(e, E_BAD_INPUT, "\"envs\" is not an object of at most %d texts",
+			   ENVS_MAX) == 0;
 	json_object_object_foreach(envs, key, value)
 	{
 		if (!*key || strchr(key, '=') || !json_object_is_type(value, json_type_string))
-			return err_set(e, E_BAD_INPUT, "\"envs\": \"%.60s\" is no variable", key) == 0;
+			return err_set(e, E_BAD_INPUT, "\"envs\": \"%.60s\" is no variable", key) ==
+			    0;
 	}
 	return true;
 }
@@ -242,12 +252,18 @@ spec_read(struct call *c, void *mem, struct capsule_spec *s)
 		return err_set(&c->err, E_BAD_INPUT, "the body is not an object");
 	boot = json_str(j, "boot", "warm");
 	*s = (struct capsule_spec){ .epoch = json_int(j, "epoch", c->epoch),
-		.template = json_str(j, "template", ""), .vcpus = json_int(j, "vcpus", 1),
-		.memory_mb = json_int(j, "memory_mb", 512), .disk_mb = json_int(j, "disk_size_mb", 0),
-		.cold = strcmp(boot, "cold") == 0, .hostname = json_str(j, "hostname", "hutch"),
-		.user = json_str(j, "user", NULL), .workdir = json_str(j, "workdir", NULL),
-		.token = json_str(j, "access_token", NULL), .team = json_str(j, "team_id", NULL),
-		.template_id = json_str(j, "template_id", NULL), .envs = json_get(j, "envs") };
+		.template = json_str(j, "template", ""),
+		.vcpus = json_int(j, "vcpus", 1),
+		.memory_mb = json_int(j, "memory_mb", 512),
+		.disk_mb = json_int(j, "disk_size_mb", 0),
+		.cold = strcmp(boot, "cold") == 0,
+		.hostname = json_str(j, "hostname", "hutch"),
+		.user = json_str(j, "user", NULL),
+		.workdir = json_str(j, "workdir", NULL),
+		.token = json_str(j, "access_token", NULL),
+		.team = json_str(j, "team_id", NULL),
+		.template_id = json_str(j, "template_id", NULL),
+		.envs = json_get(j, "envs") };
 	if (s->epoch != c->epoch)
 		return err_set(&c->err, E_BAD_INPUT, "\"epoch\" is not that of hutch-epoch");
 	if (!s->token || !*s->token)
@@ -445,7 +461,8 @@ on_head(struct h2_stream *s, const struct h2_head *h)
 	c->route = route_find(h, c->id, &c->err);
 	h2_stream_set_user(s, c);
 	if (c->route && c->route->changes && c->epoch < 0)
-		(void)err_set(&c->err, E_BAD_INPUT, "the header hutch-epoch is missing or no number");
+		(void)err_set(
+		    &c->err, E_BAD_INPUT, "the header hutch-epoch is missing or no number");
 }
 
 static void
@@ -516,8 +533,8 @@ on_connection(void *arg, int events)
 
 	(void)events;
 	if (fd >= 0 &&
-	    !h2_uv_open(l->agent, l->agent->loop, fd, H2_SERVER, &connection_events, &limits, l->agent,
-	        on_gone, &e))
+	    !h2_uv_open(l->agent, l->agent->loop, fd, H2_SERVER, &connection_events, &limits,
+		l->agent, on_gone, &e))
 		log_warn(NULL, "connection: %s", e.text);
 }
 
@@ -530,7 +547,8 @@ api_start(struct agent *a, struct err *e)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (strlen(path) >= sizeof sa.sun_path)
-		return err_set(e, E_CONFIG, "agent.socket is longer than %zu bytes", sizeof sa.sun_path - 1);
+		return err_set(
+		    e, E_CONFIG, "agent.socket is longer than %zu bytes", sizeof sa.sun_path - 1);
 	memcpy(sa.sun_path, path, strlen(path) + 1);
 	/* the state directory's lock says that no other agent uses this socket */
 	(void)unlink(path);

@@ -15,5 +15,5 @@ struct api_peer {
 void api_error(struct h2_stream *, const struct err *);
 
 /* bridge.c: a stream to the guest agent. path: as the guest sees it. */
-void bridge_start(struct agent *, struct h2_stream *, const struct h2_head *, const char *id,
-    const char *path);
+void bridge_start(
+    struct agent *, struct h2_stream *, const struct h2_head *, const char *id, const char *path);

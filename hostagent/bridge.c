@@ -15,11 +15,11 @@
 enum { HEADERS_MAX = 96 };
 
 struct bridge {
-	struct api_peer near;     /* first: what hangs on the API's stream */
-	struct guest_peer far;    /* what hangs on the guest's stream */
+	struct api_peer near;          /* first: what hangs on the API's stream */
+	struct guest_peer far;         /* what hangs on the guest's stream */
 	struct h2_stream *api, *guest; /* NULL: closed */
 	bool answered;
-	bool api_ended;           /* the request is whole */
+	bool api_ended; /* the request is whole */
 };
 
 /* Between the hops, not for the other end (RFC 9113 §8.2.2). */
@@ -193,7 +193,8 @@ is_private(const char *path)
 	static const char *const own[] = { "/init", "/freeze", "/unfreeze" };
 	size_t i, n = strcspn(path, "?#");
 
-	/* the guest compares whole paths and decodes nothing: doubled slashes are the only disguise */
+	/* the guest compares whole paths and decodes nothing: doubled slashes are the only disguise
+	 */
 	while (n > 1 && path[0] == '/' && path[1] == '/') {
 		path++;
 		n--;
@@ -223,8 +224,8 @@ capsule_of(struct agent *a, const char *id, const char *path, struct err *e)
 }
 
 void
-bridge_start(struct agent *a, struct h2_stream *s, const struct h2_head *h, const char *id,
-    const char *path)
+bridge_start(
+    struct agent *a, struct h2_stream *s, const struct h2_head *h, const char *id, const char *path)
 {
 	struct h2_header to[HEADERS_MAX + 1] = { { ":method", h->method }, { ":path", path },
 		{ ":scheme", "http" }, { ":authority", "guest" } };

@@ -32,7 +32,7 @@ struct capsule_op {
 	struct capsule_spec spec;
 	struct flow *flow;
 	struct template *t;
-	struct vm *vm;  /* not yet the capsule's */
+	struct vm *vm; /* not yet the capsule's */
 	bool pooled, again;
 	int64_t began;
 };
@@ -85,8 +85,8 @@ capsule_find(struct agent *a, const char *id)
 	struct capsule *c;
 
 	TAILQ_FOREACH(c, &a->capsules, link)
-		if (strcmp(c->id, id) == 0)
-			return c;
+	if (strcmp(c->id, id) == 0)
+		return c;
 	return NULL;
 }
 
@@ -124,14 +124,17 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	buf_fmt(b, "{\"op\":\"%s\",\"id\":\"%s\",\"epoch\":%lld,\"at\":%lld", what, c->id,
 	    (long long)c->epoch, (long long)(c->since ? c->since : now_real()));
 	if (c->template)
-		buf_fmt(b, ",\"template\":\"%s\",\"build\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,"
-		           "\"disk\":%llu,\"warm\":%s,\"accel\":%d", c->template, c->build, c->vcpus,
-		    c->memory_mb, (unsigned long long)c->disk_size, c->warm ? "true" : "false", c->accel);
+		buf_fmt(b,
+		    ",\"template\":\"%s\",\"build\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,"
+		    "\"disk\":%llu,\"warm\":%s,\"accel\":%d",
+		    c->template, c->build, c->vcpus, c->memory_mb, (unsigned long long)c->disk_size,
+		    c->warm ? "true" : "false", c->accel);
 	if (*c->vm_name)
-		buf_fmt(b, ",\"vm\":\"%s\",\"pid\":%d,\"start\":%llu,\"uid\":%u", c->vm_name, (int)c->pid,
-		    (unsigned long long)c->start, (unsigned)c->uid);
+		buf_fmt(b, ",\"vm\":\"%s\",\"pid\":%d,\"start\":%llu,\"uid\":%u", c->vm_name,
+		    (int)c->pid, (unsigned long long)c->start, (unsigned)c->uid);
 	if (c->exited_at)
-		buf_fmt(b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
+		buf_fmt(
+		    b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
 	buf_chr(b, '}');
 }
 
@@ -205,13 +208,16 @@ on_vm(void *user, const struct err *e)
 	if (!e) {
 		vm_is(op->capsule, vm);
 		flow_next(op->flow);
-	} else if (vm->image && !op->again) {
-		/* a warm start that failed is tried once as a cold one */
-		struct vm_spec spec = { .t = op->t, .vcpus = op->capsule->vcpus,
-			.memory_mb = op->capsule->memory_mb, .disk_size = op->capsule->disk_size,
+	} else if (!op->again) {
+		/* once more, cold: no image can be the reason then */
+		struct vm_spec spec = { .t = op->t,
+			.vcpus = op->capsule->vcpus,
+			.memory_mb = op->capsule->memory_mb,
+			.disk_size = op->capsule->disk_size,
 			.soon = true };
 
-		log_warn(NULL, "capsule %s: warm start failed, boots cold: %s", op->capsule->id, e->text);
+		log_warn(NULL, "capsule %s: start failed, boots cold once more: %s",
+		    op->capsule->id, e->text);
 		op->again = true;
 		op->vm = vm_start(op->capsule->agent, &spec, on_vm, op);
 		vm_destroy(vm, NULL, NULL);
@@ -225,8 +231,11 @@ step_vm(void *user)
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
 	struct image *i = image_get(c->agent, op->t, c->vcpus, c->memory_mb);
-	struct vm_spec spec = { .t = op->t, .vcpus = c->vcpus, .memory_mb = c->memory_mb,
-		.disk_size = c->disk_size, .soon = true };
+	struct vm_spec spec = { .t = op->t,
+		.vcpus = c->vcpus,
+		.memory_mb = c->memory_mb,
+		.disk_size = c->disk_size,
+		.soon = true };
 
 	crash_point("create.3");
 	if (op->pooled) {
@@ -304,8 +313,8 @@ on_init(void *arg, int status, const char *body, size_t len, const struct err *e
 	if (e)
 		bad = *e;
 	else
-		(void)err_set(&bad, status == 400 ? E_BAD_INPUT : E_AGENT, "the guest refuses its init: %.160s",
-		    body);
+		(void)err_set(&bad, status == 400 ? E_BAD_INPUT : E_AGENT,
+		    "the guest refuses its init: %.160s", body);
 	flow_fail(op->flow, &bad);
 }
 
@@ -318,13 +327,19 @@ step_init(void *user)
 	struct uuid uuid = { 0 };
 	struct err e = { 0 };
 	char machine[33];
-	struct identity id = { .epoch = op->capsule->epoch, .token = op->spec.token,
+	struct identity id = { .epoch = op->capsule->epoch,
+		.token = op->spec.token,
 		.user = op->spec.user ? op->spec.user : op->t->user,
-		.workdir = op->spec.workdir ? op->spec.workdir : op->t->workdir, .hostname = op->spec.hostname,
-		.machine_id = machine, .capsule = op->capsule->id, .template = op->spec.template_id,
-		.team = op->spec.team, .envs = op->spec.envs };
-	struct guest_call call = { .method = "POST", .path = "/init", .type = "application/json",
-		.timeout_ms = INIT_MS };
+		.workdir = op->spec.workdir ? op->spec.workdir : op->t->workdir,
+		.hostname = op->spec.hostname,
+		.machine_id = machine,
+		.capsule = op->capsule->id,
+		.template = op->spec.template_id,
+		.team = op->spec.team,
+		.envs = op->spec.envs };
+	struct guest_call call = {
+		.method = "POST", .path = "/init", .type = "application/json", .timeout_ms = INIT_MS
+	};
 
 	(void)id_read(op->capsule->id, "cl-", &uuid);
 	for (size_t i = 0; i < sizeof uuid.b; i++)
@@ -385,7 +400,8 @@ started(void *user, const struct err *e)
 
 	c->op = NULL;
 	if (e) {
-		log_error(NULL, "capsule %s epoch %lld: start failed: %s", c->id, (long long)c->epoch, e->text);
+		log_error(NULL, "capsule %s epoch %lld: start failed: %s", c->id,
+		    (long long)c->epoch, e->text);
 		if (op->vm)
 			vm_destroy(op->vm, NULL, NULL);
 		*c->vm_name = '\0';
@@ -413,8 +429,10 @@ may_start(struct capsule *c, int64_t epoch, struct err *e)
 {
 	if (!c)
 		return 1;
-	if (epoch < c->epoch || (epoch == c->epoch && (c->state == CAP_GONE || c->state == CAP_STOPPING)))
-		return err_set(e, E_STALE_EPOCH, "capsule %s is at epoch %lld", c->id, (long long)c->epoch);
+	if (epoch < c->epoch ||
+	    (epoch == c->epoch && (c->state == CAP_GONE || c->state == CAP_STOPPING)))
+		return err_set(
+		    e, E_STALE_EPOCH, "capsule %s is at epoch %lld", c->id, (long long)c->epoch);
 	if (epoch == c->epoch && (c->state == CAP_RUNNING || c->state == CAP_STARTING))
 		return 0;
 	if (c->state == CAP_ERROR && c->never_ran)
@@ -426,8 +444,8 @@ may_start(struct capsule *c, int64_t epoch, struct err *e)
 }
 
 void
-capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec,
-    void *spec_mem, void *mem, capsule_done *done, void *arg)
+capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, void *spec_mem,
+    void *mem, capsule_done *done, void *arg)
 {
 	struct capsule *c = capsule_find(a, id);
 	struct capsule_op *op;
@@ -571,7 +589,8 @@ capsule_finish_stop(struct capsule *c)
 }
 
 void
-capsule_stop(struct agent *a, const char *id, int64_t epoch, void *mem, capsule_done *done, void *arg)
+capsule_stop(
+    struct agent *a, const char *id, int64_t epoch, void *mem, capsule_done *done, void *arg)
 {
 	struct capsule *c = capsule_find(a, id);
 	struct err e = { 0 };
@@ -582,7 +601,8 @@ capsule_stop(struct agent *a, const char *id, int64_t epoch, void *mem, capsule_
 		return;
 	}
 	if (epoch < c->epoch) {
-		(void)err_set(&e, E_STALE_EPOCH, "capsule %s is at epoch %lld", id, (long long)c->epoch);
+		(void)err_set(
+		    &e, E_STALE_EPOCH, "capsule %s is at epoch %lld", id, (long long)c->epoch);
 		done(arg, c, &e);
 		return;
 	}

@@ -24,9 +24,9 @@ struct capsule {
 	const char *template, *build;
 	int vcpus, memory_mb;
 	uint64_t disk_size;
-	struct vm *vm;            /* NULL: none */
-	char vm_name[32];         /* of its folder, also when the process is gone */
-	pid_t pid;                /* of the journal: for adoption */
+	struct vm *vm;    /* NULL: none */
+	char vm_name[32]; /* of its folder, also when the process is gone */
+	pid_t pid;        /* of the journal: for adoption */
 	uint64_t start;
 	uid_t uid;
 	int exit_status;          /* of wait(); -1 unknown, or never exited */
@@ -51,10 +51,11 @@ typedef void capsule_done(void *arg, struct capsule *, const struct err *);
 
 /* Starts it, or joins a start with this epoch. The spec's members belong to the start from then on:
    they must be below spec_mem, which moves to it when it takes one. mem owns the waiting. */
-void capsule_start(struct agent *, const char *id, const struct capsule_spec *,
-    void *spec_mem, void *mem, capsule_done *, void *arg);
+void capsule_start(struct agent *, const char *id, const struct capsule_spec *, void *spec_mem,
+    void *mem, capsule_done *, void *arg);
 /* Destroys it with all that belongs to it. epoch: at least the capsule's. */
-void capsule_stop(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
+void
+capsule_stop(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
 
 struct capsule *capsule_find(struct agent *, const char *id);
 /* One that the journal knows; used by adopt.c. */

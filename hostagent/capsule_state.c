@@ -52,8 +52,8 @@ capsule_step(struct capsule *c, enum capsule_event ev, struct err *e)
 		control_changed(c);
 		return 0;
 	}
-	return err_set(e, E_BAD_STATE, "capsule %s is %s: no %s", c->id, state_name[c->state],
-	    event_name[ev]);
+	return err_set(
+	    e, E_BAD_STATE, "capsule %s is %s: no %s", c->id, state_name[c->state], event_name[ev]);
 }
 
 const char *

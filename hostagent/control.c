@@ -200,7 +200,8 @@ identity_load(struct control *c)
 		sha256_hex(token, sum);
 	if (token && strcmp(sum, json_str(j, "registered_with", "")) != 0)
 		return;
-	identity_set(c, json_str(j, "id", ""), json_str(j, "token", ""), json_str(j, "refresh_token", ""));
+	identity_set(
+	    c, json_str(j, "id", ""), json_str(j, "token", ""), json_str(j, "refresh_token", ""));
 	c->refresh_at = json_int(j, "refresh_at", 0);
 	snprintf(c->registered_with, sizeof c->registered_with, "%s",
 	    json_str(j, "registered_with", ""));
@@ -234,8 +235,9 @@ register_body(struct control *c, struct exchange *x)
 		buf_json(&b, talloc_asprintf(x, "unix:%s", a->conf->agent_socket));
 	buf_str(&b, ",\"arch\":");
 	buf_json(&b, u.machine);
-	buf_fmt(&b, ",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,\"accel\":\"%s\","
-	            "\"agent_version\":\"%s\",\"templates\":[",
+	buf_fmt(&b,
+	    ",\"cpu_cores\":%d,\"memory_mb\":%llu,\"disk_gb\":%llu,\"accel\":\"%s\","
+	    "\"agent_version\":\"%s\",\"templates\":[",
 	    a->cores, (unsigned long long)h.memory_mb, (unsigned long long)h.disk_mb / 1024,
 	    accel_name(a->accel), PACKAGE_VERSION);
 	template_names(a, &b);
@@ -252,7 +254,8 @@ inventory_hash(const struct agent *a)
 	char text[128];
 	const char *p;
 
-	TAILQ_FOREACH(c, &a->capsules, link) {
+	TAILQ_FOREACH(c, &a->capsules, link)
+	{
 		if (c->state == CAP_GONE || c->state == CAP_NEW)
 			continue;
 		snprintf(text, sizeof text, "%s %lld %s", c->id, (long long)c->epoch,
@@ -278,16 +281,18 @@ heartbeat_body(struct control *c, struct exchange *x)
 
 	(void)host_facts(a, &h, &e);
 	TAILQ_FOREACH(k, &a->capsules, link)
-		counts[k->state]++;
-	buf_fmt(&b, "{\"seq\":%lld,\"boot_id\":\"%s\",\"agent_version\":\"%s\",\"load\":%.2f,"
-	            "\"free_memory_mb\":%llu,\"free_disk_mb\":%llu,\"counts\":{",
-	    (long long)++c->seq, a->boot_id, PACKAGE_VERSION, h.load, (unsigned long long)h.free_memory_mb,
-	    (unsigned long long)h.free_disk_mb);
+	counts[k->state]++;
+	buf_fmt(&b,
+	    "{\"seq\":%lld,\"boot_id\":\"%s\",\"agent_version\":\"%s\",\"load\":%.2f,"
+	    "\"free_memory_mb\":%llu,\"free_disk_mb\":%llu,\"counts\":{",
+	    (long long)++c->seq, a->boot_id, PACKAGE_VERSION, h.load,
+	    (unsigned long long)h.free_memory_mb, (unsigned long long)h.free_disk_mb);
 	for (i = CAP_STARTING; i < CAP_GONE; i++) {
 		buf_fmt(&b, "%s\"%s\":%zu", comma, capsule_state_name(i), counts[i]);
 		comma = ",";
 	}
-	buf_fmt(&b, "},\"inventory_hash\":\"%016llx\",\"conditions\":[", (unsigned long long)inventory_hash(a));
+	buf_fmt(&b, "},\"inventory_hash\":\"%016llx\",\"conditions\":[",
+	    (unsigned long long)inventory_hash(a));
 	host_conditions(a, &b);
 	buf_str(&b, "]}");
 	return b.data;
@@ -300,7 +305,8 @@ reports_body(struct control *c, struct exchange *x)
 	const struct change *k;
 	size_t n = 0;
 
-	STAILQ_FOREACH(k, &c->changes, link) {
+	STAILQ_FOREACH(k, &c->changes, link)
+	{
 		if (n++ == BATCH)
 			break;
 		if (list.len)
@@ -397,7 +403,9 @@ refused(struct control *c, struct exchange *x)
 	c->when[x->kind].due = now_mono() + wait;
 	if ((fails & (fails - 1)) == 0) /* the 1st, 2nd, 3rd, 5th, 9th… time */
 		log_warn(NULL, "control plane: %s: %s", calls[x->kind].name,
-		    x->result < 0 ? x->err.text : talloc_asprintf(x, "answered %d %.120s", status, x->answer.body));
+		    x->result < 0
+			? x->err.text
+			: talloc_asprintf(x, "answered %d %.120s", status, x->answer.body));
 }
 
 static void control_turn(struct control *);
@@ -422,7 +430,7 @@ exchange_done(void *arg)
 	c->busy = false;
 	if (x->result == 0 && x->answer.status / 100 == 2)
 		j = x->answer.len ? json_parse(x, x->answer.body, x->answer.len, NULL, &e)
-		                  : json_parse(x, nothing, 2, NULL, &e);
+				  : json_parse(x, nothing, 2, NULL, &e);
 	if (j) {
 		c->when[x->kind].fails = 0;
 		c->when[x->kind].due = 0;
@@ -463,7 +471,10 @@ exchange_start(struct control *c, enum kind kind)
 	x->call = (struct http_call){ .method = "POST",
 		.url = talloc_asprintf(x, "%s%s", conf->agent_control_url, path.data),
 		.unix_socket = *conf->agent_control_socket ? conf->agent_control_socket : NULL,
-		.headers = headers, .body = body, .body_len = strlen(body), .flags = HTTP_INTERNAL };
+		.headers = headers,
+		.body = body,
+		.body_len = strlen(body),
+		.flags = HTTP_INTERNAL };
 	c->busy = true;
 	background(c->agent->loop, exchange_run, exchange_done, x);
 }
@@ -511,8 +522,8 @@ control_changed(const struct capsule *k)
 	}
 	n = talloc_zero(c, struct change);
 	b = BUF(n);
-	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"at\":%lld", k->id, (long long)k->epoch,
-	    capsule_state_name(k->state), (long long)k->since);
+	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"at\":%lld", k->id,
+	    (long long)k->epoch, capsule_state_name(k->state), (long long)k->since);
 	if (k->exited_at) {
 		buf_str(&b, ",\"exit\":");
 		capsule_exit_json(k, &b);
@@ -544,8 +555,8 @@ control_start(struct agent *a, struct err *e)
 	a->control = c;
 	(void)timer_new(c, a->loop, TICK_MS, TICK_MS, on_tick, c);
 	TAILQ_FOREACH(k, &a->capsules, link)
-		if (k->state != CAP_GONE)
-			control_changed(k);
+	if (k->state != CAP_GONE)
+		control_changed(k);
 	control_turn(c);
 	return 0;
 }

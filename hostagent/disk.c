@@ -8,9 +8,9 @@
 
 enum {
 	CLUSTER = 65536,
-	REFTABLE = CLUSTER,      /* cluster 1: where refcount blocks are */
-	REFBLOCK = 2 * CLUSTER,  /* cluster 2: counts of the first 32768 clusters */
-	L1 = 3 * CLUSTER,        /* cluster 3: room for 8192 entries of 512 MiB */
+	REFTABLE = CLUSTER,     /* cluster 1: where refcount blocks are */
+	REFBLOCK = 2 * CLUSTER, /* cluster 2: counts of the first 32768 clusters */
+	L1 = 3 * CLUSTER,       /* cluster 3: room for 8192 entries of 512 MiB */
 	HEADER = 104,
 	L1_COVERS = 512 << 20,
 };
@@ -47,17 +47,23 @@ disk_overlay(int fd, uint64_t size, const char *backing, struct err *e)
 {
 	uint64_t reftable = htobe64(REFBLOCK);
 	uint16_t counts[4] = { htobe16(1), htobe16(1), htobe16(1), htobe16(1) };
-	struct header h = { .magic = htobe32(0x514649fb), .version = htobe32(3),
-		.cluster_bits = htobe32(16), .size = htobe64(size),
-		.l1_size = htobe32((size + L1_COVERS - 1) / L1_COVERS), .l1_offset = htobe64(L1),
-		.reftable_offset = htobe64(REFTABLE), .reftable_clusters = htobe32(1),
-		.refcount_order = htobe32(4), .header_length = htobe32(HEADER) };
+	struct header h = { .magic = htobe32(0x514649fb),
+		.version = htobe32(3),
+		.cluster_bits = htobe32(16),
+		.size = htobe64(size),
+		.l1_size = htobe32((size + L1_COVERS - 1) / L1_COVERS),
+		.l1_offset = htobe64(L1),
+		.reftable_offset = htobe64(REFTABLE),
+		.reftable_clusters = htobe32(1),
+		.refcount_order = htobe32(4),
+		.header_length = htobe32(HEADER) };
 	size_t len = backing ? strlen(backing) : 0;
 
 	if (!size || size % 512 || size / L1_COVERS >= CLUSTER / 8)
 		return err_set(e, E_BAD_INPUT, "no disk of %llu bytes", (unsigned long long)size);
 	if (len && len < 1024) {
-		/* behind the header: the backing format's extension, the end of extensions, the name */
+		/* behind the header: the backing format's extension, the end of extensions, the
+		 * name */
 		uint32_t ext[6] = { htobe32(0xe2792aca), htobe32(5) };
 
 		memcpy(&ext[2], "qcow2", 5);

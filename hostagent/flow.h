@@ -22,5 +22,6 @@ struct flow *flow_new(void *mem, uv_loop_t *, const struct step *steps, void *us
     void (*done)(void *user, const struct err *));
 void flow_next(struct flow *);
 void flow_fail(struct flow *, const struct err *);
-/* The step that runs now (and all behind it, until set again) ends with E_TIMEOUT after ms; 0: none. */
+/* The step that runs now (and all behind it, until set again) ends with E_TIMEOUT after ms; 0:
+ * none. */
 void flow_deadline(struct flow *, uint64_t ms);

@@ -16,7 +16,7 @@ struct guest {
 };
 
 struct call {
-	struct guest_peer peer; /* first: what hangs on the stream */
+	struct guest_peer peer;   /* first: what hangs on the stream */
 	struct h2_stream *stream; /* NULL: closed, or never opened */
 	struct timer *deadline, *late;
 	guest_answer *answer;
@@ -162,8 +162,8 @@ call_free(struct call *c)
 }
 
 void
-guest_call(struct guest *g, void *owner, const struct guest_call *what, guest_answer *answer,
-    void *arg)
+guest_call(
+    struct guest *g, void *owner, const struct guest_call *what, guest_answer *answer, void *arg)
 {
 	struct call *c = talloc_zero(owner, struct call);
 	struct h2_header head[8] = {
@@ -196,8 +196,8 @@ guest_call(struct guest *g, void *owner, const struct guest_call *what, guest_an
 }
 
 struct h2_stream *
-guest_stream(struct guest *g, const struct h2_header *head, bool end, struct guest_peer *p,
-    struct err *e)
+guest_stream(
+    struct guest *g, const struct h2_header *head, bool end, struct guest_peer *p, struct err *e)
 {
 	return h2_request(h2_uv_session(g->h2), head, end, p, e);
 }

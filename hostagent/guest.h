@@ -9,7 +9,8 @@
 
 struct guest;
 
-/* Streams of the session belong to calls of this file or to a bridge: both hang such a thing on them. */
+/* Streams of the session belong to calls of this file or to a bridge: both hang such a thing on
+ * them. */
 struct guest_peer {
 	const struct h2_events *events;
 };
@@ -24,7 +25,8 @@ struct guest_call {
 	uint64_t timeout_ms;
 };
 
-/* Takes over the connected socket. gone(user, err) once when the session breaks; not after a free. */
+/* Takes over the connected socket. gone(user, err) once when the session breaks; not after a free.
+ */
 struct guest *guest_open(void *mem, uv_loop_t *, int fd, void (*gone)(void *, const struct err *),
     void *user, struct err *);
 
@@ -32,8 +34,8 @@ struct guest *guest_open(void *mem, uv_loop_t *, int fd, void (*gone)(void *, co
 void guest_call(struct guest *, void *owner, const struct guest_call *, guest_answer *, void *arg);
 
 /* A stream for a bridge: head as of h2_request(); peer's events get all of it. */
-struct h2_stream *guest_stream(struct guest *, const struct h2_header *head, bool end,
-    struct guest_peer *, struct err *);
+struct h2_stream *guest_stream(
+    struct guest *, const struct h2_header *head, bool end, struct guest_peer *, struct err *);
 
 /* Says goodbye (GOAWAY), sends what is due, closes: gone() follows. Before memory is taken. */
 void guest_leave(struct guest *);

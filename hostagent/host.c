@@ -31,7 +31,8 @@ host_facts(const struct agent *a, struct host *ret, struct err *e)
 	if (disk_room(a->conf->agent_state_dir, &disk_free, &disk_total, e) < 0)
 		return -1;
 	*ret = (struct host){ .memory_mb = meminfo_mb(text, "MemTotal:"),
-		.free_memory_mb = meminfo_mb(text, "MemAvailable:"), .disk_mb = disk_total / MIB,
+		.free_memory_mb = meminfo_mb(text, "MemAvailable:"),
+		.disk_mb = disk_total / MIB,
 		.free_disk_mb = disk_free / MIB };
 	(void)getloadavg(&ret->load, 1);
 	return 0;

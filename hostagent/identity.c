@@ -71,7 +71,10 @@ void
 identity_rehearsal(struct buf *b, const char *user, const char *workdir, char token[33])
 {
 	char machine[33];
-	struct identity i = { .token = token, .user = user, .workdir = workdir, .hostname = "template",
+	struct identity i = { .token = token,
+		.user = user,
+		.workdir = workdir,
+		.hostname = "template",
 		.machine_id = machine };
 
 	random_hex(token, 16);

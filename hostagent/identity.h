@@ -6,9 +6,9 @@
 struct identity {
 	int64_t epoch;
 	const char *token, *user, *workdir, *hostname;
-	const char *machine_id;                  /* 32 hex digits */
-	const char *capsule, *template, *team;   /* ids, or NULL */
-	struct json_object *envs;                /* NULL: none */
+	const char *machine_id;                /* 32 hex digits */
+	const char *capsule, *template, *team; /* ids, or NULL */
+	struct json_object *envs;              /* NULL: none */
 };
 
 /* Appends the JSON: with the present time and 64 fresh random bytes. */

@@ -54,8 +54,8 @@ image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
 	struct image *i;
 
 	TAILQ_FOREACH(i, &a->images, link)
-		if (i->t == t && i->vcpus == vcpus && i->memory_mb == memory_mb)
-			break;
+	if (i->t == t && i->vcpus == vcpus && i->memory_mb == memory_mb)
+		break;
 	if (!i) {
 		i = talloc_zero(a, struct image);
 		i->agent = a;
@@ -90,8 +90,8 @@ file_done(void *arg)
 }
 
 static void
-file_start(struct image *i, int (*run)(struct image_file *, struct err *),
-    void (*done)(struct file_job *))
+file_start(
+    struct image *i, int (*run)(struct image_file *, struct err *), void (*done)(struct file_job *))
 {
 	struct file_job *j = talloc_zero(NULL, struct file_job);
 
@@ -134,7 +134,8 @@ loaded(struct file_job *j)
 		return;
 	}
 	if (j->err.code == E_TAMPERED)
-		log_error(NULL, "memory image %s is refused and made anew: %s", i->name, j->err.text);
+		log_error(
+		    NULL, "memory image %s is refused and made anew: %s", i->name, j->err.text);
 	else if (j->err.code != E_NOT_FOUND) {
 		image_failed(i, &j->err);
 		return;
@@ -183,8 +184,10 @@ static void
 step_boot(void *user)
 {
 	struct image_job *j = user;
-	struct vm_spec spec = { .t = j->image->t, .vcpus = j->image->vcpus,
-		.memory_mb = j->image->memory_mb, .disk_size = j->image->t->disk_size };
+	struct vm_spec spec = { .t = j->image->t,
+		.vcpus = j->image->vcpus,
+		.memory_mb = j->image->memory_mb,
+		.disk_size = j->image->t->disk_size };
 
 	j->vm = vm_start(j->image->agent, &spec, job_vm, j);
 }
@@ -210,8 +213,9 @@ step_init(void *user)
 {
 	struct image_job *j = user;
 	struct buf b = BUF(j);
-	struct guest_call call = { .method = "POST", .path = "/init", .type = "application/json",
-		.timeout_ms = INIT_MS };
+	struct guest_call call = {
+		.method = "POST", .path = "/init", .type = "application/json", .timeout_ms = INIT_MS
+	};
 
 	identity_rehearsal(&b, j->image->t->user, j->image->t->workdir, j->token);
 	call.body = b.data;
@@ -227,7 +231,8 @@ on_warm(void *arg, int status, const char *body, size_t len, const struct err *e
 	(void)len;
 	/* a template without its warm programs is slower, not wrong */
 	if (e || status != 200)
-		log_warn(NULL, "memory image %s: warm command: %s", j->image->name, e ? e->text : body);
+		log_warn(
+		    NULL, "memory image %s: warm command: %s", j->image->name, e ? e->text : body);
 	flow_next(j->flow);
 }
 
@@ -250,8 +255,12 @@ step_warm(void *user)
 		head[1 + i] = body.len >> (24 - 8 * i);
 	buf_add(&b, head, sizeof head);
 	buf_add(&b, body.data, body.len);
-	struct guest_call call = { .method = "POST", .path = "/process.Process/Start",
-		.type = "application/connect+json", .token = j->token, .body = b.data, .len = b.len,
+	struct guest_call call = { .method = "POST",
+		.path = "/process.Process/Start",
+		.type = "application/connect+json",
+		.token = j->token,
+		.body = b.data,
+		.len = b.len,
 		.timeout_ms = WARM_MS };
 	guest_call(j->vm->guest, j, &call, on_warm, j);
 }

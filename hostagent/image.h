@@ -16,13 +16,13 @@ struct image {
 	enum image_state state;
 	struct template *t;
 	int vcpus, memory_mb;
-	const char *name;    /* of the folder */
-	int memory;          /* the sealed memory file */
-	int device_state;    /* the thin stream */
-	int disk;            /* the disk as it was then: clones' overlays lie on it */
+	const char *name; /* of the folder */
+	int memory;       /* the sealed memory file */
+	int device_state; /* the thin stream */
+	int disk;         /* the disk as it was then: clones' overlays lie on it */
 	uint64_t disk_size;
-	uint64_t bytes;      /* of memory that is not zero */
-	int64_t retry_at;    /* IMG_FAILED: now_mono() from which it may be tried again */
+	uint64_t bytes;   /* of memory that is not zero */
+	int64_t retry_at; /* IMG_FAILED: now_mono() from which it may be tried again */
 	struct pool *pool;
 	struct image_job *job;
 };

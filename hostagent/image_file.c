@@ -30,8 +30,8 @@ is_zero(const unsigned char *p)
 	return !p[0] && memcmp(p, p + 1, PAGE - 1) == 0;
 }
 
-/* The pages that are not zero, each with its offset, into the sum and (out >= 0) into out. Holes cost
-   nothing, and which zeros are holes does not change the sum. */
+/* The pages that are not zero, each with its offset, into the sum and (out >= 0) into out. Holes
+   cost nothing, and which zeros are holes does not change the sum. */
 static int
 pages(int in, int out, char ret[SUM], uint64_t *ret_bytes, struct err *e)
 {
@@ -43,7 +43,8 @@ pages(int in, int out, char ret[SUM], uint64_t *ret_bytes, struct err *e)
 
 	*ret_bytes = 0;
 	(void)EVP_DigestInit_ex(md, EVP_sha256(), NULL);
-	while ((at = lseek(in, at, SEEK_DATA)) >= 0 && (end = lseek(in, at, SEEK_HOLE)) > at && n >= 0) {
+	while ((at = lseek(in, at, SEEK_DATA)) >= 0 && (end = lseek(in, at, SEEK_HOLE)) > at &&
+	    n >= 0) {
 		at = at / PAGE * PAGE;
 		for (; at < end; at += n) {
 			n = pread(in, chunk, CHUNK, at);
@@ -118,8 +119,9 @@ open_part(int dir, const char *name, struct err *e)
 {
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 
-	return fd >= 0 ? fd : errno == ENOENT ? err_set(e, E_TAMPERED, "%s is missing", name)
-	                                      : err_sys(e, "%s", name);
+	return fd >= 0        ? fd
+	    : errno == ENOENT ? err_set(e, E_TAMPERED, "%s is missing", name)
+			      : err_sys(e, "%s", name);
 }
 
 int
@@ -131,21 +133,24 @@ image_file_finish(struct image_file *f, struct err *e)
 	auto_fd dir = folder(f, ".tmp", e), memory = -1, state = -1, disk = -1, header = -1;
 
 	if (dir < 0 || (memory = open_part(dir, "memory", e)) < 0 ||
-	    (state = open_part(dir, "state", e)) < 0 || (disk = open_part(dir, "disk.qcow2", e)) < 0)
+	    (state = open_part(dir, "state", e)) < 0 ||
+	    (disk = open_part(dir, "disk.qcow2", e)) < 0)
 		return -1;
 	if (pages(memory, -1, memory_sum, &f->bytes, e) < 0 || bytes(state, -1, state_sum, e) < 0 ||
 	    bytes(disk, -1, disk_sum, e) < 0)
 		return -1;
 	buf_str(&b, "{\"format\":1,\"machine\":");
 	buf_json(&b, f->machine);
-	buf_fmt(&b, ",\"memory_size\":%" PRIu64 ",\"disk_size\":%" PRIu64 ",\"memory\":\"%s\","
-	            "\"state\":\"%s\",\"disk\":\"%s\"}\n", f->memory_size, f->disk_size, memory_sum, state_sum,
-	    disk_sum);
+	buf_fmt(&b,
+	    ",\"memory_size\":%" PRIu64 ",\"disk_size\":%" PRIu64 ",\"memory\":\"%s\","
+	    "\"state\":\"%s\",\"disk\":\"%s\"}\n",
+	    f->memory_size, f->disk_size, memory_sum, state_sum, disk_sum);
 	header = openat(dir, "header.json", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (header < 0 || write(header, b.data, b.len) != (ssize_t)b.len)
 		return err_sys(e, "header.json");
 	(void)fchmod(disk, 0400);
-	if (fsync(memory) < 0 || fsync(state) < 0 || fsync(disk) < 0 || fsync(header) < 0 || fsync(dir) < 0)
+	if (fsync(memory) < 0 || fsync(state) < 0 || fsync(disk) < 0 || fsync(header) < 0 ||
+	    fsync(dir) < 0)
 		return err_sys(e, "fsync");
 	snprintf(from, sizeof from, "memory/%s.tmp", f->name);
 	snprintf(to, sizeof to, "memory/%s", f->name);
@@ -180,7 +185,8 @@ check(const struct image_file *f, const char *what, struct json_object *header, 
     struct err *e)
 {
 	if (strcmp(json_str(header, what, ""), sum) != 0)
-		return err_set(e, E_TAMPERED, "memory image %s: checksum of %s is wrong", f->name, what);
+		return err_set(
+		    e, E_TAMPERED, "memory image %s: checksum of %s is wrong", f->name, what);
 	return 0;
 }
 
@@ -225,10 +231,11 @@ image_file_load(struct image_file *f, struct err *e)
 	header = n < 0 ? NULL : json_parse(mem, text, n, NULL, &bad);
 	if (!header)
 		return err_set(e, E_TAMPERED, "memory image %s: header: %s", f->name, bad.text);
-	if (json_int(header, "format", 0) != 1 || strcmp(json_str(header, "machine", ""), f->machine) != 0 ||
+	if (json_int(header, "format", 0) != 1 ||
+	    strcmp(json_str(header, "machine", ""), f->machine) != 0 ||
 	    (uint64_t)json_int(header, "memory_size", 0) != f->memory_size)
-		return err_set(e, E_TAMPERED, "memory image %s is of another machine: %.100s", f->name,
-		    json_str(header, "machine", "?"));
+		return err_set(e, E_TAMPERED, "memory image %s is of another machine: %.100s",
+		    f->name, json_str(header, "machine", "?"));
 	f->disk_size = (uint64_t)json_int(header, "disk_size", 0);
 	if (load_parts(f, dir, header, e) == 0)
 		return 0;

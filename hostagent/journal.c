@@ -22,10 +22,10 @@ struct journal {
 	struct agent *agent;
 	int fd;
 	off_t size;
-	struct buf next;         /* records that the next write takes */
-	struct waiters waiting;  /* for `next` */
-	struct waiters writing;  /* for what the thread writes */
-	struct write *write;     /* the thread's, NULL: idle */
+	struct buf next;        /* records that the next write takes */
+	struct waiters waiting; /* for `next` */
+	struct waiters writing; /* for what the thread writes */
+	struct write *write;    /* the thread's, NULL: idle */
 	void (*on_rewrite)(struct agent *, struct journal *);
 };
 
@@ -68,10 +68,10 @@ waiter_free(struct waiter *w)
 	struct waiter *i;
 
 	TAILQ_FOREACH(i, &w->journal->writing, link)
-		if (i == w) {
-			TAILQ_REMOVE(&w->journal->writing, w, link);
-			return 0;
-		}
+	if (i == w) {
+		TAILQ_REMOVE(&w->journal->writing, w, link);
+		return 0;
+	}
 	TAILQ_REMOVE(&w->journal->waiting, w, link);
 	return 0;
 }
@@ -111,7 +111,8 @@ write_done(void *arg)
 	if (e.code == E_OK)
 		j->size += (off_t)w->len;
 	else
-		log_error(NULL, "journal: %s", e.text); /* the next write overwrites what was torn */
+		log_error(
+		    NULL, "journal: %s", e.text); /* the next write overwrites what was torn */
 	talloc_free(w);
 	while ((i = TAILQ_FIRST(&j->writing))) {
 		journal_done *done = i->done;
@@ -165,7 +166,8 @@ journal_keep(struct journal *j, const char *json)
 	line(&j->next, json);
 }
 
-/* Whole lines with the right sum, until the first that is not. Returns the length of what is good. */
+/* Whole lines with the right sum, until the first that is not. Returns the length of what is good.
+ */
 static size_t
 replay(struct agent *a, char *text, size_t len,
     void (*on_record)(struct agent *, struct json_object *))
@@ -201,9 +203,9 @@ rewrite(struct journal *j, struct err *e)
 
 	buf_clear(&j->next);
 	j->on_rewrite(j->agent, j);
-	if (fd < 0 || pwrite(fd, j->next.data ? j->next.data : "", j->next.len, 0) != (ssize_t)j->next.len ||
-	    fsync(fd) < 0 || renameat(dir, "journal.new", dir, "journal") < 0 ||
-	    fsync(dir) < 0)
+	if (fd < 0 ||
+	    pwrite(fd, j->next.data ? j->next.data : "", j->next.len, 0) != (ssize_t)j->next.len ||
+	    fsync(fd) < 0 || renameat(dir, "journal.new", dir, "journal") < 0 || fsync(dir) < 0)
 		return err_sys(e, "journal.new");
 	if (j->fd >= 0)
 		close(j->fd);

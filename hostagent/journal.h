@@ -13,9 +13,11 @@ struct journal;
 
 typedef void journal_done(void *arg, const struct err *);
 
-/* Reads state_dir/journal: each record of it to on_record, in order. *ret_complete: nothing was lost
-   but a torn tail. Then the file is rewritten from what on_rewrite appends with journal_keep(). */
-struct journal *journal_open(struct agent *, void (*on_record)(struct agent *, struct json_object *),
+/* Reads state_dir/journal: each record of it to on_record, in order. *ret_complete: nothing was
+   lost but a torn tail. Then the file is rewritten from what on_rewrite appends with
+   journal_keep(). */
+struct journal *
+journal_open(struct agent *, void (*on_record)(struct agent *, struct json_object *),
     void (*on_rewrite)(struct agent *, struct journal *), bool *ret_complete, struct err *);
 
 /* Only inside on_rewrite. */

@@ -11,15 +11,16 @@
 struct timer;
 struct watch;
 
-/* cb(arg) after ms milliseconds, then every `repeat` (0: once). The timer stays until it is freed. */
-struct timer *timer_new(void *mem, uv_loop_t *, uint64_t ms, uint64_t repeat, void (*cb)(void *),
-    void *arg);
+/* cb(arg) after ms milliseconds, then every `repeat` (0: once). The timer stays until it is freed.
+ */
+struct timer *
+timer_new(void *mem, uv_loop_t *, uint64_t ms, uint64_t repeat, void (*cb)(void *), void *arg);
 void timer_again(struct timer *, uint64_t ms);
 
 /* cb(arg, events) while fd is ready for `events` (UV_READABLE, UV_WRITABLE); fd stays the caller's
    and must be open until the watch is freed. */
-struct watch *watch_new(void *mem, uv_loop_t *, int fd, int events, void (*cb)(void *, int),
-    void *arg);
+struct watch *
+watch_new(void *mem, uv_loop_t *, int fd, int events, void (*cb)(void *, int), void *arg);
 void watch_events(struct watch *, int events);
 
 /* work(arg) in a thread, then done(arg) in the loop, always. arg must live until then. */

@@ -112,7 +112,8 @@ upkeep(void *arg)
 	pool_fill(a);
 	adopt_sweep(a);
 	journal_compact(a->journal);
-	TAILQ_FOREACH(vm, &a->vms, link) {
+	TAILQ_FOREACH(vm, &a->vms, link)
+	{
 		auto_fd fd = vm->dir < 0 ? -1 : openat(vm->dir, "log", O_WRONLY | O_CLOEXEC);
 
 		/* QEMU appends, so a cut file begins anew */
@@ -152,7 +153,8 @@ chosen(struct agent *a)
 		quit(a, &e);
 }
 
-/* The capsules stay: an agent that stops is one that will be started again. Clones of the pool go. */
+/* The capsules stay: an agent that stops is one that will be started again. Clones of the pool go.
+ */
 static void
 on_signal(uv_signal_t *s, int number)
 {
@@ -162,7 +164,7 @@ on_signal(uv_signal_t *s, int number)
 	log_info(NULL, "signal %d: ends; capsules run on", number);
 	a->stopping = true;
 	TAILQ_FOREACH(i, &a->images, link)
-		pool_drop(i);
+	pool_drop(i);
 	(void)unlink(a->conf->agent_socket);
 	uv_stop(a->loop);
 }
@@ -185,7 +187,8 @@ run(const struct conf *conf)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* before threads, descriptors and locks: the launcher inherits nothing */
 	if (make_dir(conf->agent_state_dir, conf->agent_user, &e) < 0 ||
-	    !(a->priv = priv_start(a, conf->agent_uid_first, conf->agent_uid_count, conf->agent_user, &e)) ||
+	    !(a->priv = priv_start(
+		  a, conf->agent_uid_first, conf->agent_uid_count, conf->agent_user, &e)) ||
 	    state_open(a, &e) < 0 ||
 	    qemu_version(conf->agent_qemu, a->qemu_version, sizeof a->qemu_version, &e) < 0)
 		quit(a, &e);
@@ -202,7 +205,8 @@ run(const struct conf *conf)
 	accel_choose(a, chosen);
 	(void)uv_run(a->loop, UV_RUN_DEFAULT);
 	if (background_open())
-		_exit(0); /* threads still work for nobody; what they write is made to be cut off anywhere */
+		_exit(0); /* threads still work for nobody; what they write is made to be cut off
+		             anywhere */
 	return 0;
 }
 
@@ -213,7 +217,8 @@ usage(FILE *f)
 	      "  -c FILE    the configuration (hutch.conf)\n"
 	      "  -n         check the configuration, then end\n"
 	      "  -T states  print the capsules' states as a graph (dot)\n"
-	      "  -V         print the version\n", f);
+	      "  -V         print the version\n",
+	    f);
 }
 
 int
@@ -229,12 +234,24 @@ main(int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "c:nVT:h", long_options, NULL)) != -1)
 		switch (c) {
-		case 'c': file = optarg; break;
-		case 'n': check = true; break;
-		case 'T': table = optarg; break;
-		case 'V': puts("hutch-agent " PACKAGE_VERSION); return 0;
-		case 'h': usage(stdout); return 0;
-		default: usage(stderr); return 2;
+		case 'c':
+			file = optarg;
+			break;
+		case 'n':
+			check = true;
+			break;
+		case 'T':
+			table = optarg;
+			break;
+		case 'V':
+			puts("hutch-agent " PACKAGE_VERSION);
+			return 0;
+		case 'h':
+			usage(stdout);
+			return 0;
+		default:
+			usage(stderr);
+			return 2;
 		}
 	log_open("agent", LOG_LEVEL_INFO);
 	if (table && strcmp(table, "states") == 0) {

@@ -62,8 +62,9 @@ static void
 pool_add(struct image *i)
 {
 	struct pooled *p = talloc_zero(i->pool, struct pooled);
-	struct vm_spec spec = { .t = i->t, .vcpus = i->vcpus, .memory_mb = i->memory_mb, .image = i,
-		.hot = true };
+	struct vm_spec spec = {
+		.t = i->t, .vcpus = i->vcpus, .memory_mb = i->memory_mb, .image = i, .hot = true
+	};
 
 	p->image = i;
 	TAILQ_INSERT_TAIL(&i->pool->clones, p, link);
@@ -80,7 +81,8 @@ pool_fill(struct agent *a)
 
 	if (a->stopping)
 		return;
-	TAILQ_FOREACH(i, &a->images, link) {
+	TAILQ_FOREACH(i, &a->images, link)
+	{
 		if (i->state != IMG_READY)
 			continue;
 		if (!i->pool) {
@@ -106,7 +108,8 @@ pool_take(struct image *i)
 
 	if (!i->pool)
 		return NULL;
-	TAILQ_FOREACH(p, &i->pool->clones, link) {
+	TAILQ_FOREACH(p, &i->pool->clones, link)
+	{
 		if (!p->ready || p->vm->state != VM_STOPPED || !p->vm->qmp)
 			continue;
 		vm = p->vm;
@@ -139,6 +142,6 @@ pool_ready(const struct image *i)
 
 	if (i->pool)
 		TAILQ_FOREACH(p, &i->pool->clones, link)
-			n += p->ready;
+	n += p->ready;
 	return n;
 }

@@ -77,7 +77,9 @@ packet_receive(int sock, void *p, size_t len, int *fd, int *n)
 {
 	char control[CMSG_SPACE(sizeof(int) * (PRIV_FDS + 1))];
 	struct iovec io = { .iov_base = p, .iov_len = len };
-	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control,
+	struct msghdr m = { .msg_iov = &io,
+		.msg_iovlen = 1,
+		.msg_control = control,
 		.msg_controllen = sizeof control };
 	struct cmsghdr *c;
 	ssize_t k = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
@@ -121,7 +123,8 @@ kvm_group(void)
 {
 	struct stat s;
 
-	return stat("/dev/kvm", &s) == 0 && s.st_gid != 0 && (s.st_mode & 060) == 060 ? s.st_gid : 0;
+	return stat("/dev/kvm", &s) == 0 && s.st_gid != 0 && (s.st_mode & 060) == 060 ? s.st_gid
+										      : 0;
 }
 
 static void

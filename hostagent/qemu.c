@@ -18,14 +18,13 @@
 #define MACHINE "microvm-1"
 
 /* Cold boots are 30 % faster so; a capsule has one tenant, the wall is the VM. */
-#define KERNEL_TRIM \
+#define KERNEL_TRIM                                                                              \
 	"mitigations=off nokaslr lsm=none apparmor=0 audit=0 8250.nr_uarts=0 cryptomgr.notests " \
 	"rcupdate.rcu_expedited=1 init_on_alloc=0"
 
 enum { SERIAL_RING = 262144 };
 
-static void __attribute__((format(printf, 2, 3)))
-arg(struct buf *b, const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3))) arg(struct buf *b, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;
@@ -69,7 +68,8 @@ machine(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struc
 	arg(b, "-sandbox");
 	arg(b, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	arg(b, "-M");
-	arg(b, "microvm,x-option-roms=off,rtc=on,isa-serial=off,pic=off,pit=off,memory-backend=mem");
+	arg(b,
+	    "microvm,x-option-roms=off,rtc=on,isa-serial=off,pic=off,pit=off,memory-backend=mem");
 	arg(b, "-cpu");
 	arg(b, q->accel == ACCEL_KVM ? "host" : "max");
 	arg(b, "-accel");
@@ -99,11 +99,14 @@ kernel(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struct
 	arg(b, "-append");
 	/* under TCG the kernel cannot measure the TSC on this machine and would wait for ever */
 	if (q->accel != ACCEL_KVM && a->tsc_khz)
-		arg(b, "reboot=t panic=-1 quiet console=hvc0 tsc_early_khz=%lu tsc=reliable " KERNEL_TRIM
-		       " groot=/dev/vdb glower=/dev/vda", a->tsc_khz);
+		arg(b,
+		    "reboot=t panic=-1 quiet console=hvc0 tsc_early_khz=%lu "
+		    "tsc=reliable " KERNEL_TRIM " groot=/dev/vdb glower=/dev/vda",
+		    a->tsc_khz);
 	else
-		arg(b, "reboot=t panic=-1 quiet console=hvc0 " KERNEL_TRIM
-		       " groot=/dev/vdb glower=/dev/vda");
+		arg(b,
+		    "reboot=t panic=-1 quiet console=hvc0 " KERNEL_TRIM
+		    " groot=/dev/vdb glower=/dev/vda");
 }
 
 /* The whole chain is said here: nothing in an image's header makes QEMU open a file. */
@@ -120,18 +123,22 @@ disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 		    "backing.driver=qcow2,backing.read-only=on,backing.file.driver=file,"
 		    "backing.file.filename=/dev/fdset/%d,backing.backing.driver=qcow2,"
 		    "backing.backing.read-only=on,backing.backing.file.driver=file,"
-		    "backing.backing.file.filename=/dev/fdset/%d", base, upper);
+		    "backing.backing.file.filename=/dev/fdset/%d",
+		    base, upper);
 	else
 		snprintf(below, sizeof below,
 		    "backing.driver=qcow2,backing.read-only=on,backing.file.driver=file,"
-		    "backing.file.filename=/dev/fdset/%d", upper);
+		    "backing.file.filename=/dev/fdset/%d",
+		    upper);
 	arg(b, "-blockdev");
 	arg(b, "driver=raw,node-name=d0,read-only=on,file.driver=file,file.filename=/dev/fdset/%d",
 	    root);
 	arg(b, "-device");
 	arg(b, "virtio-blk-device,drive=d0,id=b0");
 	arg(b, "-blockdev");
-	arg(b, "driver=qcow2,node-name=d1,discard=unmap,file.driver=file,file.filename=/dev/fdset/%d,%s",
+	arg(b,
+	    "driver=qcow2,node-name=d1,discard=unmap,file.driver=file,file.filename=/dev/fdset/"
+	    "%d,%s",
 	    disk, below);
 	arg(b, "-device");
 	arg(b, "virtio-blk-device,drive=d1,id=b1");
@@ -186,14 +193,15 @@ qemu_command(const struct agent *a, const struct qemu *q, void *mem, struct priv
 const char *
 qemu_machine(const struct agent *a, void *mem, int vcpus, int memory_mb)
 {
-	return talloc_asprintf(mem, MACHINE " %s cpus=%d memory=%d qemu=%s", accel_name(a->accel), vcpus,
-	    memory_mb, a->qemu_version);
+	return talloc_asprintf(mem, MACHINE " %s cpus=%d memory=%d qemu=%s", accel_name(a->accel),
+	    vcpus, memory_mb, a->qemu_version);
 }
 
 int
 qemu_version(const char *program, char *ret, size_t len, struct err *e)
 {
-	char *const argv[] = { (char *)program, (char *)"--version", NULL }, *const env[] = { NULL };
+	char *const argv[] = { (char *)program, (char *)"--version", NULL },
+		    *const env[] = { NULL };
 	char text[256] = "", *p;
 	posix_spawn_file_actions_t actions;
 	int out[2], rc, status;

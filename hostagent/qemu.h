@@ -5,19 +5,20 @@
 #include "agent.h"
 #include "priv.h"
 
-/* The network card of every guest: part of the memory image, so equal in all; each has its own network. */
+/* The network card of every guest: part of the memory image, so equal in all; each has its own
+ * network. */
 #define QEMU_MAC "52:54:00:12:34:56"
 
 /* What a process is made of; descriptors stay the caller's. */
 struct qemu {
-	const char *name;         /* after "hutch-<instance>-" */
+	const char *name; /* after "hutch-<instance>-" */
 	const struct template *t;
 	enum accel accel;
 	int vcpus, memory_mb;
-	int memory;               /* sealed memory file to map privately, or -1: empty memory, cold boot */
-	int qmp, guest;           /* listening sockets */
-	int disk;                 /* the VM's own overlay, read and write */
-	int base;                 /* what lies between overlay and upper.qcow2, or -1 */
+	int memory;     /* sealed memory file to map privately, or -1: empty memory, cold boot */
+	int qmp, guest; /* listening sockets */
+	int disk;       /* the VM's own overlay, read and write */
+	int base;       /* what lies between overlay and upper.qcow2, or -1 */
 	uid_t uid;
 	int log;
 };

@@ -137,7 +137,8 @@ pump(struct qmp *q)
 	struct command *c;
 	struct err e = { 0 };
 
-	STAILQ_FOREACH(c, &q->open, link) {
+	STAILQ_FOREACH(c, &q->open, link)
+	{
 		if (!c->text.len)
 			continue;
 		if (command_send(q, c) < 0) {
@@ -192,7 +193,8 @@ line(struct qmp *q, const char *text, size_t len)
 	}
 	if (json_get(msg, "event")) {
 		if (q->events->on_event)
-			q->events->on_event(q->user, json_str(msg, "event", ""), json_get(msg, "data"));
+			q->events->on_event(
+			    q->user, json_str(msg, "event", ""), json_get(msg, "data"));
 	} else if (!json_get(msg, "QMP"))
 		answered(q, msg);
 }
@@ -255,8 +257,8 @@ qmp_open(void *mem, uv_loop_t *loop, int fd, const struct qmp_events *events, vo
 }
 
 void
-qmp_call(struct qmp *q, const char *command, const char *arguments, int fd, qmp_reply *reply,
-    void *arg)
+qmp_call(
+    struct qmp *q, const char *command, const char *arguments, int fd, qmp_reply *reply, void *arg)
 {
 	struct command *c = talloc_zero(q, struct command);
 	struct err e = { 0 };

@@ -16,12 +16,13 @@ typedef void qmp_reply(void *arg, struct json_object *ret, const struct err *);
 
 struct qmp_events {
 	void (*on_event)(void *user, const char *name, struct json_object *data);
-	void (*on_gone)(void *user, const struct err *); /* once; the calls that were open failed before */
+	void (*on_gone)(
+	    void *user, const struct err *); /* once; the calls that were open failed before */
 };
 
 /* Takes over the connected socket fd. */
 struct qmp *qmp_open(void *mem, uv_loop_t *, int fd, const struct qmp_events *, void *user);
 
 /* fd (or -1) goes with the command; it stays the caller's. arguments: JSON object, or NULL. */
-void qmp_call(struct qmp *, const char *command, const char *arguments, int fd, qmp_reply *,
-    void *arg);
+void
+qmp_call(struct qmp *, const char *command, const char *arguments, int fd, qmp_reply *, void *arg);

@@ -17,14 +17,15 @@ struct starts {
 static void
 starts_next(struct agent *a)
 {
-	size_t most = a->conf->agent_max_starts ? (size_t)a->conf->agent_max_starts : (size_t)a->cores;
+	size_t most =
+	    a->conf->agent_max_starts ? (size_t)a->conf->agent_max_starts : (size_t)a->cores;
 	struct start *s, *best;
 
 	while (a->starts->going < most) {
 		best = NULL;
 		TAILQ_FOREACH(s, &a->starts->queue, link)
-			if (!s->goes && (!best || (s->soon && !best->soon)))
-				best = s;
+		if (!s->goes && (!best || (s->soon && !best->soon)))
+			best = s;
 		if (!best)
 			return;
 		best->goes = true;

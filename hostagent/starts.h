@@ -1,4 +1,5 @@
-/* starts.h - how many VMs may start at once: as many as cores, or a clone waits for its neighbours. */
+/* starts.h - how many VMs may start at once: as many as cores, or a clone waits for its neighbours.
+ */
 #pragma once
 #include "agent.h"
 #include "flow.h"

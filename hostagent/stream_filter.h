@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 struct stream_filter {
-	int in, out;        /* the stream as QEMU writes it; the thin stream */
-	int memory;         /* pages of `block` are written here, at their offset; zero pages are not */
+	int in, out; /* the stream as QEMU writes it; the thin stream */
+	int memory;  /* pages of `block` are written here, at their offset; zero pages are not */
 	const char *block;  /* name of the RAM block, "mem" */
 	uint64_t size;      /* its size: another one in the stream is refused */
 	uint64_t pages;     /* out: written to memory */

@@ -58,7 +58,8 @@ description(void *mem, int dir, struct err *e)
 	return json_parse(mem, text, n, NULL, e);
 }
 
-/* Opens the parts and compares their sizes; contents are checked when a memory image is made of them. */
+/* Opens the parts and compares their sizes; contents are checked when a memory image is made of
+ * them. */
 static int
 parts_open(struct template *t, int dir, struct json_object *files, struct err *e)
 {
@@ -72,8 +73,9 @@ parts_open(struct template *t, int dir, struct json_object *files, struct err *e
 		if (*fd < 0 || fstat(*fd, &s) < 0)
 			return err_sys(e, "template %s: %s", t->name, parts[i].file);
 		if (json_int(json_get(files, parts[i].file), "size", -1) != s.st_size)
-			return err_set(e, E_TAMPERED, "template %s: %s has another size than template.json says",
-			    t->name, parts[i].file);
+			return err_set(e, E_TAMPERED,
+			    "template %s: %s has another size than template.json says", t->name,
+			    parts[i].file);
 	}
 	return disk_size(t->upper, &t->disk_size, e);
 }
@@ -84,8 +86,8 @@ template_build(struct agent *a, const char *name, const char *build)
 	struct template *t;
 
 	TAILQ_FOREACH(t, &a->templates, link)
-		if (strcmp(t->name, name) == 0 && strcmp(t->build, build) == 0)
-			return t;
+	if (strcmp(t->name, name) == 0 && strcmp(t->build, build) == 0)
+		return t;
 	return NULL;
 }
 
@@ -101,7 +103,7 @@ template_find(struct agent *a, const char *name, struct err *e)
 
 	if (!name_ok(name) ||
 	    (dir = open(talloc_asprintf(mem, "%s/%s", a->conf->agent_image_dir, name),
-	         O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) {
+		 O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) {
 		err_set(e, E_NOT_FOUND, "no template %s", name_ok(name) ? name : "of this name");
 		return NULL;
 	}

@@ -4,12 +4,13 @@
 #pragma once
 #include "agent.h"
 
-struct template {
+struct template
+{
 	TAILQ_ENTRY(template) link;
 	const char *name;
-	const char *build;    /* the version that images/build gave: names the content */
+	const char *build; /* the version that images/build gave: names the content */
 	const char *user, *workdir, *warm;
-	uint64_t disk_size;   /* of upper.qcow2, in bytes: capsules' disks are not smaller */
+	uint64_t disk_size; /* of upper.qcow2, in bytes: capsules' disks are not smaller */
 	int vmlinux, initramfs, rootfs, upper; /* open, read only: a replaced folder does no harm */
 };
 

@@ -14,6 +14,8 @@ uids(struct agent *a)
 		a->uids = talloc_zero(a, struct uids);
 		a->uids->count = a->conf->agent_uid_count;
 		a->uids->taken = talloc_zero_array(a->uids, bool, a->uids->count);
+		/* two agents of one machine with the same range should seldom meet */
+		a->uids->next = (uint32_t)(strtoull(a->instance, NULL, 16) % a->uids->count);
 	}
 	return a->uids;
 }

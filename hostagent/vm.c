@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
-enum { HEALTH_RETRY_MS = 50 };
+enum { HEALTH_RETRY_MS = 50, CLONE_HEALTH_MS = 2000, BOOT_HEALTH_MS = 15000, CLONE_MS = 20000 };
 
 /* Folder and sockets. */
 
@@ -110,6 +110,19 @@ vm_new(struct agent *a)
 	return vm;
 }
 
+/* The last thing QEMU wrote to its log, for ours. */
+static void
+log_tail(const struct vm *vm, char *ret, size_t len)
+{
+	auto_fd fd = vm->dir < 0 ? -1 : openat(vm->dir, "log", O_RDONLY | O_CLOEXEC);
+	struct stat s;
+	ssize_t n = 0;
+
+	if (fd >= 0 && fstat(fd, &s) == 0)
+		n = pread(fd, ret, len - 1, s.st_size > (off_t)len ? s.st_size - (off_t)len : 0);
+	ret[n > 0 ? n : 0] = '\0';
+}
+
 /* The end of whatever runs: exactly one call of done. */
 static void
 run_done(void *user, const struct err *e)
@@ -117,6 +130,13 @@ run_done(void *user, const struct err *e)
 	struct vm *vm = user;
 	struct vm_run *r = vm->run;
 	vm_done *done = r->done;
+	char said[200];
+
+	if (e && done) {
+		log_tail(vm, said, sizeof said);
+		log_warn(
+		    NULL, "vm %s: %s%s%s", vm->name, e->text, *said ? "; QEMU said: " : "", said);
+	}
 
 	r->done = NULL;
 	TALLOC_FREE(r->start);
@@ -244,8 +264,12 @@ step_spawn(void *user)
 	struct vm *vm = user;
 	struct agent *a = vm->agent;
 	struct vm_run *r = vm->run;
-	struct qemu q = { .name = vm->name, .t = vm->t, .accel = vm->accel, .vcpus = vm->vcpus,
-		.memory_mb = vm->memory_mb, .memory = vm->image ? vm->image->memory : -1,
+	struct qemu q = { .name = vm->name,
+		.t = vm->t,
+		.accel = vm->accel,
+		.vcpus = vm->vcpus,
+		.memory_mb = vm->memory_mb,
+		.memory = vm->image ? vm->image->memory : -1,
 		.base = vm->image ? vm->image->disk : -1 };
 	struct priv_spawn s;
 	struct err e = { 0 };
@@ -253,7 +277,10 @@ step_spawn(void *user)
 	auto_talloc char *mem = talloc_new(NULL);
 	auto_fd qmp = -1, guest = -1, disk = -1, log = -1;
 
-	flow_deadline(r->flow, r->spec.boot_ms ? r->spec.boot_ms : a->conf->agent_boot_timeout_sec * 1000);
+	flow_deadline(r->flow,
+	    r->spec.boot_ms ? (uint64_t)r->spec.boot_ms
+		: vm->image ? CLONE_MS
+			    : (uint64_t)a->conf->agent_boot_timeout_sec * 1000);
 	if (vm->image)
 		snprintf(backing, sizeof backing, "../../memory/%.90s/disk.qcow2", vm->image->name);
 	if (uid_lease(a, &vm->uid, &e) < 0)
@@ -361,7 +388,10 @@ on_health(void *arg, int status, const char *body, size_t len, const struct err 
 		flow_next(r->flow);
 		return;
 	}
-	/* a guest that comes up may break the first session; the flow's deadline ends this */
+	/* a guest that comes up may lose the first session: another one, until the flow's deadline
+	 */
+	if (e && e->code == E_TIMEOUT)
+		TALLOC_FREE(vm->guest);
 	TALLOC_FREE(r->again);
 	r->again = timer_new(r, vm->agent->loop, HEALTH_RETRY_MS, 0, vm_step_health, vm);
 }
@@ -370,8 +400,9 @@ void
 vm_step_health(void *user)
 {
 	struct vm *vm = user;
-	struct guest_call call = { .method = "GET", .path = "/health",
-		.timeout_ms = vm->agent->conf->agent_boot_timeout_sec * 1000 };
+	struct guest_call call = { .method = "GET",
+		.path = "/health",
+		.timeout_ms = vm->image || vm->run->adopted ? CLONE_HEALTH_MS : BOOT_HEALTH_MS };
 	struct err e = { 0 };
 
 	if (vm_guest_open(vm, &e) < 0)
@@ -405,7 +436,9 @@ step_rehearse(void *user)
 	struct vm *vm = user;
 	struct buf b = BUF(vm->run);
 	char token[33];
-	struct guest_call call = { .method = "POST", .path = "/init", .type = "application/json",
+	struct guest_call call = { .method = "POST",
+		.path = "/init",
+		.type = "application/json",
 		.timeout_ms = VM_CALL_MS };
 
 	identity_rehearsal(&b, vm->t->user, vm->t->workdir, token);
@@ -489,8 +522,10 @@ vm_start(struct agent *a, const struct vm_spec *spec, vm_done *done, void *user)
 
 /* Short exchanges. */
 
-static const struct step cont_steps[] = { { "continuing", vm_step_cont }, { "running", vm_step_running }, { 0 } };
-static const struct step stop_steps[] = { { "stopping", vm_step_stop }, { "stopped", vm_step_stopped }, { 0 } };
+static const struct step cont_steps[] = { { "continuing", vm_step_cont },
+	{ "running", vm_step_running }, { 0 } };
+static const struct step stop_steps[] = { { "stopping", vm_step_stop },
+	{ "stopped", vm_step_stopped }, { 0 } };
 
 void
 vm_cont(struct vm *vm, vm_done *done, void *user)

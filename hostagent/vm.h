@@ -9,11 +9,11 @@
 #include "json.h"
 
 enum vm_state {
-	VM_NEW,      /* being started */
-	VM_STOPPED,  /* ready, vCPUs stand still */
+	VM_NEW,     /* being started */
+	VM_STOPPED, /* ready, vCPUs stand still */
 	VM_RUNNING,
-	VM_DYING,    /* killed, not yet gone */
-	VM_DEAD,     /* the process is gone; the folder may be there */
+	VM_DYING, /* killed, not yet gone */
+	VM_DEAD,  /* the process is gone; the folder may be there */
 };
 
 struct vm {
@@ -28,15 +28,15 @@ struct vm {
 	int dir;             /* its folder */
 	uid_t uid;
 	pid_t pid;
-	uint64_t start;      /* proc_start(pid) */
-	uint64_t disk_size;  /* bytes, of the overlay */
-	struct qmp *qmp;     /* NULL: not connected */
+	uint64_t start;     /* proc_start(pid) */
+	uint64_t disk_size; /* bytes, of the overlay */
+	struct qmp *qmp;    /* NULL: not connected */
 	struct guest *guest;
-	int status;          /* of wait(), -1 unknown */
+	int status; /* of wait(), -1 unknown */
 	/* called once when the process ends without vm_destroy(); may destroy the VM */
 	void (*on_dead)(void *user, struct vm *);
 	void *user;
-	struct vm_run *run;  /* what is going on with it; inside vm.c */
+	struct vm_run *run; /* what is going on with it; inside vm.c */
 };
 
 typedef void vm_done(void *user, const struct err *); /* NULL: done */
@@ -45,11 +45,11 @@ typedef void vm_done(void *user, const struct err *); /* NULL: done */
 struct vm_spec {
 	struct template *t;
 	int vcpus, memory_mb;
-	enum accel accel;     /* ACCEL_UNKNOWN: the agent's */
-	struct image *image;  /* clone it; NULL: cold boot */
-	uint64_t disk_size;   /* at least the template's; of clones: the image's */
-	bool hot, soon;       /* soon: before others that wait for a free start */
-	int boot_ms;          /* deadline of all of it once a start is free; 0: the configuration's */
+	enum accel accel;    /* ACCEL_UNKNOWN: the agent's */
+	struct image *image; /* clone it; NULL: cold boot */
+	uint64_t disk_size;  /* at least the template's; of clones: the image's */
+	bool hot, soon;      /* soon: before others that wait for a free start */
+	int boot_ms; /* deadline of all of it once a start is free; 0: the configuration's */
 };
 
 /* Starts one; done(user, err) when its guest answered GET /health. On failure vm_destroy() it. */
@@ -59,8 +59,8 @@ void vm_cont(struct vm *, vm_done *, void *user);
 void vm_stop(struct vm *, vm_done *, void *user);
 /* Makes the second disk larger, and tells the guest. */
 void vm_grow_disk(struct vm *, uint64_t size, vm_done *, void *user);
-/* Memory through the stream filter into `memory`, device state to `state`; the VM must be stopped and
-   stays so. With done, both files are complete. */
+/* Memory through the stream filter into `memory`, device state to `state`; the VM must be stopped
+   and stays so. With done, both files are complete. */
 void vm_save(struct vm *, int memory, int state, vm_done *, void *user);
 
 /* Nobody waits any more for what goes on with it, or for its end. */
@@ -82,10 +82,12 @@ struct vm_found {
 /* Takes it over. done: control socket and guest answer, it runs. NULL: it is not what was found. */
 struct vm *vm_adopt(struct agent *, const struct vm_found *, vm_done *, void *user, struct err *);
 
-/* Opens the guest session again after it was closed on purpose or broke. -1: the socket is not there. */
+/* Opens the guest session again after it was closed on purpose or broke. -1: the socket is not
+ * there. */
 int vm_guest_open(struct vm *, struct err *);
 
-/* A VM of this folder name, with a process or not: removes all that is left. For leftovers of a crash. */
+/* A VM of this folder name, with a process or not: removes all that is left. For leftovers of a
+ * crash. */
 void vm_sweep(struct agent *, const char *name, pid_t pid, uint64_t start);
 
 /* The launcher told that a process ended. */

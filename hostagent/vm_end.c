@@ -39,8 +39,8 @@ dead(void *arg)
 	log_warn(NULL, "vm %s: QEMU (pid %d) ended, wait status %#x", vm->name, (int)vm->pid,
 	    (unsigned)vm->status);
 	if (r->done) {
-		(void)err_set(&e, E_QEMU, "QEMU ended (wait status %#x), see its log",
-		    (unsigned)vm->status);
+		(void)err_set(
+		    &e, E_QEMU, "QEMU ended (wait status %#x), see its log", (unsigned)vm->status);
 		flow_fail(r->flow, &e);
 	} else if (vm->on_dead)
 		vm->on_dead(vm->user, vm);
@@ -62,8 +62,8 @@ on_pidfd(void *arg, int events)
 void
 vm_watch_death(struct vm *vm)
 {
-	vm->run->death = watch_new(
-	    vm->run, vm->agent->loop, vm->run->pidfd, UV_READABLE, on_pidfd, vm);
+	vm->run->death =
+	    watch_new(vm->run, vm->agent->loop, vm->run->pidfd, UV_READABLE, on_pidfd, vm);
 }
 
 void
@@ -72,7 +72,8 @@ vm_exited(void *agent, pid_t pid, int status)
 	struct agent *a = agent;
 	struct vm *vm;
 
-	TAILQ_FOREACH(vm, &a->vms, link) {
+	TAILQ_FOREACH(vm, &a->vms, link)
+	{
 		if (vm->pid != pid || vm->state == VM_DEAD || vm->run->adopted)
 			continue;
 		vm->status = status;
@@ -106,7 +107,9 @@ vm_destroy(struct vm *vm, vm_done *done, void *user)
 	vm_abandon(vm);
 	if (vm->pid > 0 && vm->state != VM_DEAD) {
 		vm->state = VM_DYING;
-		if (priv_kill(a->priv, vm->pid, vm->start, &e) < 0)
+		/* it may have ended by itself a moment ago: its pidfd tells */
+		if (priv_kill(a->priv, vm->pid, vm->start, &e) < 0 &&
+		    proc_start(vm->pid) == vm->start)
 			log_warn(NULL, "vm %s: %s", vm->name, e.text);
 		return; /* dead() follows */
 	}

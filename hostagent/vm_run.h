@@ -11,7 +11,7 @@ enum { VM_CALL_MS = 20000 }; /* deadline of a short exchange with QEMU */
 struct vm_run {
 	struct flow *flow;
 	struct vm_spec spec;
-	vm_done *done;       /* of what goes on; NULL: nothing does */
+	vm_done *done; /* of what goes on; NULL: nothing does */
 	void *user;
 	struct start *start; /* our place among the starts */
 	struct timer *again; /* health is asked again */
@@ -19,7 +19,7 @@ struct vm_run {
 	int pidfd;
 	struct watch *death; /* on the pidfd */
 	struct timer *reap;
-	bool adopted;        /* not our launcher's child */
+	bool adopted; /* not our launcher's child */
 	bool destroying;
 	vm_done *destroyed;
 	void *destroyed_user;

@@ -99,8 +99,10 @@ step_pipe(void *user)
 	s->pipe_write = ends[1];
 	s->job = j;
 	j->save = s;
-	j->filter = (struct stream_filter){ .in = ends[0], .out = fcntl(s->state, F_DUPFD_CLOEXEC, 0),
-		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0), .block = "mem",
+	j->filter = (struct stream_filter){ .in = ends[0],
+		.out = fcntl(s->state, F_DUPFD_CLOEXEC, 0),
+		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
+		.block = "mem",
 		.size = (uint64_t)vm->memory_mb << 20 };
 	background(vm->agent->loop, filter_run, filter_done, j);
 	/* the default would hold it at 128 MiB/s */
