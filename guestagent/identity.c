@@ -87,7 +87,16 @@ identity_variables(void)
 void
 identity_health(struct call *c)
 {
-	call_reply(c, 204, NULL, NULL, 0);
+	struct h2_header h[4] = { { "x-hutch-version", PACKAGE_VERSION } };
+	double load = 0;
+
+	if (getloadavg(&load, 1) < 1)
+		load = 0;
+	h[1] = (struct h2_header){ "x-hutch-load", talloc_asprintf(c, "%.2f", load) };
+	if (self.ready)
+		h[2] = (struct h2_header){ "x-hutch-epoch",
+			talloc_asprintf(c, "%" PRId64, self.epoch) };
+	call_reply(c, 204, h, NULL, 0);
 }
 
 void
@@ -311,6 +320,8 @@ set_variables(struct json_object *in, const struct init *i)
 static void
 keep_text(char **slot, const char *text)
 {
+	if (*slot)
+		explicit_bzero(*slot, strlen(*slot)); /* one of them is the token */
 	TALLOC_FREE(*slot);
 	if (text && text[0])
 		*slot = talloc_strdup(NULL, text);

@@ -25,4 +25,5 @@ guestagent_hutch_guest_test_SOURCES = $(guest_sources)
 guestagent_hutch_guest_test_CFLAGS = $(AM_CFLAGS)
 guestagent_hutch_guest_test_LDADD = $(NGHTTP2_LIBS) $(JSONC_LIBS) $(TALLOC_LIBS) -lm
 
-EXTRA_DIST += guestagent/README.md
+TESTS += tests/vm/guest_test.py
+EXTRA_DIST += guestagent/README.md tests/vm/guest_test.py

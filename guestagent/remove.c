@@ -49,6 +49,9 @@ static void __attribute__((noreturn)) child(int fd, const char *path)
 {
 	int error = 0;
 
+	/* Of what the agent has open, an end of a process's pipe must not live on here. */
+	fd = dup2(fd, 3);
+	(void)close_range(4, ~0u, 0);
 	/* The identity stays the user's, as user_enter() made it before the fork. */
 	if (remove_at(AT_FDCWD, path) < 0)
 		error = errno;

@@ -39,6 +39,7 @@ run_all(struct dirent **list, int n)
 {
 	char path[sizeof FOLDER + sizeof list[0]->d_name + 1];
 
+	(void)close_range(3, ~0u, 0);
 	spawn_child_defaults();
 	(void)setsid();
 	for (int i = 0; i < n; i++) {

@@ -38,7 +38,7 @@ static const struct route routes[] = {
 };
 /* clang-format on */
 
-const struct h2_limits server_limits = { .window = 128 * KB, .streams = 1000 };
+const struct h2_limits server_limits = { .window = 128 * KB, .streams = 512 };
 
 const char *
 call_header(const struct call *c, const char *name)

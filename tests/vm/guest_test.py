@@ -184,7 +184,8 @@ P, F = "/process.Process/", "/filesystem.Filesystem/"
 
 @check("agent")
 def health_needs_no_token(a):
-    same(a.call("GET", "/health", headers={"x-access-token": None})[0], 204)
+    status, headers, _ = a.call("GET", "/health", headers={"x-access-token": None})
+    same((status, "x-hutch-version" in headers, "x-hutch-epoch" in headers), (204, True, False))
 
 
 @check("agent")
@@ -216,6 +217,7 @@ def init_opens_the_agent(a):
                                 entropy=base64.b64encode(b"e" * 64).decode(), capsuleId="cl-1", unknown=[1])
     same(status, 204)
     same(headers["x-envd-version"], "0.6.13")
+    same(a.call("GET", "/health")[1]["x-hutch-epoch"], "3")
     envs = json.loads(a.call("GET", "/envs")[2])
     same(envs, {"A": "of the capsule", "B": "b", "E2B_SANDBOX": "true", "HUTCH": "true", "E2B_SANDBOX_ID": "cl-1",
                 "HUTCH_CAPSULE_ID": "cl-1"})
@@ -1096,6 +1098,20 @@ def it_idles_without_a_host(m):
     print(f"# {percent:.1f} % of a core while nobody is connected", flush=True)
     if percent > 25:
         raise AssertionError(f"{percent:.0f} % of a core")
+
+
+@check("machine")
+def a_host_that_comes_is_answered_at_once(m):
+    times = []
+    for _ in range(20):
+        time.sleep(0.1)
+        begin = time.time()
+        same(m.call("GET", "/health")[0], 204)
+        times.append(time.time() - begin)
+    median = sorted(times)[10]
+    print(f"# {median * 1000:.0f} ms from connecting to the answer, with curl's own start", flush=True)
+    if median > 0.3:
+        raise AssertionError(f"{median * 1000:.0f} ms")
 
 
 @check("machine")
