@@ -144,8 +144,8 @@ ask(struct look *l)
 	if (may == ALLOW_NO)
 		return err_set(&l->work.err, capsule_err.code, "%s", capsule_err.text);
 	if (p.must_change_password)
-		return err_set(
-		    &l->work.err, E_MUST_CHANGE, "change your password first: POST /v1/me/password");
+		return err_set(&l->work.err, E_MUST_CHANGE,
+		    "change your password first: POST /v1/me/password");
 	if (n == 0 || !visible(c, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");

@@ -34,6 +34,7 @@ struct guest {
 	const struct guest_events *on;
 	void *arg;
 	bool ended;      /* the answer is complete */
+	bool finished;   /* the request is */
 	int refused;     /* a status that is no success; its body is collected */
 	struct buf body; /* of a refusal */
 };
@@ -203,10 +204,12 @@ back_open(void *mem, struct gateway *gw)
 static int
 guest_destroy(struct guest *g)
 {
-	if (g->stream) {
-		h2_stream_set_user(g->stream, NULL);
+	if (!g->stream)
+		return 0;
+	h2_stream_set_user(g->stream, NULL);
+	/* A call that is complete closes by itself; servers count resets as abuse. */
+	if (!g->ended || !g->finished)
 		h2_reset(g->stream, NGHTTP2_CANCEL);
-	}
 	return 0;
 }
 
@@ -251,7 +254,7 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
 
 	if (!g)
 		abort();
-	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g) };
+	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g), .finished = call->end };
 	head[n++] = (struct h2_header){ ":method", call->method };
 	head[n++] = (struct h2_header){ ":path",
 		talloc_asprintf(g, "/agent/v1/capsules/%s/guest%s", r->access->id, call->path) };
@@ -290,6 +293,7 @@ guest_write(struct guest *g, const void *p, size_t n)
 void
 guest_finish(struct guest *g)
 {
+	g->finished = true;
 	if (g->stream)
 		h2_finish(g->stream);
 }

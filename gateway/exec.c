@@ -75,6 +75,7 @@ enum {
 	DEFAULT_SEC = 30,
 	GRACE_MS = 5000,   /* between TERM and KILL */
 	SPACE_MS = 20000,  /* nothing on the way may take us for dead */
+	LAST_MS = 1000,    /* between the end of a process and of its stream */
 	START_MS = 30000,  /* until the guest says that it started */
 	PIECE = 48 * 1024, /* of output in an answer; a multiple of 3 */
 	SMALL = 64 * 1024, /* an answer that is not streamed */
@@ -99,6 +100,7 @@ struct exec {
 	struct output out[2]; /* stdout, stderr */
 	int exit_code;
 	bool timed_out, base64;
+	bool over;           /* the end was told; the stream's end follows */
 	struct timer *limit; /* the next thing that happens by time: no start, TERM, KILL */
 	int part;            /* of the answer being written */
 	size_t at;
@@ -410,6 +412,13 @@ ended(struct exec *x, struct json_object *end)
 		x->exit_code = 124;
 }
 
+/* The guest told the end of the process, but does not end its stream. */
+static void
+on_last(void *arg)
+{
+	answer(arg);
+}
+
 static int
 event(struct exec *x, struct json_object *ev)
 {
@@ -422,10 +431,11 @@ event(struct exec *x, struct json_object *ev)
 		keep(x, 0, json_str(data, "stdout", NULL));
 		keep(x, 1, json_str(data, "stderr", NULL));
 	}
-	if (end && !x->in->background) {
+	if (end && !x->in->background && !x->over) {
 		ended(x, end);
-		answer(x);
-		return 1;
+		TALLOC_FREE(x->limit);
+		x->over = true;
+		x->limit = timer_start(x, x->r->gw->loop, LAST_MS, 0, on_last, x);
 	}
 	return 0;
 }
@@ -476,7 +486,7 @@ frame(void *arg, unsigned flags, const char *text, size_t n)
 		refused(x, error);
 		return 1;
 	}
-	if (flags & CONNECT_LAST) {
+	if (flags & CONNECT_LAST && !x->over) {
 		(void)err_set(&x->r->work.err, E_AGENT, "the stream ended before the process");
 		give_up(x);
 		return 1;
@@ -517,8 +527,13 @@ on_fail(struct guest *g, const struct err *e)
 static void
 on_end(struct guest *g)
 {
+	struct exec *x = guest_arg(g);
 	struct err e = { 0 };
 
+	if (x->over) {
+		answer(x);
+		return;
+	}
 	(void)err_set(&e, E_AGENT, "the stream ended before the process");
 	on_fail(g, &e);
 }

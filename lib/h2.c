@@ -9,6 +9,10 @@
 #include <string.h>
 #include <talloc.h>
 
+/* In nghttp2 1.57 and in what Debian 12 has, not in all that we build with. */
+extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_t, uint64_t)
+    __attribute__((weak));
+
 enum { HEADERS_MAX = 128, ROOM_KEPT = 16 * 1024 };
 
 struct h2 {
@@ -588,6 +592,11 @@ session_new(struct h2 *h)
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
 	nghttp2_option_set_no_auto_window_update(opt, 1);
 	nghttp2_option_set_no_closed_streams(opt, 1);
+	/* Against strangers nghttp2 ends a connection with more than 33 resets a second. Our peers
+	   are our own programs: one session carries a whole host, and clients that leave are
+	   resets. */
+	if (nghttp2_option_set_stream_reset_rate_limit)
+		nghttp2_option_set_stream_reset_rate_limit(opt, 1000000, 1000000);
 	rc = h->role == H2_SERVER ? nghttp2_session_server_new2(&h->ng, cb, h, opt)
 				  : nghttp2_session_client_new2(&h->ng, cb, h, opt);
 	if (rc)
