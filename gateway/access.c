@@ -7,8 +7,10 @@
 #include "gateway.q.h"
 #include "log.h"
 #include "principal.h"
+#include "queue.h"
 #include "route.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
@@ -21,12 +23,19 @@ struct slot {
 	struct access *access;
 };
 
+/* What a thread needs; each is a talloc root of its own: threads must not share a tree. */
+struct desk {
+	struct db *db;
+	struct queue *queue; /* Redis: rate limits */
+	struct desk *next;
+};
+
 struct doorman {
 	struct gateway *gw;
 	const struct keys *keys;
 	struct slot slots[SLOTS];
 	pthread_mutex_t lock;
-	struct db *idle[CONNECTIONS]; /* NULL: in use */
+	struct desk *idle;
 };
 
 /* One question to the database. In the thread nobody else touches it. */
@@ -40,7 +49,11 @@ struct look {
 	struct credentials with;
 	struct uuid capsule;
 	enum perm perm;
-	struct access *access; /* the answer */
+	const char *who;       /* the credential in rate limits, once it is known to be good */
+	const char *ip;        /* of the client, as the web server says; or NULL */
+	struct access *access; /* the answer; already there when it was remembered */
+	bool known;
+	struct rate rate;
 };
 
 /* The request's hold on its look; gone when the request is. */
@@ -56,29 +69,25 @@ tie_destroy(struct tie *t)
 	return 0;
 }
 
-static struct db *
-db_borrow(struct doorman *d)
+static struct desk *
+desk_take(struct doorman *d)
 {
-	struct db *db = NULL;
+	struct desk *k = NULL;
 
 	pthread_mutex_lock(&d->lock);
-	for (int i = 0; i < CONNECTIONS && !db; i++) {
-		db = d->idle[i];
-		d->idle[i] = NULL;
-	}
+	k = d->idle;
+	if (k)
+		d->idle = k->next;
 	pthread_mutex_unlock(&d->lock);
-	return db;
+	return k;
 }
 
 static void
-db_return(struct doorman *d, struct db *db)
+desk_return(struct doorman *d, struct desk *k)
 {
 	pthread_mutex_lock(&d->lock);
-	for (int i = 0; i < CONNECTIONS && db; i++)
-		if (!d->idle[i]) {
-			d->idle[i] = db;
-			db = NULL;
-		}
+	k->next = d->idle;
+	d->idle = k;
 	pthread_mutex_unlock(&d->lock);
 }
 
@@ -96,7 +105,7 @@ visible(const struct q_gateway_place *c, const struct principal *p)
 }
 
 static int
-found(struct look *l, const struct q_gateway_place *c)
+found(struct look *l, const struct q_gateway_place *c, const char *who)
 {
 	if (strcmp(c->state, "running") != 0)
 		return err_set(
@@ -109,6 +118,7 @@ found(struct look *l, const struct q_gateway_place *c)
 		.capsule = l->capsule,
 		.epoch = c->epoch,
 		.host = talloc_strdup(l->access, c->address),
+		.who = talloc_strdup(l->access, who),
 	};
 	id_write(l->access->id, "cl-", &l->capsule);
 	snprintf(l->access->token, sizeof l->access->token, "%s",
@@ -137,6 +147,7 @@ ask(struct look *l)
 		db_drop(l->work.db);
 		return -1;
 	}
+	l->who = p.rate_key;
 	n = db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
 	if (n < 0)
 		return -1;
@@ -149,24 +160,49 @@ ask(struct look *l)
 	if (n == 0 || !visible(c, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");
-	return found(l, c);
+	return found(l, c, p.rate_key);
+}
+
+/* A token of the credential's bucket, which the API takes from too; of the address's for those
+   whose credential is not good. */
+static int
+limit(struct look *l, struct queue *q)
+{
+	const struct conf *c = l->d->gw->conf;
+	bool stranger = !l->access && !l->who;
+	const char *who = l->access ? l->access->who : stranger ? l->ip : l->who;
+	int64_t each = stranger ? c->auth_rate_address_per_minute : c->auth_rate_per_minute;
+
+	if (!c->auth_rate_limits || !who)
+		return 0;
+	who = talloc_asprintf(l, "hutch:rate:%s:%s", stranger ? "ip" : "who", who);
+	if (rate_take(q, who, each, each, &l->rate))
+		return 0;
+	l->work.err = (struct err){ 0 };
+	if (l->rate.retry_after <= 0)
+		l->rate.retry_after = 1;
+	return err_set(
+	    &l->work.err, E_RATE, "too many requests: %" PRId64 " a minute are allowed", each);
 }
 
 static void
 in_thread(uv_work_t *req)
 {
 	struct look *l = req->data;
-	struct db *db = db_borrow(l->d);
+	struct desk *k = desk_take(l->d);
 
-	if (!db) {
+	if (!k) {
 		(void)err_set(&l->work.err, E_DB, "no database connection is free");
 		return;
 	}
-	l->work.db = db;
-	if (db_unit(db, l, &l->work.err) == 0)
-		(void)ask(l);
-	db_unit_end(db);
-	db_return(l->d, db);
+	if (!l->known) {
+		l->work.db = k->db;
+		if (db_unit(k->db, l, &l->work.err) == 0)
+			(void)ask(l);
+		db_unit_end(k->db);
+	}
+	(void)limit(l, k->queue);
+	desk_return(l->d, k);
 }
 
 /* ---- on the loop */
@@ -179,6 +215,7 @@ copy(void *mem, const struct access *a)
 	if (!own)
 		abort();
 	own->host = talloc_strdup(own, a->host);
+	own->who = talloc_strdup(own, a->who);
 	return own;
 }
 
@@ -194,6 +231,18 @@ remember(struct doorman *d, const struct look *l)
 }
 
 static void
+put_rate(struct request *r, const struct rate *rate)
+{
+	if (!rate->limit)
+		return;
+	reply_header(r, "X-RateLimit-Limit", talloc_asprintf(r, "%" PRId64, rate->limit));
+	reply_header(r, "X-RateLimit-Remaining", talloc_asprintf(r, "%" PRId64, rate->remaining));
+	reply_header(r, "X-RateLimit-Reset", talloc_asprintf(r, "%" PRId64, rate->reset_sec));
+	if (rate->retry_after > 0)
+		reply_header(r, "Retry-After", talloc_asprintf(r, "%" PRId64, rate->retry_after));
+}
+
+static void
 after_thread(uv_work_t *req, int status)
 {
 	struct look *l = req->data;
@@ -202,12 +251,13 @@ after_thread(uv_work_t *req, int status)
 
 	if (status < 0)
 		(void)err_set(&l->work.err, E_UNAVAILABLE, "the process is ending");
-	if (l->access && l->d->gw->conf->gateway_cache_sec)
+	if (l->access && !l->known && l->d->gw->conf->gateway_cache_sec)
 		remember(l->d, l);
 	if (r) {
 		((struct tie *)r->look)->look = NULL;
 		TALLOC_FREE(r->look);
-		if (l->access)
+		put_rate(r, &l->rate);
+		if (l->access && l->work.err.code == E_OK)
 			r->access = copy(r, l->access);
 		else
 			(void)err_set(&r->work.err, l->work.err.code, "%s", l->work.err.text);
@@ -217,6 +267,17 @@ after_thread(uv_work_t *req, int status)
 		ok(r);
 	else if (r)
 		reply_error(r);
+}
+
+/* The web server appends the client's address to what the client may have made up. */
+static const char *
+address(void *mem, const struct request *r)
+{
+	const char *list = request_header(r, "X-Forwarded-For");
+	const char *last = list ? strrchr(list, ',') : NULL;
+
+	last = last ? last + 1 + strspn(last + 1, " ") : list;
+	return last && *last && strlen(last) < 64 ? talloc_strdup(mem, last) : NULL;
 }
 
 static const char *
@@ -264,11 +325,16 @@ access_check(struct request *r, void (*ok)(struct request *))
 	question(l, l->key);
 	s = &d->slots[(l->key[0] << 8 | l->key[1]) % SLOTS];
 	if (s->access && s->until > uv_now(d->gw->loop) && memcmp(s->key, l->key, HASH_SIZE) == 0) {
-		r->access = copy(r, s->access);
+		l->known = true;
+		l->access = copy(l, s->access);
+	}
+	if (l->known && !d->gw->conf->auth_rate_limits) {
+		r->access = copy(r, l->access);
 		talloc_free(l);
 		ok(r);
 		return;
 	}
+	l->ip = address(l, r);
 	t = talloc_zero(r, struct tie);
 	if (!t)
 		abort();
@@ -300,9 +366,15 @@ doorman_open(void *mem, struct gateway *gw, struct err *e)
 	if (!d->keys)
 		return NULL;
 	pthread_mutex_init(&d->lock, NULL);
-	/* Each connection is a talloc root of its own: threads must not share a tree. */
-	for (int i = 0; i < CONNECTIONS; i++)
-		d->idle[i] = db_open(
-		    NULL, gw->conf->db_url, "hutch-gateway", gw->conf->db_statement_timeout_ms);
+	for (int i = 0; i < CONNECTIONS; i++) {
+		struct desk *k = talloc_zero(NULL, struct desk);
+
+		if (!k)
+			abort();
+		k->db = db_open(
+		    k, gw->conf->db_url, "hutch-gateway", gw->conf->db_statement_timeout_ms);
+		k->queue = queue_open(k, gw->conf);
+		desk_return(d, k);
+	}
 	return d;
 }

@@ -15,6 +15,7 @@ struct access {
 	int64_t epoch;
 	const char *host; /* the agent's address: unix:/path */
 	char token[65];   /* x-access-token of the guest */
+	const char *who;  /* the credential in rate limits */
 };
 
 struct doorman;

@@ -20,7 +20,7 @@ struct gateway;
 struct route;
 struct MHD_Connection;
 
-enum { PARAMS_MAX = 2, REPLY_HEADERS = 8, OUT_HIGH = 256 * 1024 };
+enum { PARAMS_MAX = 2, REPLY_HEADERS = 12, OUT_HIGH = 256 * 1024 };
 
 enum reply_state {
 	REPLY_NONE,  /* nobody knows the answer yet */
