@@ -260,6 +260,24 @@ START_TEST(reset)
 }
 END_TEST
 
+/* One session carries a whole host, and each client that leaves is a reset: that is no abuse. */
+START_TEST(many_resets)
+{
+	struct h2_stream *s;
+	int i;
+
+	for (i = 0; i < 3000; i++) {
+		s = ask(false);
+		ck_assert_int_eq(carry(), 0);
+		h2_reset(s, NGHTTP2_CANCEL);
+		ck_assert_int_eq(carry(), 0);
+	}
+	ck_assert(h2_alive(client.h) && h2_alive(server.h));
+	ck_assert_int_eq(server.closes, 3000);
+	ck_assert_uint_eq(h2_streams(client.h) + h2_streams(server.h), 0);
+}
+END_TEST
+
 START_TEST(goaway)
 {
 	struct err e = { 0 };
@@ -556,6 +574,7 @@ main(void)
 	tcase_add_test(c, bodies_echo);
 	tcase_add_test(c, flow_control);
 	tcase_add_test(c, reset);
+	tcase_add_test(c, many_resets);
 	tcase_add_test(c, goaway);
 	tcase_add_test(c, connect_methods);
 	tcase_add_test(c, garbage);
