@@ -3,6 +3,7 @@
 #include "disk.h"
 #include "flow.h"
 #include "guest.h"
+#include "host.h"
 #include "identity.h"
 #include "image_file.h"
 #include "qemu.h"
@@ -114,6 +115,36 @@ image_failed(struct image *i, const struct err *e)
 	i->retry_at = now_mono() + RETRY_MS;
 }
 
+/* The images used last stay in RAM, up to their share of it; the others are loaded again if wanted.
+ */
+static void
+image_trim(struct agent *a)
+{
+	uint64_t sum = 0, most = 0;
+	struct host h;
+	struct err e = { 0 };
+	struct image *i;
+
+	if (host_facts(a, &h, &e) == 0)
+		most = (h.memory_mb << 20) / 100 * a->conf->agent_warm_memory_percent;
+	TAILQ_FOREACH(i, &a->images, link)
+	{
+		if (i->state != IMG_READY)
+			continue;
+		sum += i->bytes;
+		if (sum <= most || i == TAILQ_FIRST(&a->images))
+			continue;
+		log_info(NULL, "memory image %s is let go", i->name);
+		sum -= i->bytes;
+		pool_drop(i);
+		cleanup_fd(&i->memory);
+		cleanup_fd(&i->device_state);
+		cleanup_fd(&i->disk);
+		i->memory = i->device_state = i->disk = -1;
+		i->state = IMG_NONE;
+	}
+}
+
 /* Loading. */
 
 static void
@@ -130,6 +161,7 @@ loaded(struct file_job *j)
 		i->state = IMG_READY;
 		log_info(NULL, "memory image %s is ready: %llu MiB", i->name,
 		    (unsigned long long)i->bytes >> 20);
+		image_trim(i->agent);
 		pool_fill(i->agent);
 		return;
 	}

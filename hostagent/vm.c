@@ -281,6 +281,10 @@ step_spawn(void *user)
 	    r->spec.boot_ms ? (uint64_t)r->spec.boot_ms
 		: vm->image ? CLONE_MS
 			    : (uint64_t)a->conf->agent_boot_timeout_sec * 1000);
+	if (vm->image && vm->image->state != IMG_READY) {
+		(void)err_set(&e, E_QEMU, "the memory image was let go");
+		goto fail;
+	}
 	if (vm->image)
 		snprintf(backing, sizeof backing, "../../memory/%.90s/disk.qcow2", vm->image->name);
 	if (uid_lease(a, &vm->uid, &e) < 0)
