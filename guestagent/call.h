@@ -27,7 +27,7 @@ enum call_kind {
 	CALL_INPUT,  /* Connect, a stream in, one message out; fn first */
 };
 
-enum call_access { ACCESS_ANYONE, ACCESS_TOKEN };
+enum call_access { ANYONE, TOKEN };
 
 struct route {
 	const char *method, *path;

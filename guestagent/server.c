@@ -16,25 +16,25 @@ enum { KB = 1024, MB = 1024 * 1024 };
 
 /* clang-format off */
 static const struct route routes[] = {
-	{ "GET",  "/health",                           CALL_WHOLE,  ACCESS_ANYONE, 0,       .fn = identity_health },
-	{ "POST", "/init",                             CALL_WHOLE,  ACCESS_ANYONE, 1 * MB,  .fn = identity_init },
-	{ "GET",  "/envs",                             CALL_WHOLE,  ACCESS_TOKEN,  0,       .fn = identity_envs },
-	{ "GET",  "/metrics",                          CALL_WHOLE,  ACCESS_TOKEN,  0,       .fn = metrics_get },
-	{ "GET",  "/files",                            CALL_WHOLE,  ACCESS_TOKEN,  0,       .fn = files_get },
-	{ "POST", "/files",                            CALL_BODY,   ACCESS_TOKEN,  0,       .fn = files_post },
-	{ "POST", "/process.Process/Start",            CALL_STREAM, ACCESS_TOKEN,  16 * MB, .rpc = process_rpc_start },
-	{ "POST", "/process.Process/Connect",          CALL_STREAM, ACCESS_TOKEN,  64 * KB, .rpc = process_rpc_connect },
-	{ "POST", "/process.Process/List",             CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = process_rpc_list },
-	{ "POST", "/process.Process/SendInput",        CALL_UNARY,  ACCESS_TOKEN,  16 * MB, .rpc = process_rpc_send_input },
-	{ "POST", "/process.Process/StreamInput",      CALL_INPUT,  ACCESS_TOKEN,  0,       .fn = process_stream_input },
-	{ "POST", "/process.Process/CloseStdin",       CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = process_rpc_close_stdin },
-	{ "POST", "/process.Process/SendSignal",       CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = process_rpc_signal },
-	{ "POST", "/process.Process/Update",           CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = process_rpc_update },
-	{ "POST", "/filesystem.Filesystem/Stat",       CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = filesystem_stat },
-	{ "POST", "/filesystem.Filesystem/MakeDir",    CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = filesystem_make_dir },
-	{ "POST", "/filesystem.Filesystem/Move",       CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = filesystem_move },
-	{ "POST", "/filesystem.Filesystem/Remove",     CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = filesystem_remove },
-	{ "POST", "/filesystem.Filesystem/ListDir",    CALL_UNARY,  ACCESS_TOKEN,  64 * KB, .rpc = filesystem_list_dir },
+	{ "GET",  "/health",                          CALL_WHOLE,  ANYONE, 0,       .fn = identity_health },
+	{ "POST", "/init",                            CALL_WHOLE,  ANYONE, 1 * MB,  .fn = identity_init },
+	{ "GET",  "/envs",                            CALL_WHOLE,  TOKEN,  0,       .fn = identity_envs },
+	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },
+	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },
+	{ "POST", "/files",                           CALL_BODY,   TOKEN,  0,       .fn = files_post },
+	{ "POST", "/process.Process/Start",           CALL_STREAM, TOKEN,  16 * MB, .rpc = process_rpc_start },
+	{ "POST", "/process.Process/Connect",         CALL_STREAM, TOKEN,  64 * KB, .rpc = process_rpc_connect },
+	{ "POST", "/process.Process/List",            CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_list },
+	{ "POST", "/process.Process/SendInput",       CALL_UNARY,  TOKEN,  16 * MB, .rpc = process_rpc_send_input },
+	{ "POST", "/process.Process/StreamInput",     CALL_INPUT,  TOKEN,  0,       .fn = process_stream_input },
+	{ "POST", "/process.Process/CloseStdin",      CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_close_stdin },
+	{ "POST", "/process.Process/SendSignal",      CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_signal },
+	{ "POST", "/process.Process/Update",          CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_update },
+	{ "POST", "/filesystem.Filesystem/Stat",      CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_stat },
+	{ "POST", "/filesystem.Filesystem/MakeDir",   CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_make_dir },
+	{ "POST", "/filesystem.Filesystem/Move",      CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_move },
+	{ "POST", "/filesystem.Filesystem/Remove",    CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_remove },
+	{ "POST", "/filesystem.Filesystem/ListDir",   CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_list_dir },
 };
 /* clang-format on */
 
@@ -183,7 +183,7 @@ call_admit(struct call *c)
 {
 	const char *token = call_header(c, "x-access-token");
 
-	if (c->route->access == ACCESS_ANYONE)
+	if (c->route->access == ANYONE)
 		return 0;
 	if (!identity_ready())
 		refuse(c, 503, "unavailable", "the capsule is not ready yet");
