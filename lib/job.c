@@ -274,12 +274,13 @@ end_in_transaction(
 static void
 call_next(struct work *w, struct queue *q, const struct q_job_held *held)
 {
+	const struct job_queue *queue = job_queue(held->queue);
 	struct q_job_due *due;
 	char id[ID_SIZE];
 	int i, n;
 
-	n = q_job_next(
-	    w->db, &due, .queue = held->queue, .team = held->team_id, .lock_key = held->lock_key);
+	n = q_job_next(w->db, &due, .queue = held->queue, .team = held->team_id,
+	    .lock_key = held->lock_key, .per_team = queue ? queue->per_team : 0);
 	for (i = 0; i < n; i++)
 		queue_push(q, due[i].queue, id_write(id, "job-", due[i].id), due[i].priority <= 10);
 }

@@ -82,13 +82,16 @@ UPDATE jobs SET state = :state::text, lease_until = NULL, worker = NULL,
  WHERE id = :id::uuid;
 
 -- name: job_next :many job_due
--- Who waited behind a job that ended: the next of its queue and team, and the next of its lock.
-(SELECT id, queue, priority::int AS priority FROM jobs
-  WHERE queue = :queue::text AND team_id = :team::uuid AND state = 'queued' AND run_at <= now()
-  ORDER BY priority, run_at LIMIT 1)
-UNION
-(SELECT id, queue, priority::int FROM jobs
-  WHERE lock_key = :lock_key::text? AND state = 'queued' AND run_at <= now() ORDER BY priority, run_at LIMIT 1);
+-- Who waited behind a job that ended: the next of its team, if that was at its limit, and the next of its lock.
+SELECT id, queue, priority::int AS priority FROM jobs WHERE id IN (
+	(SELECT n.id FROM jobs n
+	  WHERE n.queue = :queue::text AND n.team_id = :team::uuid AND n.state = 'queued' AND n.run_at <= now()
+	    AND :per_team::int4 > 0 AND :per_team::int4 - 1 <= (SELECT count(*) FROM jobs r
+		WHERE r.queue = :queue::text AND r.team_id = :team::uuid AND r.state = 'running')
+	  ORDER BY n.priority, n.run_at LIMIT 1)
+	UNION ALL
+	(SELECT n.id FROM jobs n WHERE n.lock_key = :lock_key::text? AND n.state = 'queued' AND n.run_at <= now()
+	  ORDER BY n.priority, n.run_at LIMIT 1));
 
 -- name: job_checkpoint :exec
 -- Saves how far a job is; in the effect's transaction, behind the fence.

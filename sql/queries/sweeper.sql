@@ -29,8 +29,9 @@ WITH pick AS (
 		  AND (announced_at IS NULL OR announced_at < now() - interval '10 seconds')
 		  AND NOT EXISTS (SELECT FROM queues q WHERE q.name = w.queue AND q.paused)
 		ORDER BY priority, run_at LIMIT 5000) AS due
-	 WHERE :per_team::int4 = 0 OR :per_team::int4 > (SELECT count(*) FROM jobs r
-		WHERE r.queue = :queue::text AND r.team_id = due.team_id AND r.state = 'running')
+	  LEFT JOIN (SELECT team_id AS team, count(*) AS n FROM jobs WHERE queue = :queue::text AND state = 'running'
+		GROUP BY team_id) AS busy ON busy.team = due.team_id
+	 WHERE :per_team::int4 = 0 OR :per_team::int4 > coalesce(busy.n, 0)
 	 ORDER BY turn, priority, run_at LIMIT 500
 ), told AS (
 	UPDATE jobs j SET announced_at = now() FROM pick WHERE j.id = pick.id AND j.state = 'queued'
@@ -65,7 +66,9 @@ RETURNING j.id, j.kind, j.state, j.team_id, j.visible, j.error_code, j.actor_typ
 -- Jobs whose deadline passed. A running one has no row any more at its next fence, and its child is killed.
 UPDATE jobs j SET state = 'failed', error_code = 'deadline', error_text = coalesce(error_text, 'the deadline passed'),
 	lease_until = NULL, worker = NULL, finished_at = now()
-  FROM (SELECT id FROM jobs WHERE deadline_at < now() AND state IN ('queued','running') LIMIT 500 FOR UPDATE SKIP LOCKED) AS late
+  FROM (SELECT id FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' AND deadline_at < now()
+		UNION ALL SELECT id FROM jobs WHERE state = 'running' AND deadline_at < now())
+	LIMIT 500 FOR UPDATE SKIP LOCKED) AS late
  WHERE j.id = late.id
 RETURNING j.id, j.kind, j.state, j.team_id, j.visible, j.error_code, j.actor_type, j.actor_id, j.actor_name;
 
