@@ -13,7 +13,7 @@
 extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_t, uint64_t)
     __attribute__((weak));
 
-enum { HEADERS_MAX = 128, ROOM_KEPT = 16 * 1024 };
+enum { HEADERS_MAX = 128, ROOM_KEPT = 16 * 1024, CLIENT_STREAMS = 4096 };
 
 struct h2 {
 	nghttp2_session *ng;
@@ -557,7 +557,9 @@ submit_settings(struct h2 *h, const struct h2_limits *l)
 {
 	uint32_t streams = l && l->streams ? l->streams : 256;
 	uint32_t window = l && l->window ? l->window : 128 * 1024;
-	uint64_t all = l && l->connection ? l->connection : (uint64_t)window * 256;
+	uint64_t most = h->role == H2_SERVER ? streams : CLIENT_STREAMS;
+	/* Twice: nghttp2 opens the connection's window again only when half of it was consumed. */
+	uint64_t all = l && l->connection ? l->connection : 2 * window * (most + 1);
 	nghttp2_settings_entry set[] = {
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)h->header_list },

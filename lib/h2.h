@@ -53,8 +53,8 @@ struct h2_events {
 
 struct h2_limits {
 	uint32_t window;      /* bytes a stream may send before we consume; default 128 KiB */
-	uint32_t connection;  /* the same for all streams together; default window * 256: no
-	                         stream that stands still stops the others */
+	uint32_t connection;  /* the same for all streams together; default: all may stand still at
+	                         once (a client: 4,096 of them), and still no other is stopped */
 	uint32_t streams;     /* concurrent streams the peer may open; default 256 */
 	uint32_t header_list; /* bytes of headers in one message; default 32 KiB */
 };

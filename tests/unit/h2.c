@@ -210,7 +210,7 @@ END_TEST
 START_TEST(flow_control)
 {
 	static char block[1000000];
-	struct h2_stream *slow = NULL, *stuck = NULL;
+	struct h2_stream *slow = NULL, *stuck = NULL, *still[254];
 
 	server.consume = false;
 	slow = ask(false);
@@ -222,6 +222,13 @@ START_TEST(flow_control)
 	h2_consume(stuck, 100000);
 	ck_assert_int_eq(carry(), 0);
 	ck_assert_uint_eq(server.got, 128 * 1024 + 100000);
+	/* As many as there may be stand still; then one more goes through. */
+	for (int i = 0; i < 254; i++) {
+		still[i] = ask(false);
+		h2_write(still[i], block, sizeof block);
+	}
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_uint_eq(h2_streams(server.h), 255);
 	/* 300 more streams that die unconsumed must not eat the connection's window. */
 	for (int i = 0; i < 300; i++) {
 		struct h2_stream *s = ask(false);
@@ -236,6 +243,9 @@ START_TEST(flow_control)
 	h2_write(ask(false), block, sizeof block);
 	ck_assert_int_eq(carry(), 0);
 	ck_assert_uint_eq(server.got, sizeof block);
+	for (int i = 0; i < 254; i++)
+		h2_reset(still[i], NGHTTP2_CANCEL);
+	ck_assert_int_eq(carry(), 0);
 }
 END_TEST
 
