@@ -145,6 +145,11 @@ capsule_json(const struct capsule *k, struct buf *b)
 	buf_json(b, k->template);
 	buf_fmt(b, ",\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%llu", k->vcpus, k->memory_mb,
 	    (unsigned long long)k->disk_size >> 20);
+	if (k->state == CAP_ERROR) {
+		buf_fmt(b, ",\"error\":{\"code\":\"%s\",\"message\":", capsule_error_code(k));
+		buf_json(b, k->why);
+		buf_chr(b, '}');
+	}
 	if (k->exited_at) {
 		buf_str(b, ",\"exit\":");
 		capsule_exit_json(k, b);

@@ -138,6 +138,12 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	buf_chr(b, '}');
 }
 
+const char *
+capsule_error_code(const struct capsule *c)
+{
+	return c->never_ran ? "start_failed" : "vmm_exit";
+}
+
 void
 capsule_exit_json(const struct capsule *c, struct buf *b)
 {
@@ -383,6 +389,7 @@ capsule_died(void *user, struct vm *vm)
 	struct err e = { 0 };
 
 	c->exit_status = vm->status;
+	snprintf(c->why, sizeof c->why, "the virtual machine ended");
 	c->exited_at = now_real();
 	c->vm = NULL;
 	(void)capsule_step(c, EV_EXITED, &e);
@@ -406,6 +413,7 @@ started(void *user, const struct err *e)
 			vm_destroy(op->vm, NULL, NULL);
 		*c->vm_name = '\0';
 		c->never_ran = true;
+		snprintf(c->why, sizeof c->why, "%.150s", e->text);
 		(void)capsule_step(c, EV_FAIL, &ignore);
 		note(c, "failed");
 	} else {
@@ -634,6 +642,8 @@ capsule_lost(struct capsule *c, bool never_ran)
 	struct err e = { 0 };
 
 	c->never_ran = never_ran;
+	snprintf(c->why, sizeof c->why, "%s",
+	    never_ran ? "the agent ended during the start" : "the virtual machine is gone");
 	if (never_ran)
 		*c->vm_name = '\0';
 	else

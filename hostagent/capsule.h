@@ -29,6 +29,7 @@ struct capsule {
 	pid_t pid;        /* of the journal: for adoption */
 	uint64_t start;
 	uid_t uid;
+	char why[160];            /* CAP_ERROR: one sentence */
 	int exit_status;          /* of wait(); -1 unknown, or never exited */
 	int64_t exited_at;        /* 0: not */
 	struct capsule_op *op;    /* a create or destroy under way */
@@ -62,6 +63,8 @@ struct capsule *capsule_find(struct agent *, const char *id);
 struct capsule *capsule_known(struct agent *, const char *id);
 /* Appends its journal record: all that is known, under this word. */
 void capsule_record(const struct capsule *, const char *what, struct buf *);
+/* Why it is in CAP_ERROR, as the control plane calls it. */
+const char *capsule_error_code(const struct capsule *);
 /* Appends its exit record: {"at":…,"code":…|"signal":…}. */
 void capsule_exit_json(const struct capsule *, struct buf *);
 /* Its VM was adopted; or it turned out that there is none any more. */

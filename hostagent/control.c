@@ -524,6 +524,10 @@ control_changed(const struct capsule *k)
 	b = BUF(n);
 	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"at\":%lld", k->id,
 	    (long long)k->epoch, capsule_state_name(k->state), (long long)k->since);
+	if (k->state == CAP_ERROR) {
+		buf_fmt(&b, ",\"code\":\"%s\",\"message\":", capsule_error_code(k));
+		buf_json(&b, k->why);
+	}
 	if (k->exited_at) {
 		buf_str(&b, ",\"exit\":");
 		capsule_exit_json(k, &b);

@@ -80,12 +80,25 @@ static const struct h2_events session_events = {
 
 /* Calls of the agent itself. */
 
+/* What a guest says of its refusal ends in logs, journals and answers: plain characters only. */
+static void
+make_plain(struct buf *b)
+{
+	size_t i;
+
+	for (i = 0; i < b->len; i++)
+		if (b->data[i] < 0x20 || b->data[i] > 0x7e)
+			b->data[i] = '?';
+}
+
 /* The last word of a call, from the loop. */
 static void
 call_end(void *arg)
 {
 	struct call *c = arg;
 
+	if (c->status / 100 != 2)
+		make_plain(&c->body);
 	c->answer(c->arg, c->err.code == E_OK ? c->status : 0, c->body.data ? c->body.data : "",
 	    c->body.len, c->err.code == E_OK ? NULL : &c->err);
 	talloc_free(c);

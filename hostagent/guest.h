@@ -15,7 +15,8 @@ struct guest_peer {
 	const struct h2_events *events;
 };
 
-/* The answer's body is bounded (64 KiB) and NUL-terminated. Or err. */
+/* The answer's body is bounded (64 KiB), NUL-terminated, plain text unless status is 2xx. Or err.
+ */
 typedef void guest_answer(void *arg, int status, const char *body, size_t len, const struct err *);
 
 struct guest_call {

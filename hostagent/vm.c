@@ -121,6 +121,9 @@ log_tail(const struct vm *vm, char *ret, size_t len)
 	if (fd >= 0 && fstat(fd, &s) == 0)
 		n = pread(fd, ret, len - 1, s.st_size > (off_t)len ? s.st_size - (off_t)len : 0);
 	ret[n > 0 ? n : 0] = '\0';
+	for (; *ret; ret++)
+		if (*ret < 0x20 || *ret > 0x7e)
+			*ret = ' ';
 }
 
 /* The end of whatever runs: exactly one call of done. */
