@@ -1,2 +1,3 @@
-# tests/local.mk - how tests is built.
+# tests/local.mk - the tests that make check runs; those of a running instance stand in runtests.
 include tests/http/local.mk
+include tests/unit/local.mk
