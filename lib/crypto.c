@@ -207,16 +207,14 @@ base64url_write(void *mem, const void *p, size_t n)
 
 /* Digits in either alphabet's places 62 and 63; strict: no stray bits, no blanks. */
 static struct bytes
-base64_any(void *mem, const char *text, const char *two)
+base64_any(void *mem, const char *text, size_t len, const char *two)
 {
-	size_t len = strlen(text), i, n = 0;
+	size_t i, n = 0;
 	uint8_t *out;
 	uint32_t acc = 0;
 	int bits = 0, d;
 	char c;
 
-	while (len && text[len - 1] == '=' && strlen(text) - len < 2)
-		len--;
 	out = talloc_array(mem, uint8_t, len * 3 / 4 + 1);
 	for (i = 0; i < len; i++) {
 		c = text[i];
@@ -244,13 +242,19 @@ base64_any(void *mem, const char *text, const char *two)
 struct bytes
 base64url_read(void *mem, const char *text)
 {
-	return base64_any(mem, text, "-_");
+	return base64_any(mem, text, strlen(text), "-_");
 }
 
 struct bytes
 base64_read(void *mem, const char *text)
 {
-	return base64_any(mem, text, "+/");
+	size_t len = strlen(text), pad = 0;
+
+	while (pad < 2 && pad < len && text[len - 1 - pad] == '=')
+		pad++;
+	if (pad && len % 4)
+		return (struct bytes){ 0 };
+	return base64_any(mem, text, len - pad, "+/");
 }
 
 enum { ENV_VERSION = 1, NONCE = 12, TAG = 16 };

@@ -413,6 +413,8 @@ field_read_text(const struct field *f, const char *text, void *st, void *mem, st
 		n = strtoll(text, &end, 10);
 		if (end == text || *end || isspace((unsigned char)*text) || strlen(text) > 18)
 			return err_set(e, E_BAD_INPUT, "\"%s\" is not a whole number", f->name);
+		if (f->type == F_I32 && (n < -INT32_MAX || n > INT32_MAX))
+			return err_set(e, E_BAD_INPUT, "\"%s\" is out of range", f->name);
 		if (in_range(f, n, "", e) < 0)
 			return -1;
 		if (f->type == F_I32)
@@ -440,19 +442,74 @@ time_write(struct buf *b, int64_t us)
 	buf_chr(b, 'Z');
 }
 
+/* Exactly n digits at *s, which moves behind them; -1: there are others. */
+static int
+digits(const char **s, int n)
+{
+	int v = 0;
+
+	for (; n; n--, (*s)++) {
+		if (!isdigit((unsigned char)**s))
+			return -1;
+		v = v * 10 + (**s - '0');
+	}
+	return v;
+}
+
+static bool
+one_char(const char **s, const char *of)
+{
+	return **s && strchr(of, *(*s)++);
+}
+
+static bool
+read_clock(const char **s, struct tm *tm)
+{
+	static const int last[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+	bool leap;
+
+	if ((tm->tm_year = digits(s, 4)) < 0 || !one_char(s, "-") ||
+	    (tm->tm_mon = digits(s, 2)) < 1 || !one_char(s, "-") ||
+	    (tm->tm_mday = digits(s, 2)) < 1 || !one_char(s, "Tt") ||
+	    (tm->tm_hour = digits(s, 2)) < 0 || !one_char(s, ":") ||
+	    (tm->tm_min = digits(s, 2)) < 0 || !one_char(s, ":") || (tm->tm_sec = digits(s, 2)) < 0)
+		return false;
+	leap = tm->tm_year % 4 == 0 && (tm->tm_year % 100 != 0 || tm->tm_year % 400 == 0);
+	if (tm->tm_mon > 12 || tm->tm_mday > last[tm->tm_mon - 1] + (leap && tm->tm_mon == 2) ||
+	    tm->tm_hour > 23 || tm->tm_min > 59 || tm->tm_sec > 60)
+		return false;
+	tm->tm_year -= 1900;
+	tm->tm_mon--;
+	return true;
+}
+
+/* Z, or +01:30: seconds east of Greenwich. */
+static bool
+read_zone(const char **s, int64_t *zone)
+{
+	int sign = **s == '-' ? -60 : 60, h, m;
+
+	*zone = 0;
+	if (**s == 'Z' || **s == 'z') {
+		(*s)++;
+		return true;
+	}
+	if (!one_char(s, "+-") || (h = digits(s, 2)) < 0 || !one_char(s, ":") ||
+	    (m = digits(s, 2)) < 0 || h > 23 || m > 59)
+		return false;
+	*zone = sign * (h * 60 + m);
+	return true;
+}
+
 bool
 time_read(const char *s, int64_t *us)
 {
+	int64_t frac = 0, zone;
 	struct tm tm = { 0 };
-	int n = 0, i, zh, zm;
-	int64_t frac = 0, zone = 0;
-	char sign;
+	int i;
 
-	if (sscanf(s, "%4d-%2d-%2d%*1[Tt]%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-		&tm.tm_hour, &tm.tm_min, &tm.tm_sec, &n) < 6 ||
-	    !n)
+	if (!read_clock(&s, &tm))
 		return false;
-	s += n;
 	if (*s == '.') {
 		for (i = 0, s++; isdigit((unsigned char)*s); s++, i++)
 			if (i < 6)
@@ -462,15 +519,8 @@ time_read(const char *s, int64_t *us)
 		for (; i < 6; i++)
 			frac *= 10;
 	}
-	if (sscanf(s, "%1[+-]%2d:%2d%n", &sign, &zh, &zm, &n) == 3 && !s[n])
-		zone = (sign == '-' ? -60 : 60) * (zh * 60 + zm);
-	else if ((*s != 'Z' && *s != 'z') || s[1])
+	if (!read_zone(&s, &zone) || *s)
 		return false;
-	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 ||
-	    tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
-		return false;
-	tm.tm_year -= 1900;
-	tm.tm_mon--;
 	*us = ((int64_t)timegm(&tm) - zone) * 1000000 + frac;
 	return true;
 }

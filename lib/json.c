@@ -302,34 +302,27 @@ value(struct scan *s)
 	space(s);
 	if (s->p >= s->end)
 		return refuse(s, "it ends early");
-	if (++s->depth > s->limit.depth)
-		return refuse(s, "nested too deep");
-	switch (*s->p) {
-	case '{':
-		r = object(s);
-		break;
-	case '[':
-		r = array(s);
-		break;
-	case '"':
-		r = string(s, NULL);
-		break;
-	case 't':
-		r = literal(s, "true");
-		break;
-	case 'f':
-		r = literal(s, "false");
-		break;
-	case 'n':
-		r = literal(s, "null");
-		break;
-	default:
-		r = *s->p == '-' || (*s->p >= '0' && *s->p <= '9')
-		    ? number(s)
-		    : refuse(s, "unexpected character");
+	if (*s->p == '{' || *s->p == '[') {
+		if (++s->depth > s->limit.depth)
+			return refuse(s, "nested too deep");
+		r = *s->p == '{' ? object(s) : array(s);
+		s->depth--;
+		return r;
 	}
-	s->depth--;
-	return r;
+	switch (*s->p) {
+	case '"':
+		return string(s, NULL);
+	case 't':
+		return literal(s, "true");
+	case 'f':
+		return literal(s, "false");
+	case 'n':
+		return literal(s, "null");
+	default:
+		if (*s->p != '-' && (*s->p < '0' || *s->p > '9'))
+			return refuse(s, "unexpected character");
+		return number(s);
+	}
 }
 
 struct held {
@@ -368,6 +361,8 @@ json_parse(void *mem, const char *text, size_t len, const struct json_limits *li
 	held->doc = json_tokener_parse_ex(tok, talloc_strndup(tmp, text, len), len + 1);
 	if (json_tokener_get_error(tok) != json_tokener_success)
 		err_set(e, E_BAD_INPUT, "the body is not valid JSON");
+	else if (!held->doc) /* json-c's null is no object: NULL must mean an error here */
+		err_set(e, E_BAD_INPUT, "the body is null");
 	json_tokener_free(tok);
 	if (e->code != E_OK)
 		return NULL;

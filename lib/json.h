@@ -20,7 +20,7 @@ struct json_limits {
 /*
  * The document, released with mem. NULL: E_BAD_INPUT, with the byte where it went wrong. limits may
  * be NULL. Refused: invalid UTF-8, lone surrogates, duplicate keys, NUL in strings, numbers outside
- * int64 and double, anything behind the value, an empty text.
+ * int64 and double, anything behind the value, an empty text, a bare null.
  */
 struct json_object *
 json_parse(void *mem, const char *text, size_t len, const struct json_limits *limits, struct err *);

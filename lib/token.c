@@ -123,17 +123,19 @@ static bool
 take_claims(void *mem, const struct kind *k, enum token_type type, const char *issuer,
     struct json_object *o, struct token_claims *c)
 {
-	int64_t now = time(NULL);
+	int64_t now = time(NULL), nbf;
 	const char *team;
 
-	c->iat = json_int(o, "iat", 0);
+	c->iat = json_int(o, "iat", INT64_MAX);
 	c->exp = json_int(o, "exp", 0);
 	if (strcmp(json_str(o, "typ", "access"), k->typ) != 0)
 		return false;
 	if (strcmp(json_str(o, "iss", ""), issuer) != 0 ||
 	    strcmp(json_str(o, "aud", ""), k->aud) != 0)
 		return false;
-	if (c->exp <= now - SKEW || c->iat > now + SKEW || json_int(o, "nbf", 0) > now + SKEW)
+	/* INT64_MAX: also when the claim is there, but is no whole number */
+	nbf = json_get(o, "nbf") ? json_int(o, "nbf", INT64_MAX) : 0;
+	if (c->exp <= now - SKEW || c->iat > now + SKEW || nbf > now + SKEW)
 		return false;
 	if (!id_read(json_str(o, "sub", ""), k->prefix, &c->sub))
 		return false;
