@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""pool.py - the FastCGI pool under load: reload and recycling lose no request, a killed process only its own.
+
+Needs a running instance (tests/lib/instance env): HUTCH_URL, HUTCH_API_KEY, HUTCH_RUN.
+"""
+import http.client
+import os
+import signal
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+URL = urlsplit(os.environ["HUTCH_URL"])
+KEY = os.environ["HUTCH_API_KEY"]
+RUN = os.environ["HUTCH_RUN"]
+passed = failed = 0
+
+
+def check(name, good, why=""):
+    global passed, failed
+    if good:
+        passed += 1
+        print(f"ok {name}", flush=True)
+    else:
+        failed += 1
+        print(f"not ok {name}: {why}", flush=True)
+
+
+def master():
+    with open(f"{RUN}/pid/api", encoding="ascii") as f:
+        return int(f.read().split()[0])
+
+
+def children(pid):
+    out = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as f:
+            out += [int(p) for p in f.read().split()]
+    return out
+
+
+class Load:
+    """Some clients that ask one after the other until told to stop; statuses are counted."""
+
+    def __init__(self, n=6):
+        self.stop = False
+        self.seen = {}
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.client) for _ in range(n)]
+        for t in self.threads:
+            t.start()
+
+    def one(self, c):
+        c.request("GET", "/v1/api-keys?limit=1", headers={"X-API-Key": KEY, "Connection": "keep-alive"})
+        a = c.getresponse()
+        a.read()
+        # keys may not list keys: 403 is the whole way through dispatch and database, without a row
+        return a.status
+
+    def client(self):
+        c = http.client.HTTPConnection(URL.hostname, URL.port, timeout=30)
+        while not self.stop:
+            try:
+                status = self.one(c)
+            except OSError as e:
+                status = type(e).__name__
+                c = http.client.HTTPConnection(URL.hostname, URL.port, timeout=30)
+            with self.lock:
+                self.seen[status] = self.seen.get(status, 0) + 1
+
+    def end(self):
+        self.stop = True
+        for t in self.threads:
+            t.join()
+        return self.seen
+
+
+def bad(seen):
+    return {k: v for k, v in seen.items() if k not in (403, 429)}
+
+
+def wait_children(pid, n, old=()):
+    for _ in range(100):
+        now = children(pid)
+        if len(now) == n and not set(now) & set(old):
+            return now
+        time.sleep(0.1)
+    return children(pid)
+
+
+def reloads():
+    pid = master()
+    before = children(pid)
+    load = Load()
+    for _ in range(3):
+        time.sleep(1)
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(2)
+    seen = load.end()
+    check("three reloads under load: no request failed", not bad(seen) and sum(seen.values()) > 50, f"{seen}")
+    after = wait_children(pid, len(before), before)
+    check("after the reload all processes are new", not set(after) & set(before) and len(after) == len(before),
+          f"{len(before)} before, {len(after)} after")
+
+
+def kills():
+    pid = master()
+    before = children(pid)
+    load = Load()
+    for victim in before[:3]:
+        time.sleep(0.5)
+        os.kill(victim, signal.SIGKILL)
+    time.sleep(1)
+    seen = load.end()
+    lost = sum(bad(seen).values())
+    check("three killed processes: at most their own requests are lost", lost <= 3, f"{seen}")
+    after = wait_children(pid, len(before), before[:3])
+    check("killed processes are replaced", len(after) == len(before), f"{len(before)} before, {len(after)} after")
+
+
+def bad_configuration():
+    pid = master()
+    before = sorted(children(pid))
+    path = os.environ.get("HUTCH_CONF", f"{RUN}/hutch.conf")
+    with open(path, encoding="utf-8") as f:
+        good = f.read()
+    with open(path, "a", encoding="utf-8") as f:
+        f.write("\nhttp { bdoy_max_kb = 1 }\n")
+    try:
+        os.kill(pid, signal.SIGHUP)
+        time.sleep(2)
+        check("a reload with a bad configuration changes nothing", sorted(children(pid)) == before,
+              f"{before} before, {children(pid)} after")
+    finally:
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(good)
+
+
+reloads()
+kills()
+bad_configuration()
+print(f"{passed} passed, {failed} failed, 0 skipped")
+sys.exit(1 if failed else 0)
