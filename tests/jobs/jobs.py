@@ -256,6 +256,19 @@ def timers():
     r.check("timers' jobs succeed", bad == [], bad)
 
 
+def partitions():
+    """Months that already stand in the default partition are left out; what is too old goes."""
+    p.sql("DROP TABLE %s" % p.sql("SELECT string_agg(inhrelid::regclass::text, ', ') FROM pg_inherits WHERE inhparent = 'events'::regclass"
+          " AND inhrelid::regclass::text <> 'events_rest'"), user="hutch_owner")
+    p.sql("INSERT INTO events (id, team_id, type, category, actor_type) VALUES (gen_random_uuid(), '%s', 'now', 'x', 'system')" % PLATFORM)
+    p.sql("INSERT INTO events (id, at, team_id, type, category, actor_type, seq, gpos) VALUES (gen_random_uuid(), now() - interval "
+          "'100 days', '%s', 'old', 'x', 'system', 1, 1)" % PLATFORM)
+    p.sql("CREATE TABLE events_2020_01 PARTITION OF events FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z')", user="hutch_owner")
+    made = p.sql("SELECT events_partitions(90)")
+    kept = p.sql("SELECT string_agg(type, ' ') FROM events")
+    r.check("partitions: three made, one dropped, the old rest deleted", made == "4" and kept == "now", (made, kept))
+
+
 def insertion():
     """What enqueuing processes may do: the roles, the claimed job, the rolled-back transaction."""
     p.sql("BEGIN; SELECT job_insert(gen_random_uuid(), 'test.effect', 'fast', 50, '%s', 'system', NULL, NULL, NULL, NULL, '{}', NULL, "
@@ -292,4 +305,5 @@ for other in p.workers:
         p.stop_worker(other)
 drain(survivor)
 insertion()
+partitions()
 r.end()
