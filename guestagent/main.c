@@ -97,6 +97,7 @@ serve(const char *socket_path)
 		log_error(NULL, "%s", e.text);
 		return -1;
 	}
+	log_info(NULL, "version %s serves %s", PACKAGE_VERSION, socket_path ? socket_path : PORT);
 	loop_run(link_flush_all);
 	return 0;
 }
