@@ -7,6 +7,7 @@
 struct front;
 struct back;
 struct doorman;
+struct tally;
 
 struct gateway {
 	uv_loop_t *loop;
@@ -14,5 +15,6 @@ struct gateway {
 	struct front *front;     /* towards the web server */
 	struct back *back;       /* towards the host agents */
 	struct doorman *doorman; /* who may */
+	struct tally *busy;      /* requests at once, per capsule and per credential */
 	bool draining;
 };

@@ -5,6 +5,7 @@
 #include "cleanup.h"
 #include "gateway.h"
 #include "json.h"
+#include "tally.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -12,7 +13,12 @@
 
 const struct route *const route_tables[] = { exec_routes, process_routes, file_routes, NULL };
 
-enum { SEGMENT_MAX = 512, PATH_MAX_BYTES = 4096 };
+enum {
+	SEGMENT_MAX = 512,
+	PATH_MAX_BYTES = 4096,
+	PER_CAPSULE = 128, /* in one process; a guest takes 512 streams */
+	PER_CREDENTIAL = 512,
+};
 
 /* One %-encoded piece, decoded on mem. NULL: bad escape or a NUL. */
 static char *
@@ -164,6 +170,16 @@ collected(struct request *r)
 static void
 allowed(struct request *r)
 {
+	struct tally **busy = &r->gw->busy;
+
+	if (!tally_take(busy, r, r->access->id, PER_CAPSULE) ||
+	    !tally_take(busy, r, r->access->who, PER_CREDENTIAL)) {
+		reply_header(r, "Retry-After", "1");
+		fail(r, E_RATE,
+		    "more than %d requests at once to one capsule, or %d with one credential",
+		    PER_CAPSULE, PER_CREDENTIAL);
+		return;
+	}
 	if (r->route->in) {
 		r->on_body = collect;
 		r->on_body_end = collected;
