@@ -146,6 +146,7 @@ main(int argc, char **argv)
 	const char *path = SYSCONFDIR "/hutch/hutch.conf";
 	static const struct option longs[] = { { "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' }, { 0 } };
+	auto_talloc char *mem = talloc_new(NULL);
 	const struct ctl_command *cmd;
 	const struct conf *conf;
 	struct err e = { 0 };
@@ -170,7 +171,7 @@ main(int argc, char **argv)
 		default:
 			return usage(stderr, 64);
 		}
-	conf = conf_load(NULL, path, &e);
+	conf = conf_load(mem, path, &e);
 	if (!conf) {
 		fprintf(stderr, "hutchctl: %s\n", e.text);
 		return 78;

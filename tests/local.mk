@@ -1,3 +1,4 @@
 # tests/local.mk - the tests that make check runs; those of a running instance stand in runtests.
 include tests/http/local.mk
 include tests/unit/local.mk
+include tests/sql/local.mk
