@@ -112,6 +112,7 @@ process_run(const struct conf *conf, int fd)
 struct master {
 	const struct conf *conf;
 	const char *file; /* of the configuration */
+	void *mem;
 	int fd;
 	int want; /* processes */
 	struct {
@@ -169,7 +170,7 @@ static void
 reload(struct master *m)
 {
 	struct err e = { 0 };
-	const struct conf *conf = conf_load(NULL, m->file, &e);
+	const struct conf *conf = conf_load(m->mem, m->file, &e);
 
 	if (!conf) {
 		log_error(NULL, "not reloaded: %s", e.text);
@@ -359,10 +360,11 @@ main(int argc, char **argv)
 	if (table)
 		return print_table(table);
 	m.file = file;
-	m.conf = conf_load(NULL, file, &e);
-	if (!m.conf) {
+	m.mem = talloc_new(NULL);
+	m.conf = conf_load(m.mem, file, &e);
+	if (!m.conf)
 		log_error(NULL, "%s", e.text);
-		return 1;
-	}
-	return check ? 0 : start(&m, path, processes);
+	c = !m.conf ? 1 : check ? 0 : start(&m, path, processes);
+	talloc_free(m.mem);
+	return c;
 }
