@@ -39,4 +39,4 @@ UPDATE event_relay SET gpos = :gpos::int8;
 -- What a starting relay tells once more: its predecessor may have died before it could.
 SELECT gpos, seq, v::int AS v, id, at, team_id, capsule_id, type, category, actor_type, actor_id, actor_name,
 	resource_type, resource_id, data, request_id
-  FROM events WHERE gpos IS NOT NULL AND at > now() - interval '1 minute' ORDER BY gpos LIMIT 20000;
+  FROM events WHERE gpos > (SELECT r.gpos FROM event_relay r) - 20000 AND at > now() - interval '1 minute' ORDER BY gpos;
