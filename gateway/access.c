@@ -195,11 +195,15 @@ in_thread(uv_work_t *req)
 		(void)err_set(&l->work.err, E_DB, "no database connection is free");
 		return;
 	}
-	if (!l->known) {
+	/* Twice: a connection may have died with a PostgreSQL that is back since. */
+	for (int tries = 0; !l->known && tries < 2; tries++) {
+		l->work.err = (struct err){ 0 };
 		l->work.db = k->db;
 		if (db_unit(k->db, l, &l->work.err) == 0)
 			(void)ask(l);
 		db_unit_end(k->db);
+		if (l->work.err.code != E_DB)
+			break;
 	}
 	(void)limit(l, k->queue);
 	desk_return(l->d, k);
