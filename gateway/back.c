@@ -478,7 +478,9 @@ guest_refused(struct request *r, int status, struct json_object *json)
 			ours = refusals[i].ours;
 	/* A user that the caller named is his mistake; a token that the guest does not take is
 	 * ours. */
-	if (status == 401 && (!text || strncmp(text, "invalid username", 16) != 0))
+	if (status == 401 && (!text || strncmp(text, "invalid username", 16) != 0)) {
+		access_forget(r->gw, r->access); /* the capsule was started again since */
 		ours = E_AGENT;
+	}
 	(void)err_set(&r->work.err, ours, "%s", text ? text : err_kinds[ours].text);
 }
