@@ -11,6 +11,7 @@
 #include "audit.h"
 #include "mail.h"
 #include "cleanup.h"
+#include "job.h"
 #include "sessions.q.h"
 #include "teams.q.h"
 #include "users.q.h"
@@ -328,8 +329,18 @@ refused(struct request *r)
 
 /* An old token came back: somebody else may have the new one. The family ends. */
 static int
-reused(struct request *r, const struct q_session *s)
+reused(struct request *r, const struct q_session *s, const struct q_user *u)
 {
+	const struct pair vars[] = { { "ip", r->ip ? r->ip : "" },
+		{ "agent", r->work.actor.user_agent ? r->work.actor.user_agent : "" }, { 0 } };
+	struct mail_new mail = { .template = "session_stolen",
+		.user = u->id,
+		.to = u->email,
+		.name = u->name,
+		.vars = vars };
+
+	if (mail_add(&r->work, r->app->keys, &mail) < 0)
+		return -1;
 	if (q_session_revoke(r->work.db, .id = s->id, .reason = "reuse") < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_AUTH_REFRESH_REUSE,
@@ -340,6 +351,7 @@ reused(struct request *r, const struct q_session *s)
 		return -1;
 	if (db_commit(r->work.db) < 0)
 		return -1;
+	job_announce(&r->work, r->app->queue);
 	return refused(r);
 }
 
@@ -413,7 +425,7 @@ session_refresh(struct request *r)
 	else if (hash_is(old, s->prev_hash) && s->since_rotation_s <= OVERLAP_SECONDS)
 		token = successor(r, s, old);
 	else
-		return reused(r, s);
+		return reused(r, s, u);
 	if (!token)
 		return -1;
 	if (in->refresh_token)
