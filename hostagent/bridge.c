@@ -18,8 +18,8 @@ struct bridge {
 	struct api_peer near;          /* first: what hangs on the API's stream */
 	struct guest_peer far;         /* what hangs on the guest's stream */
 	struct h2_stream *api, *guest; /* NULL: closed */
-	bool answered;
-	bool api_ended; /* the request is whole */
+	bool answered, ended;          /* the guest's head came; its end came */
+	bool api_ended;                /* the request is whole */
 };
 
 /* Between the hops, not for the other end (RFC 9113 §8.2.2). */
@@ -97,6 +97,7 @@ guest_end(struct h2_stream *s)
 {
 	struct bridge *b = of_guest(s);
 
+	b->ended = true;
 	if (b->api && b->answered)
 		h2_finish(b->api);
 }
@@ -122,8 +123,8 @@ guest_close(struct h2_stream *s, uint32_t error)
 		(void)err_set(&e, E_AGENT, "the guest agent broke off");
 		b->answered = true;
 		api_error(b->api, &e);
-	} else if (b->api && error != NGHTTP2_NO_ERROR)
-		h2_reset(b->api, error);
+	} else if (b->api && !b->ended)
+		h2_reset(b->api, error == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : error);
 	bridge_end(b);
 }
 

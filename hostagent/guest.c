@@ -99,6 +99,7 @@ call_end(void *arg)
 
 	if (c->status / 100 != 2)
 		make_plain(&c->body);
+	talloc_steal(NULL, c); /* the answer may free the owner */
 	c->answer(c->arg, c->err.code == E_OK ? c->status : 0, c->body.data ? c->body.data : "",
 	    c->body.len, c->err.code == E_OK ? NULL : &c->err);
 	talloc_free(c);

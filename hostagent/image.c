@@ -1,5 +1,6 @@
 /* image.c - see image.h. */
 #include "image.h"
+#include "capsule.h"
 #include "disk.h"
 #include "flow.h"
 #include "guest.h"
@@ -429,6 +430,18 @@ make(struct image *i)
 	j->flow = flow_new(j, i->agent->loop, make_steps, j, made);
 }
 
+/* A capsule's disk may lie on that of an older build's image: then it stays. */
+static bool
+build_used(struct agent *a, const char *name, const char *build)
+{
+	const struct capsule *c;
+
+	TAILQ_FOREACH(c, &a->capsules, link)
+	if (c->template && strcmp(c->template, name) == 0 && strcmp(c->build, build) == 0)
+		return true;
+	return false;
+}
+
 void
 image_load_all(struct agent *a)
 {
@@ -460,6 +473,11 @@ image_load_all(struct agent *a)
 		t = template_find(a, name, &e);
 		if (t && strcmp(t->build, build) == 0)
 			image_want(image_get(a, t, vcpus, memory_mb));
+		else if (t && !build_used(a, name, build)) {
+			log_info(
+			    NULL, "memory image %s is of an older build, removed", entry->d_name);
+			image_file_remove(a->state_fd, entry->d_name, "");
+		}
 	}
 	if (d)
 		closedir(d);

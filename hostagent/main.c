@@ -169,6 +169,14 @@ on_signal(uv_signal_t *s, int number)
 	uv_stop(a->loop);
 }
 
+/* talloc found a pointer that is none: it would abort without a word. */
+static void
+on_talloc_abort(const char *why)
+{
+	log_error(NULL, "talloc: %s", why);
+	abort();
+}
+
 static int
 run(const struct conf *conf)
 {
@@ -178,6 +186,7 @@ run(const struct conf *conf)
 	struct err e = { 0 };
 	size_t i;
 
+	talloc_set_abort_fn(on_talloc_abort);
 	a->conf = conf;
 	TAILQ_INIT(&a->vms);
 	TAILQ_INIT(&a->capsules);
@@ -192,6 +201,8 @@ run(const struct conf *conf)
 	    state_open(a, &e) < 0 ||
 	    qemu_version(conf->agent_qemu, a->qemu_version, sizeof a->qemu_version, &e) < 0)
 		quit(a, &e);
+	/* a call to the control plane and a few images must not keep the journal waiting */
+	(void)setenv("UV_THREADPOOL_SIZE", "8", 0);
 	a->loop = uv_default_loop();
 	a->cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
 	a->tsc_khz = tsc_khz();

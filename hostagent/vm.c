@@ -335,6 +335,38 @@ vm_step_events(void *user)
 	    "{\"capabilities\":[{\"capability\":\"events\",\"state\":true}]}", -1, vm_ok);
 }
 
+/* The number behind `name` in /proc/pid/status; -1: not there. */
+static long
+status_number(const char *text, const char *name)
+{
+	const char *p = strstr(text, name);
+
+	return p ? strtol(p + strlen(name), NULL, 10) : -1;
+}
+
+/* What was asked for is looked at: a QEMU outside of its cage does not get a guest. */
+static void
+step_check(void *user)
+{
+	struct vm *vm = user;
+	struct err e = { 0 };
+	char path[40], text[4096] = "";
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)vm->pid);
+	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
+		err_sys(&e, "%s", path);
+	else if (status_number(text, "\nSeccomp:") != 2 ||
+	    status_number(text, "\nNoNewPrivs:") != 1)
+		(void)err_set(&e, E_QEMU, "QEMU runs without seccomp or no_new_privs");
+	else if (priv_separate(vm->agent->priv) && status_number(text, "\nUid:") != (long)vm->uid)
+		(void)err_set(&e, E_QEMU, "QEMU does not run as user %u", (unsigned)vm->uid);
+	if (e.code != E_OK)
+		flow_fail(vm->run->flow, &e);
+	else
+		flow_next(vm->run->flow);
+}
+
 static void
 step_give_state(void *user)
 {
@@ -477,6 +509,7 @@ static const struct step cold_steps[] = {
 	{ "waiting for a free start", step_wait },
 	{ "starting QEMU", step_spawn },
 	{ "asking QEMU for events", vm_step_events },
+	{ "looking at its cage", step_check },
 	{ "the guest's boot", vm_step_health },
 	{ "running", vm_step_running },
 	{ 0 },
@@ -486,9 +519,12 @@ static const struct step clone_steps[] = {
 	{ "waiting for a free start", step_wait },
 	{ "starting QEMU", step_spawn },
 	{ "asking QEMU for events", vm_step_events },
+	{ "looking at its cage", step_check },
 	{ "handing over the device state", step_give_state },
 	{ "loading the device state", step_load },
-	{ "loaded", vm_step_stopped },
+	{ "continuing", vm_step_cont },
+	{ "the guest's first answer", vm_step_health }, /* the session is proven before the init */
+	{ "running", vm_step_running },
 	{ 0 },
 };
 
@@ -497,6 +533,7 @@ static const struct step hot_steps[] = {
 	{ "waiting for a free start", step_wait },
 	{ "starting QEMU", step_spawn },
 	{ "asking QEMU for events", vm_step_events },
+	{ "looking at its cage", step_check },
 	{ "handing over the device state", step_give_state },
 	{ "loading the device state", step_load },
 	{ "continuing", vm_step_cont },

@@ -209,6 +209,16 @@ def test_bad_requests():
     assert put(new_id(), template='../minimal')[0] == 404
 
 
+def test_guest_refuses():
+    """A start that fails at its last step is undone, told, and may be repeated."""
+    c = new_id()
+    status, got = put(c, hostname='-no name-')
+    assert status == 400 and 'host' in got['error']['message'], (status, got)
+    assert inventory()[c]['error']['code'] == 'start_failed', inventory()[c]
+    assert put(c)[0] == 200
+    assert delete(c)[0] == 204
+
+
 def test_unknown():
     assert delete(new_id())[0] == 404
     assert call('GET', '/capsules/' + new_id())[0] == 404
@@ -560,13 +570,14 @@ def main():
                 failed += 1
                 print('not ok %s: %s: %s' % (name[5:], type(e).__name__, str(e)[:600]), flush=True)
                 if agent.poll() is not None:
+                    print('not ok %s: the agent ended: %s' % (name[5:], agent.returncode), flush=True)
                     start()
     finally:
         if agent and agent.poll() is None:
             stop()
         for pid in qemus().values():
             os.kill(pid, signal.SIGKILL)
-        bad = 'AddressSanitizer' in log_text() or 'runtime error:' in log_text()
+        bad = 'AddressSanitizer' in log_text() or 'talloc:' in log_text() or 'runtime error:' in log_text()
         if bad or failed:
             shutil.copy(DIR + '/log', '/tmp/hutch-engine.log')
             print('# log: /tmp/hutch-engine.log')
