@@ -119,7 +119,7 @@ static const struct field capsule_filter_fields[] = {
 
 /* clang-format off */
 const struct route capsule_routes[] = {
-	{ "POST", "/v1/capsules", POOL_OPS, PERM_capsules_create, capsule_create, "Create a capsule", CREATES | MAY_BE_EMPTY, 201, IN(capsule_create), OUT(capsule) },
+	{ "POST", "/v1/capsules", POOL_OPS, PERM_capsules_create, capsule_create, "Create a capsule", CREATES, 201, IN(capsule_create), OUT(capsule) },
 	{ "GET", "/v1/capsules", POOL_API, PERM_capsules_view, capsule_list, "The team's capsules, newest first", LISTS, 200, IN(capsule_filter), OUT(capsule), .ahead = list_ahead },
 	{ "GET", "/v1/capsules/{id}", POOL_API, PERM_capsules_view, capsule_get, "One capsule", 0, 200, IN(by_capsule), OUT(capsule), .ahead = get_ahead },
 	{ "DELETE", "/v1/capsules/{id}", POOL_OPS, PERM_capsules_delete, capsule_destroy, "Destroy a capsule", 0, 204, IN(by_capsule) },
