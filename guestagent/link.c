@@ -101,19 +101,26 @@ link_begin(struct link *l)
 	watch_set(&l->watch, EPOLLIN);
 }
 
+static void
+out_add(struct link *l)
+{
+	size_t max = l->out.len + OUT_SIZE;
+	const uint8_t *p = NULL;
+	ssize_t n = 0;
+
+	while (l->out.len < max && (n = h2_pull(l->h2, &p)) > 0)
+		buf_add(&l->out, p, (size_t)n);
+}
+
 /* False: nothing to send. */
 static bool
 out_fill(struct link *l)
 {
-	const uint8_t *p = NULL;
-	ssize_t n = 0;
-
 	if (l->at < l->out.len)
 		return true;
 	buf_clear(&l->out);
 	l->at = 0;
-	while (l->out.len < OUT_SIZE && (n = h2_pull(l->h2, &p)) > 0)
-		buf_add(&l->out, p, (size_t)n);
+	out_add(l);
 	return l->out.len > 0;
 }
 
@@ -158,24 +165,41 @@ is_preface(const uint8_t *p, size_t n)
 	return n >= sizeof preface - 1 && memcmp(p, preface, sizeof preface - 1) == 0;
 }
 
-/* A host that lost its session without an end of file (it restored us from memory) begins anew. */
+/* A session that says goodbye hears nothing more, but knows it only when its last word is pulled.
+ */
 static bool
-begins_anew(const struct link *l, const uint8_t *p, size_t n)
+broken(struct link *l)
 {
-	return is_preface(p, n) &&
-	    (l->state != LINK_OPEN || l->doubt || (l->fed && h2_streams(l->h2) == 0));
+	out_add(l);
+	return !h2_alive(l->h2);
 }
 
+/*
+ * A host that comes back may find us with the old session: its end of file is not seen when it is
+ * quick, or when it restored us from memory. Its preface then is no frame, and where a frame must
+ * begin it breaks the old session; inside of one it is somebody's data and means nothing.
+ */
 static void
 link_fed(struct link *l, const uint8_t *p, size_t n)
 {
+	bool anew = is_preface(p, n);
 	struct err e = { 0 };
 
-	if (l->state == LINK_WAITING || begins_anew(l, p, n))
+	if (l->state == LINK_WAITING || (anew && (l->state == LINK_MUTE || l->doubt)))
 		link_begin(l);
-	l->fed = true;
-	if (l->state == LINK_MUTE || h2_feed(l->h2, p, n, &e) == 0)
+	if (l->state == LINK_MUTE)
 		return;
+	if (h2_feed(l->h2, p, n, &e) == 0 && !(anew && l->fed && broken(l))) {
+		l->fed = true;
+		return;
+	}
+	if (anew && l->fed) {
+		e = (struct err){ 0 };
+		link_begin(l);
+		l->fed = true;
+		if (h2_feed(l->h2, p, n, &e) == 0)
+			return;
+	}
 	log_warn(NULL, "session ended: %s", e.text);
 	link_flush(l);
 	session_drop(l);

@@ -131,21 +131,25 @@ process_free(void *arg)
 	talloc_free(p);
 }
 
-/* Ended ones have limits in number and memory; the oldest go first. */
+/* Ended ones have limits in number and memory; the first to end are the first to go. */
 static void
 forget_surplus(void)
 {
-	struct process *next = NULL;
-	size_t n = 0, bytes = 0;
+	for (;;) {
+		struct process *oldest = NULL;
+		size_t n = 0, bytes = 0;
 
-	for (struct process *p = process_list; p; p = next) {
-		next = p->next;
-		if (p->state != PROCESS_ENDED || p->readers)
-			continue;
-		n++;
-		bytes += p->ring.room;
-		if (n > ENDED_MAX || bytes > ENDED_BYTES)
-			process_free(p);
+		for (struct process *p = process_list; p; p = p->next) {
+			if (p->state != PROCESS_ENDED || p->readers)
+				continue;
+			n++;
+			bytes += p->ring.room;
+			if (!oldest || p->ended <= oldest->ended)
+				oldest = p;
+		}
+		if (n <= ENDED_MAX && bytes <= ENDED_BYTES)
+			return;
+		process_free(oldest);
 	}
 }
 
