@@ -28,10 +28,15 @@ class Pattern:
         with open("/proc/%d/cmdline" % pid, "rb") as f:
             self.argv = [a.decode() for a in f.read().split(b"\0")[:-1]]
         self.argv[self.argv.index("-name") + 1] = "bench-bare"
+        names = {n: os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)}
+
+        def opened(ending):
+            return os.open(next(n for n in names.values() if n.endswith(ending)), os.O_RDONLY)
+
+        image = os.path.dirname(next(n for n in names.values() if "/memory/" in n))
         # The memory is a sealed memfd, which no name leads to but this one; held here, it outlives the clone.
-        self.files = {n: os.open("/proc/%d/fd/%d" % (pid, n), os.O_RDWR if n == MEMORY else os.O_RDONLY)
-                      for n in (MEMORY, ROOT, UPPER, BASE)}
-        image = os.path.dirname(os.readlink("/proc/self/fd/%d" % self.files[BASE]))
+        self.files = {MEMORY: os.open("/proc/%d/fd/%d" % (pid, MEMORY), os.O_RDWR), ROOT: opened("/rootfs.erofs"),
+                      UPPER: opened("/upper.qcow2"), BASE: os.open(image + "/disk.qcow2", os.O_RDONLY)}
         self.state = image + "/state"
         self.overlay = folder + "/empty.qcow2"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image + "/disk.qcow2", self.overlay],
@@ -101,10 +106,28 @@ class Machine:
     def stop(self):
         self.command("stop")
 
-    def health(self):
-        status, _ = self.guest.request("GET", "/health")
+    def health(self, tries=5):
+        """The first answer; a guest that comes up may lose the first session, as the agent knows, too."""
+        self.guest.sock.settimeout(2)
+        try:
+            status, _ = self.guest.request("GET", "/health")
+        except (TimeoutError, EOFError):
+            if not tries:
+                raise
+            self.guest.close()
+            self.guest = h2.Session(self.paths[GUEST])
+            self.health(tries - 1)
+            return
+        self.guest.sock.settimeout(60)
         if status != 204:
             raise RuntimeError("health: %s" % status)
+
+    def ready(self):
+        """Loaded, running, with an identity."""
+        self.load()
+        self.cont()
+        self.health()
+        self.init()
 
     def init(self):
         self.epoch += 1

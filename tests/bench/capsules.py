@@ -56,10 +56,7 @@ def bare_hot(pattern, marks):
     """A machine that stands ready as those of the pool do: continued, identity, first command."""
     m = Machine(pattern)
     try:
-        m.load()
-        m.cont()
-        m.health()
-        m.init()
+        m.ready()
         m.stop()
         time.sleep(0.2)
         began = time.perf_counter()
@@ -84,7 +81,6 @@ def creates(inst, args):
         if inst.pool_size != pool:
             inst.start(pool)
         ours, theirs, cpu = {"made": [], "done": []}, {}, {}
-        destroyed(inst, inst.capsule())  # the memory image is in place, connections are open
         for _ in range(args.creates):
             inst.wait_pool(pool)
             time.sleep(0.5)
@@ -131,9 +127,7 @@ def commands(inst, args):
     capsule, m = inst.capsule(), Machine(pattern)
     inside, ours, channel, cpu = [], [], [], {}
     try:
-        m.load()
-        m.cont()
-        m.init()
+        m.ready()
         for turn in range(args.rounds + 1):
             said = [float(x) for x in inst.execute(capsule, "python3", ["-c", SPAWN % 20]).split()]
             before = Cpu(groups(inst))
@@ -191,9 +185,7 @@ def files(inst, args):
 
 def bare_channel(m):
     """What curl needs to talk to the guest alone: our session makes room for its."""
-    m.load()
-    m.cont()
-    m.init()
+    m.ready()
     m.guest.close()
     return ["--http2-prior-knowledge", "--unix-socket", m.paths[GUEST], "-H", "x-access-token: " + TOKEN]
 

@@ -40,6 +40,8 @@ class Instance:
         self.sock = self.read("state/sock").strip()
         self.key = self.env["HUTCH_API_KEY"]
         self.http = None
+        self.destroy(self.capsule())  # a shape's memory image is made after its first capsule, its pool after that
+        self.wait_pool(pool_size)
 
     def stop(self):
         subprocess.run([TOP + "/quickstart", "--run", self.run, "--reset"], check=True, stdout=subprocess.DEVNULL)
