@@ -106,7 +106,8 @@ query_pairs(struct request *r, const char *prefix)
 		list[n].name = query_decode(r, p + len, eq - p - len);
 		list[n].value = query_decode(r, eq + 1, end - eq - 1);
 		if (!list[n].name || !list[n].value || n == 64) {
-			fail(r, E_BAD_INPUT, "\"%s\" is badly escaped, or there are too many", prefix);
+			fail(r, E_BAD_INPUT, "\"%s\" is badly escaped, or there are too many",
+			    prefix);
 			return NULL;
 		}
 		list[++n] = (struct pair){ 0 };

@@ -84,7 +84,8 @@ int page_reply(struct request *, int n, const void *rows, size_t size, const str
 
 /* dispatch.c */
 void dispatch(struct request *);
-/* The query's parameters whose names begin with the prefix, decoded, without it; NULL and err when malformed. */
+/* The query's parameters whose names begin with the prefix, decoded, without it; NULL and err when
+ * malformed. */
 const struct pair *query_pairs(struct request *, const char *prefix);
 /* route.c */
 extern const struct route *const route_tables[];

@@ -100,8 +100,7 @@ has_body(const struct route *rt)
 static void
 success(const struct route *rt, int status, struct buf *b)
 {
-	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", status,
-	    status == 204 ? "Done" : "Success");
+	buf_fmt(b, "\"%d\":{\"description\":\"%s\"", status, status == 204 ? "Done" : "Success");
 	if (rt->flags & STREAMS && !rt->out && status != 204)
 		buf_str(b,
 		    ",\"content\":{\"application/"

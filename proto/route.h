@@ -14,12 +14,12 @@ struct request;
 typedef int handler(struct request *); /* 0, or -1 with the unit's err set */
 
 enum {
-	CREATES = 1,   /* POST that creates: takes an Idempotency-Key */
-	LISTS = 2,     /* answers an array of `out` */
-	NO_BODY = 4,   /* POST without a request body */
-	STREAMS = 8,   /* body is not JSON: files, multipart */
+	CREATES = 1,       /* POST that creates: takes an Idempotency-Key */
+	LISTS = 2,         /* answers an array of `out` */
+	NO_BODY = 4,       /* POST without a request body */
+	STREAMS = 8,       /* body is not JSON: files, multipart */
 	MAY_BE_EMPTY = 16, /* an empty body counts as {} */
-	TIGHT = 32,    /* sign-in and its like: the tighter rate limit */
+	TIGHT = 32,        /* sign-in and its like: the tighter rate limit */
 };
 
 struct route {
@@ -28,13 +28,14 @@ struct route {
 	enum pool pool;
 	enum perm may;
 	handler *fn;
-	const char *doc;    /* OpenAPI summary */
+	const char *doc; /* OpenAPI summary */
 	unsigned flags;
-	int status;         /* of success */
-	int also;           /* a second status of success, with the same answer; 0: none */
+	int status; /* of success */
+	int also;   /* a second status of success, with the same answer; 0: none */
 	const struct field *in, *out;
 	size_t insize;
-	handler *ahead;     /* sends the route's query on the same round trip as the look-up of the caller */
+	handler *
+	    ahead; /* sends the route's query on the same round trip as the look-up of the caller */
 };
 
 #define IN(st)  .in = st##_fields, .insize = sizeof(struct st)

@@ -47,7 +47,6 @@ write_config() {
 			master_file = "$RUN/secret/master.key"
 		}
 		api {
-			socket = "$SOCK/api.sock"
 			ops_socket = "$SOCK/ops.sock"
 		}
 		mail {
