@@ -84,18 +84,24 @@ identity_variables(void)
 	return self.variables;
 }
 
+/* The nonce comes back: on a port the answer to somebody who has left may reach the next to come.
+ */
 void
 identity_health(struct call *c)
 {
-	struct h2_header h[4] = { { "x-hutch-version", PACKAGE_VERSION } };
+	const char *nonce = call_header(c, "x-hutch-nonce");
+	struct h2_header h[5] = { { "x-hutch-version", PACKAGE_VERSION } };
 	double load = 0;
+	int n = 2;
 
 	if (getloadavg(&load, 1) < 1)
 		load = 0;
 	h[1] = (struct h2_header){ "x-hutch-load", talloc_asprintf(c, "%.2f", load) };
 	if (self.ready)
-		h[2] = (struct h2_header){ "x-hutch-epoch",
+		h[n++] = (struct h2_header){ "x-hutch-epoch",
 			talloc_asprintf(c, "%" PRId64, self.epoch) };
+	if (nonce)
+		h[n++] = (struct h2_header){ "x-hutch-nonce", nonce };
 	call_reply(c, 204, h, NULL, 0);
 }
 

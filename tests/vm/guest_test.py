@@ -184,7 +184,8 @@ P, F = "/process.Process/", "/filesystem.Filesystem/"
 
 @check("agent")
 def health_needs_no_token(a):
-    status, headers, _ = a.call("GET", "/health", headers={"x-access-token": None})
+    status, headers, _ = a.call("GET", "/health", headers={"x-access-token": None, "x-hutch-nonce": "n1"})
+    same(headers["x-hutch-nonce"], "n1")
     same((status, "x-hutch-version" in headers, "x-hutch-epoch" in headers), (204, True, False))
 
 
