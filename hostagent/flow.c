@@ -57,7 +57,7 @@ flow_new(void *mem, uv_loop_t *loop, const struct step *steps, void *user,
 void
 flow_next(struct flow *f)
 {
-	if (f->ended || f->kick)
+	if (!f || f->ended || f->kick)
 		return;
 	f->step++;
 	f->kick = timer_new(f, f->loop, 0, 0, run, f);
@@ -68,7 +68,7 @@ flow_fail(struct flow *f, const struct err *e)
 {
 	struct err copy = *e;
 
-	if (f->ended)
+	if (!f || f->ended)
 		return;
 	f->ended = true;
 	TALLOC_FREE(f->deadline);

@@ -20,6 +20,7 @@ struct step {
 /* Starts from the loop, not from inside the call. steps end with a NULL run. */
 struct flow *flow_new(void *mem, uv_loop_t *, const struct step *steps, void *user,
     void (*done)(void *user, const struct err *));
+/* NULL or a flow that ended: an answer came when nobody waited any more; nothing happens. */
 void flow_next(struct flow *);
 void flow_fail(struct flow *, const struct err *);
 /* The step that runs now (and all behind it, until set again) ends with E_TIMEOUT after ms; 0:

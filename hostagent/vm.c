@@ -423,6 +423,8 @@ on_health(void *arg, int status, const char *body, size_t len, const struct err 
 
 	(void)body;
 	(void)len;
+	if (!r->done)
+		return; /* the flow ended before: its session may be in use by now */
 	if (!e && (status == 204 || status == 200)) {
 		flow_next(r->flow);
 		return;

@@ -378,6 +378,55 @@ def test_destroy_leaves_nothing():
     assert call('GET', '/info')[1]['uids_free'] == UID_COUNT - ready
 
 
+def test_churn():
+    """Creates, destroys while they start, QEMUs that are killed: all at once, and nothing is left."""
+    wrong = []
+
+    def one(n):
+        c, status = new_id(), 0
+        try:
+            if n % 3 == 0:      # destroyed while it starts
+                t = threading.Thread(target=put, args=(c,))
+                t.start()
+                time.sleep(0.05 * (n % 7))
+                status, got = delete(c)
+                t.join()
+                ok = status in (204, 404)
+            else:
+                status, got = put(c)
+                ok = status in (200, 502, 503)
+                if status == 200 and n % 3 == 1:
+                    ok = run(c, 'echo $GREETING') == 'hello\n'
+            status, got = delete(c)
+            ok = ok and status in (204, 404)
+        except (AssertionError, OSError) as e:
+            ok, got = False, e
+        if not ok:
+            wrong.append((n, status, got))
+
+    def killer():
+        pids = list(qemus().values())
+        if pids:
+            os.kill(pids[-1], signal.SIGKILL)
+
+    for round in range(3):
+        threads = [threading.Thread(target=one, args=(round * 6 + n,)) for n in range(6)]
+        for t in threads:
+            t.start()
+        time.sleep(0.3)
+        if round == 1:
+            killer()
+        for t in threads:
+            t.join()
+    wrong = [w for w in wrong if not (w[0] // 6 == 1)]      # the killed one may be anybody's
+    assert not wrong, wrong
+    for c in inventory():
+        delete(c)
+    wait_for('an idle agent', lambda: call('GET', '/info')[1]['starting'] == 0)
+    wait_for('nothing but the pool', lambda: len(qemus()) == len(os.listdir(STATE + '/vm'))
+             == sum(p['ready'] for p in pools().values()) == UID_COUNT - call('GET', '/info')[1]['uids_free'], 20)
+
+
 def test_crash_points():
     for point, left in (('create.3', False), ('create.4', False), ('create.5', True), ('destroy.3', False),
                         ('destroy.4', False)):
