@@ -177,6 +177,11 @@ read_request(struct request *r, FCGX_Request *q)
 	uri = request_env(r, "REQUEST_URI");
 	r->method = r->method ? r->method : "GET";
 	r->uri = uri ? uri : "/";
+	/* Apache hands on what the client wrote, and that may be the absolute form */
+	if (strncmp(r->uri, "http://", 7) == 0 || strncmp(r->uri, "https://", 8) == 0) {
+		r->uri = strchr(r->uri + 8, '/');
+		r->uri = r->uri ? r->uri : "/";
+	}
 	if (strlen(r->uri) > 8192) {
 		fail(r, E_URI_TOO_LONG, "the path is longer than 8192 bytes");
 		r->uri = "/";

@@ -71,7 +71,7 @@ def test_paths():
             ("unknown path", "/v1/nothing", 404), ("unknown path below a known one", "/v1/health/x", 404),
             ("double slash", "/v1//health", (400, 404)), ("%2F in a path", "/v1%2Fhealth", 404), ("%00", "/v1/health%00", (400, 404)),
             ("%0a", "/v1/health%0aX-Evil:%201", (400, 404)), ("a broken escape", "/v1/capsules/%zz", (400, 404)),
-            ("dots", "/v1/../v1/health", 400), ("encoded dots", "/v1/%2e%2e/%2e%2e/etc/passwd", (400, 404)),
+            ("dots", "/v1/../v1/health", (400, 404)), ("encoded dots", "/v1/%2e%2e/%2e%2e/etc/passwd", (400, 404)),
             ("an id of another kind", "/v1/capsules/usr-0000000000000000000000001", 400),
             ("an id that is too large", "/v1/capsules/cl-zzzzzzzzzzzzzzzzzzzzzzzzz", 400),
             ("an id that is too short", "/v1/capsules/cl-1", 400), ("an id in capitals", "/v1/capsules/CL-0000000000000000000000001", 400),
@@ -124,7 +124,7 @@ def test_headers():
     for value in ("a" * 65, "a b", "a/../b", "<x>"):
         a = ask("GET", "/v1/health", ["X-Request-Id: " + value])
         check("X-Request-Id %s is replaced" % value[:10], a.headers.get("x-request-id", value) != value, a.headers)
-    is_error("32 KiB of headers", ask("GET", "/v1/health", ["X-A%d: %s" % (i, "a" * 4000) for i in range(8)]), (400, 431))
+    is_error("32 KiB of headers", ask("GET", "/v1/health", ["X-A: " + "a" * 32768]), (400, 431))
     is_error("a header without colon", ask("GET", "/v1/health", ["X-A"]), 400)
     is_error("Transfer-Encoding and Content-Length", ask("POST", "/v1/auth/login",
              ["Transfer-Encoding: chunked", "Content-Length: 4", JSON], b"0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"), (400, 401, 413))
