@@ -9,3 +9,4 @@ cli_hutchctl_LDADD = $(HUTCH_LIBS)
 CLEANFILES += cli/migrations.c
 cli/migrations.c: $(MIGRATIONS) tools/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) cli && cd $(srcdir) && $(AWK) -f tools/embed.awk $(MIGRATIONS) >$(abs_builddir)/$@.tmp && mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@
+EXTRA_DIST += cli/README.md

@@ -9,3 +9,4 @@ fcgi_app_hutch_api_SOURCES = \
 HUTCH_LIBS = lib/libhutch.a $(FCGI_LIBS) $(PQ_LIBS) $(HIREDIS_LIBS) $(JSONC_LIBS) $(CURL_LIBS) $(JWT_LIBS) $(CRYPTO_LIBS) \
 	$(CONFUSE_LIBS) $(TALLOC_LIBS) $(UUID_LIBS) $(CRYPT_LIBS) -lm
 fcgi_app_hutch_api_LDADD = $(HUTCH_LIBS)
+EXTRA_DIST += fcgi-app/README.md

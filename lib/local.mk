@@ -13,3 +13,4 @@ lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.
 lib_libhutch_a_SOURCES += lib/audit.c lib/audit.h lib/agent.c lib/agent.h lib/capsule_op.c lib/capsule_watch.c lib/capsule_op.h lib/crash.h \
 	proto/audit.def proto/route.h
 lib_libhutch_a_SOURCES += lib/route_print.c lib/route_print.h
+EXTRA_DIST += lib/README.md proto/README.md

@@ -22,3 +22,4 @@ SUFFIXES += .sql .q.c .q.h
 .sql.q.h:
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(AWK) -v mode=h -f $(top_srcdir)/tools/sqlgen.awk $< >$@.tmp && mv $@.tmp $@
 $(QUERY_C) $(QUERY_H): $(top_srcdir)/tools/sqlgen.awk
+EXTRA_DIST += sql/README.md
