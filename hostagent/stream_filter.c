@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 enum { MAGIC = 0x5145564d, VERSION = 3, PAGE = 4096, IN = 1 << 20, OUT = 1 << 18 };
-enum { MAX_DEVICES = 64 << 20, MAX_CONFIG = 4096 }; /* of device state; of the machine's name */
+enum { MAX_DEVICES = 16 << 20, MAX_CONFIG = 4096 }; /* of device state; of the machine's name */
 
 /* Section types. */
 enum { SEC_EOF, SEC_START, SEC_PART, SEC_END, SEC_FULL, SEC_SUBSECTION, SEC_VMDESC, SEC_CONFIG };
