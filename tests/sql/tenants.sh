@@ -68,3 +68,9 @@ for role in hutch_app hutch_work; do
 		check "$role: $change" refused 'permission denied\|must be owner' sql -U "$role" -c "$change"
 	done
 done
+
+# What hutch_app may read with a team_id and without row-level security: its queries must name the team. It may only shrink.
+known="hosts login_sessions quotas templates users_teams"
+check "tables with a team but without row-level security are the known ones" equals "$known" sql -c "SELECT string_agg(c.relname, ' ' ORDER BY c.relname)
+	FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'team_id' WHERE c.relkind IN ('r','p') AND NOT c.relispartition
+	AND c.relnamespace = 'public'::regnamespace AND NOT c.relrowsecurity AND has_table_privilege('hutch_app', c.oid, 'SELECT')"
