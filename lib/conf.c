@@ -129,6 +129,40 @@ take(void *mem, cfg_t *cfg, const struct row *r, struct conf *c, struct err *e)
 	}
 }
 
+static int
+skip_line(FILE *f)
+{
+	int c;
+
+	do
+		c = getc(f);
+	while (c != EOF && c != '\n');
+	return c;
+}
+
+/* libconfuse takes the end of the file for a closing brace: a file that was cut off would pass. */
+static bool
+is_cut_off(const char *path)
+{
+	auto_file *f = fopen(path, "re");
+	int c = 0, depth = 0, quote = 0;
+
+	while (f && c != EOF) {
+		c = getc(f);
+		if (quote && c == '\\')
+			(void)getc(f);
+		else if (quote)
+			quote = c == quote ? 0 : quote;
+		else if (c == '"' || c == '\'')
+			quote = c;
+		else if (c == '#')
+			c = skip_line(f);
+		else
+			depth += (c == '{') - (c == '}');
+	}
+	return depth > 0;
+}
+
 const struct conf *
 conf_load(void *mem, const char *path, struct err *e)
 {
@@ -156,6 +190,8 @@ conf_load(void *mem, const char *path, struct err *e)
 		err_sys(e, "%s", path);
 	else if (rc != CFG_SUCCESS)
 		err_set(e, E_CONFIG, "%s: cannot be read", path);
+	else if (path && is_cut_off(path))
+		err_set(e, E_CONFIG, "%s: the last section does not end: } is missing", path);
 	for (i = 0; i < nitems(rows) && e->code == E_OK; i++)
 		(void)take(c, cfg, &rows[i], c, e);
 	cfg_free(cfg);

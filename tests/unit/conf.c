@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+/* Braces in strings and remarks are none. */
+static const char braces[] = "auth { # {{\n signup = \"{\\\"{\" }\nmail { from = 'it {' }\n";
+
 static const struct conf *
 load(const char *text)
 {
@@ -53,6 +56,8 @@ static const struct {
 	{ "auth { access_ttl = 99999999999999999999 }", "access_ttl" },
 	{ "auth { rate_limits = maybe }", "rate_limits" },
 	{ "auth access_ttl = 60 }", "" },
+	{ "auth { access_ttl = 60", "} is missing" },
+	{ "auth { signup = \"}\" # }\n", "} is missing" },
 	{ "}", "" },
 };
 /* clang-format on */
@@ -62,6 +67,15 @@ START_TEST(refuses)
 	ck_assert_msg(!load(wrong[_i].text), "%s was taken", wrong[_i].text);
 	ck_assert_int_eq(err.code, E_CONFIG);
 	ck_assert_msg(strstr(err.text, wrong[_i].says), "%s: %s", wrong[_i].text, err.text);
+}
+END_TEST
+
+START_TEST(takes_braces)
+{
+	const struct conf *c = load(braces);
+
+	ck_assert_msg(c, "%s", err.text);
+	ck_assert_str_eq(c->auth_signup, "{\"{");
 }
 END_TEST
 
@@ -126,6 +140,7 @@ conf_suite(void)
 	tcase_add_test(c, defaults);
 	tcase_add_test(c, settings);
 	tcase_add_loop_test(c, refuses, 0, nitems(wrong));
+	tcase_add_test(c, takes_braces);
 	tcase_add_test(c, no_file);
 	tcase_add_test(c, sample);
 	tcase_add_test(c, man);
