@@ -195,9 +195,16 @@ def judge(promises, ledger, elder, boot):
 
 
 def run(env, victims):
-    house, ledger = House(env), Ledger(env)
-    started = house.sql("SELECT now()")
+    house = House(env)
     house.mark_logs()
+    try:
+        shake_and_judge(env, house, victims)
+    finally:
+        house.unmark_logs()
+
+
+def shake_and_judge(env, house, victims):
+    ledger, started = Ledger(env), house.sql("SELECT now()")
     elder, boot = prepare(ledger, house)
     if not elder:
         say("not ok", "a first capsule", ledger.wrong)
@@ -222,7 +229,6 @@ def run(env, victims):
     witness.done.set()
     for key in {i for ids in ledger.keys.values() for i in ids} - ledger.revoked:
         keys.revoke(key)
-    house.unmark_logs()
 
 
 def instance_env(instance, where):

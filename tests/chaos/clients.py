@@ -20,7 +20,6 @@ class Answer:
             self.json = json.loads(body) if body.startswith((b"{", b"[")) else {}
         except ValueError:
             self.json, self.status = {}, CUT  # it was cut off
-        self.code = self.json["error"].get("code", "") if isinstance(self.json, dict) and "error" in self.json else ""
 
     def get(self, name):
         return self.json.get(name) if isinstance(self.json, dict) else None
@@ -142,7 +141,7 @@ class Client(threading.Thread):
 
 
 class CapsuleClient(Client):
-    """Create, command, destroy. Every fourth capsule of its first eight stays."""
+    """Create, command, destroy. Its fourth capsule stays."""
 
     def __init__(self, ledger, number):
         super().__init__(ledger, number)
@@ -153,7 +152,7 @@ class CapsuleClient(Client):
         if not capsule:
             return
         self.command(capsule, key)
-        if self.turn in (4, 8):
+        if self.turn == 4:
             self.kept.append(capsule)
         else:
             self.again(lambda: self.ledger.destroy(capsule))

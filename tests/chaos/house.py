@@ -72,6 +72,9 @@ class House:
         self.state = self.run + "/agent"
         self.logs = {}
         self.commands = {name: self.command(name) for name in PARTS}
+        # how quickstart told the sanitizers of a dev build what to look for
+        parts = dict(v.split("=", 1) for v in read("/proc/%d/environ" % self.pid("api")).split("\0") if "=" in v)
+        self.settings = {k: v for k, v in parts.items() if k in ("ASAN_OPTIONS", "UBSAN_OPTIONS")}
         conf = read(env["HUTCH_CONF"])
         self.uid_first = int(re.search(r"uid_first = (\d+)", conf).group(1))
         self.uid_count = int(re.search(r"uid_count = (\d+)", conf).group(1))
@@ -99,7 +102,7 @@ class House:
             old = read(self.run + "/pg/postmaster.pid").split("\n")[0]
             until(15, lambda: old and os.path.exists("/proc/" + old))
         done = subprocess.run(["bash", "-c", START, "start", name, *self.commands[name]], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, env={**os.environ, "TOP": TOP, "RUN": self.run})
+                              stderr=subprocess.STDOUT, text=True, env={**os.environ, **self.settings, "TOP": TOP, "RUN": self.run})
         return done.stdout if done.returncode else until(60, lambda: self.missing(name))
 
     def missing(self, name):

@@ -17,6 +17,11 @@ class Promises:
     def __init__(self, house, ledger, witness, keys, started):
         self.house, self.ledger, self.witness, self.keys, self.started = house, ledger, witness, keys, started
 
+    def rows_by_id(self):
+        """State of each capsule that the clients asked for."""
+        return {wire("cl-", i): state for i, state in self.house.rows(
+            "SELECT id, observed_state FROM capsules WHERE metadata ? 'chaos' AND created_at >= '%s'" % self.started)}
+
     # ---- I1, I2 ----
 
     def i1_capsules_readable(self):
@@ -91,12 +96,14 @@ class Promises:
         if not info:
             return ["the agent does not answer"]
         clones = sum(p["ready"] for p in info["pools"].values())
-        listed = len([c for c in self.house.agent("/capsules")["capsules"]])
+        listed = {c["id"]: c["state"] for c in self.house.agent("/capsules")["capsules"]}
+        names = {r["vm"]: r["id"] for r in self.house.journal() if "vm" in r and r.get("id") in listed}
         machines, folders, out = self.house.machines(), self.house.folders(), []
-        if info["starting"] or len(machines) > clones + listed:
-            out.append("%d machines, but %d capsules and %d clones of the pool; %d starting"
-                       % (len(machines), listed, clones, info["starting"]))
-        out += ["folder %s has no machine" % f for f in folders if f not in machines]
+        if info["starting"] or len(set(machines) - set(names)) > clones:
+            out.append("%d machines of no capsule, %d clones in the pool; %d starting"
+                       % (len(set(machines) - set(names)), clones, info["starting"]))
+        # a capsule whose machine ended keeps its disk until it is destroyed
+        out += ["folder %s has no machine" % f for f in folders if f not in machines and listed.get(names.get(f)) != "error"]
         out += ["machine %s has no folder" % m for m in machines if m not in folders]
         if info["uids_free"] + len(folders) != self.house.uid_count:
             out.append("%d uids free of %d, %d in use" % (info["uids_free"], self.house.uid_count, len(folders)))
