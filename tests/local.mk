@@ -1,4 +1,5 @@
 # tests/local.mk - the tests that make check runs; those of a running instance stand in runtests.
+EXTRA_DIST += tests/README.md
 include tests/http/local.mk
 include tests/unit/local.mk
 include tests/sql/local.mk
