@@ -100,7 +100,6 @@ main(void)
 
 	for (i = 0; i < nitems(suites); i++)
 		srunner_add_suite(runner, suites[i]());
-	srunner_set_fork_status(runner, CK_FORK);
 	srunner_set_tap(runner, "-");
 	srunner_run_all(runner, CK_SILENT);
 	failed = srunner_ntests_failed(runner);
