@@ -22,8 +22,8 @@ from house import PARTS, TOP, House, kill, until
 from promises import SETTLE, Promises
 
 # Those whose claimed jobs wait for a lease (30 s) come first, so that the time of settling is not theirs.
-VICTIMS = ("ops process", "ops", "worker process", "worker", "postgres", "agent", "launcher", "machine", "gateway process",
-           "gateway", "relay", "redis", "api process", "api", "lighttpd")
+VICTIMS = ("ops process", "ops", "worker process", "worker", "postgres", "agent", "launcher", "machine",
+           "agent, then a machine", "gateway process", "gateway", "relay", "redis", "api process", "api", "lighttpd")
 TIME = 170  # seconds for all kills; what does not fit is skipped
 AWAY, CALM = 1.2, 2.5  # seconds that a part is away, and that pass before the next goes
 GRACE = 6  # seconds after a part is back in which its clients may still hear of the outage
@@ -90,11 +90,18 @@ class Shaker:
     def machine(self):
         """A kept capsule's QEMU, or any but the elder's."""
         kept = [i for c in self.clients for i in getattr(c, "kept", [])]
-        for capsule in kept + sorted(self.ledger.acked() - self.ledger.destroyed - {self.elder}):
+        for capsule in kept + sorted(self.ledger.acked() - self.ledger.destroyed - self.ledger.murdered - {self.elder}):
             pid = self.house.machine_of(capsule)
             if pid:
                 return capsule, pid
         return None, None
+
+    def machine_ended(self, capsule, pid):
+        """Kills a QEMU; its capsule must say so."""
+        self.ledger.murdered.add(capsule)
+        kill(pid)
+        return until(20, lambda: "" if self.ledger.state(capsule) in ("error", "stopping", "stopped")
+                     else "%s is still %s" % (capsule, self.ledger.state(capsule)))
 
     def shake(self, victim):
         """Kills it, waits for its return; what went wrong, or nothing."""
@@ -103,17 +110,18 @@ class Shaker:
         window = [since, since + 120]
         if victim == "machine":
             capsule, pid = self.machine()
-            if not pid:
-                return None
-            self.ledger.murdered.add(capsule)
-            kill(pid)
-            return until(20, lambda: "" if self.ledger.state(capsule) in ("error", "stopping", "stopped")
-                         else "%s is still %s" % (capsule, self.ledger.state(capsule)))
+            return self.machine_ended(capsule, pid) if pid else None
+        victim, *with_machine = victim.split(", then a ")
         pids = self.pids(victim)
         if not pids:
             return None
         self.ledger.outages.append(window)
         kill(pids[0])
+        if with_machine:
+            capsule, pid = self.machine()
+            if pid:
+                self.ledger.murdered.add(capsule)
+                kill(pid)
         time.sleep(AWAY)
         said = self.back(victim, pids, before)
         window[1] = time.monotonic() + GRACE

@@ -121,7 +121,7 @@ class Promises:
         out = ["%s epoch %d was up in %s" % (i, e, sorted(vms)) for (i, e), vms in self.witness.ups.items() if len(vms) > 1]
         out += ["%s: epoch %d in the journal, %s in the row" % (i, e, epochs.get(i)) for i, e in self.witness.ups
                 if i in self.ledger.acked() and e > epochs.get(i, 0)]
-        return out + self.witness.twice
+        return out + self.witness.twice + ([] if self.witness.ups else ["the witness saw no start"])
 
     # ---- I6, I7 ----
 
