@@ -115,3 +115,12 @@ CREATE TABLE host_sightings (
 	first_at timestamptz NOT NULL DEFAULT now(), last_at timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (host_id, capsule, what));
 GRANT SELECT, INSERT, UPDATE, DELETE ON host_sightings TO hutch_work;
+
+-- Templates of others are seen when they are the platform's or public; limits are one's own or the default.
+ALTER TABLE templates ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON templates FOR SELECT TO hutch_app USING (team_id = current_team() OR visibility = 'public'
+	OR team_id = '00000000-0000-0000-0000-000000000000');
+CREATE POLICY platform ON templates TO hutch_work USING (true) WITH CHECK (true);
+ALTER TABLE quotas ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON quotas FOR SELECT TO hutch_app USING (team_id IN (current_team(), '00000000-0000-0000-0000-000000000000'));
+CREATE POLICY platform ON quotas TO hutch_work USING (true) WITH CHECK (true);

@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 
 A=11111111-1111-7111-8111-111111111111 B=22222222-2222-7222-8222-222222222222
+# Its rows of templates and quotas are everybody's: shipped templates, default limits.
+PLATFORM=00000000-0000-0000-0000-000000000000
 
 # as_team TEAM STATEMENT: as hutch_app with that team ('' is none).
 as_team() { sql -U hutch_app -c "SET hutch.team = '$1'" -c "$2"; }
@@ -13,7 +15,8 @@ INSERT INTO users (id, email, name, status, source, webauthn_handle) SELECT t::u
 INSERT INTO teams (id, name, slug, created_by) VALUES ('$A', 'A', 'aaaaaa-aaaaaa', '$A'), ('$B', 'B', 'bbbbbb-bbbbbb', '$B');
 INSERT INTO api_keys (id, team_id, kind, created_by, name, key_hash, key_prefix, scopes)
 	SELECT t, t, 'personal', t, 'k', sha256(t::text::bytea), 'htc_', '{capsules.view}' FROM teams t(t) WHERE t IN ('$A', '$B');
-INSERT INTO templates (id, team_id, name) VALUES ('$A', '$A', 't');
+INSERT INTO templates (id, team_id, name) VALUES ('$A', '$A', 't'), ('$B', '$B', 't');
+INSERT INTO quotas (team_id, capsules, vcpus, memory_mb, disk_mb) SELECT t, 1, 1, 1, 1 FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsules (id, team_id, template_id, template_name, template_version, observed_state, vcpus, memory_mb, disk_size_mb)
 	SELECT t, t, '$A', 't', 1, 'stopped', 1, 128, 1024 FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO events (id, team_id, type, category, actor_type) SELECT t, t, 'x.y', 'x', 'system' FROM teams t(t) WHERE t IN ('$A', '$B');
@@ -27,12 +30,14 @@ tenant_tables=$(sql -c "SELECT relname FROM pg_class WHERE relrowsecurity AND re
 # Each has rows of both teams, and shows each team only its own.
 only_own() {
 	equals 2 sql -c "SELECT count(DISTINCT team_id) FROM $1 WHERE team_id IN ('$A', '$B')" &&
-		equals "$A" as_team "$A" "SELECT DISTINCT team_id FROM $1" && equals "$B" as_team "$B" "SELECT DISTINCT team_id FROM $1"
+		equals "$A" as_team "$A" "SELECT DISTINCT team_id FROM $1 WHERE team_id <> '$PLATFORM'" &&
+		equals "$B" as_team "$B" "SELECT DISTINCT team_id FROM $1 WHERE team_id <> '$PLATFORM'"
 }
 
 nobody_sees_nothing() {
-	equals 0 as_team '' "SELECT count(*) FROM $1" && equals 0 sql -U hutch_app -c "SELECT count(*) FROM $1" &&
-		equals 0 as_team 00000000-0000-0000-0000-000000000000 "SELECT count(*) FROM $1 WHERE team_id IN ('$A', '$B')"
+	equals 0 as_team '' "SELECT count(*) FROM $1 WHERE team_id <> '$PLATFORM'" &&
+		equals 0 sql -U hutch_app -c "SELECT count(*) FROM $1 WHERE team_id <> '$PLATFORM'" &&
+		equals 0 as_team "$PLATFORM" "SELECT count(*) FROM $1 WHERE team_id IN ('$A', '$B')"
 }
 
 # Rows of the other team can be neither changed, nor removed, nor made one's own, nor given away.
@@ -70,7 +75,7 @@ for role in hutch_app hutch_work; do
 done
 
 # What hutch_app may read with a team_id and without row-level security: its queries must name the team. It may only shrink.
-known="hosts login_sessions quotas templates users_teams"
+known="hosts login_sessions users_teams"
 check "tables with a team but without row-level security are the known ones" equals "$known" sql -c "SELECT string_agg(c.relname, ' ' ORDER BY c.relname)
 	FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'team_id' WHERE c.relkind IN ('r','p') AND NOT c.relispartition
 	AND c.relnamespace = 'public'::regnamespace AND NOT c.relrowsecurity AND has_table_privilege('hutch_app', c.oid, 'SELECT')"
