@@ -39,7 +39,8 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
    AND (:name::text? IS NULL OR starts_with(c.name, :name::text?))
    AND (:owner::uuid? IS NULL OR c.owner_id = :owner::uuid?)
    AND (:metadata::jsonb? IS NULL OR c.metadata @> :metadata::jsonb?)
-   AND (:before::timestamptz? IS NULL OR (c.created_at, c.id) < (:before::timestamptz?, :before_id::uuid?))
+   AND (c.created_at, c.id) < (coalesce(:before::timestamptz?, 'infinity'),
+       coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY c.created_at DESC, c.id DESC LIMIT :limit::int4;
 
 -- row: template_found

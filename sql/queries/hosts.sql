@@ -9,7 +9,8 @@
 -- All hosts, newest first.
 SELECT id, type, team_id, name, arch, accel, cpu_cores, memory_mb, disk_gb, status, schedulable, last_heartbeat_at, agent_version,
        conditions, created_by, created_at, updated_at FROM hosts
- WHERE deleted_at IS NULL AND (:before::timestamptz? IS NULL OR (created_at, id) < (:before::timestamptz?, :before_id::uuid?))
+ WHERE deleted_at IS NULL AND (created_at, id) < (coalesce(:before::timestamptz?, 'infinity'),
+       coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY created_at DESC, id DESC LIMIT :limit::int4;
 
 -- name: host_get :one host

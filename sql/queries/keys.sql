@@ -11,7 +11,8 @@ SELECT k.id, k.team_id, k.name, k.key_prefix, coalesce(k.created_by, '00000000-0
        CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired' ELSE 'active' END AS state
   FROM api_keys k LEFT JOIN users u ON u.id = k.created_by
  WHERE k.team_id = :team::uuid AND (:everybody::bool OR k.created_by = :user::uuid)
-   AND (:before::timestamptz? IS NULL OR (k.created_at, k.id) < (:before::timestamptz?, :before_id::uuid?))
+   AND (k.created_at, k.id) < (coalesce(:before::timestamptz?, 'infinity'),
+       coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY k.created_at DESC, k.id DESC LIMIT :limit::int4;
 
 -- name: key_get :one key
