@@ -27,6 +27,7 @@ credentials_of(struct request *r)
 		.api_key = request_env(r, "HTTP_X_API_KEY"),
 		.bearer = auth && strncasecmp(auth, "Bearer ", 7) == 0 ? auth + 7 : NULL,
 		.host_token = request_env(r, "HTTP_X_HOST_TOKEN"),
+		.seen = r->app->tokens,
 	};
 }
 

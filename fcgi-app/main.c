@@ -11,9 +11,11 @@
 
 #include <getopt.h>
 #include <limits.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <talloc.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -30,6 +32,8 @@ static const char usage[] =
     "  -V              print the version\n"
     "\n"
     "Signals to the master: HUP reloads without losing a request, TERM ends.\n";
+
+enum { REQUEST_POOL = 65536 };
 
 struct options {
 	const char *conf, *pool, *listen, *topic;
@@ -110,6 +114,10 @@ be_worker(const struct conf *c, const struct keys *keys, const struct options *o
 	app.db = db_open(NULL, c->db_url, name, c->db_statement_timeout_ms);
 	app.db_work = db_open(NULL, c->db_work_url, name, c->db_statement_timeout_ms);
 	app.queue = queue_open(NULL, c);
+	app.tokens = token_seen_new(NULL);
+	app.memory = talloc_pool(NULL, REQUEST_POOL);
+	/* With fast bins every larger allocation (libfcgi's streams) first tidies them all up. */
+	mallopt(M_MXFAST, 0);
 	return worker_run(&app);
 }
 

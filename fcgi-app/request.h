@@ -18,7 +18,9 @@ struct app {
 	struct db *db;       /* role hutch_app */
 	struct db *db_work;  /* role hutch_work: routes of the platform and of hosts */
 	struct queue *queue; /* Redis */
-	const char *pool;    /* "api" or "ops" */
+	struct token_seen *tokens;
+	void *memory;     /* a talloc pool that every request lives in; empty between two */
+	const char *pool; /* "api" or "ops" */
 };
 
 struct header {

@@ -196,8 +196,7 @@ read_request(struct request *r, FCGX_Request *q)
 static void
 answer(struct request *r, FCGX_Request *q)
 {
-	auto_talloc char *mem = talloc_new(NULL);
-	struct buf b = BUF(mem);
+	struct buf b = BUF(r);
 	bool head = strcmp(r->method, "HEAD") == 0;
 
 	buf_fmt(&b, "Status: %d\r\n", r->status);
@@ -229,7 +228,7 @@ drain(FCGX_Stream *in)
 static void
 serve_one(struct app *app, FCGX_Request *q)
 {
-	struct request *r = talloc_zero(NULL, struct request);
+	struct request *r = talloc_zero(app->memory, struct request);
 
 	r->app = app;
 	read_request(r, q);

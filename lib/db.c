@@ -282,7 +282,7 @@ int
 db_send(struct db *db, const struct query *q, const void *args)
 {
 	struct db_state *s = db->s;
-	auto_talloc char *tmp = talloc_new(NULL);
+	auto_talloc char *tmp = talloc_new(db->mem);
 	struct params p = { 0 };
 	int n;
 

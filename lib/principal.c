@@ -77,7 +77,8 @@ credential_send(struct work *w, const struct keys *keys, const char *issuer,
 	}
 	if (c->bearer) {
 		look->type = CALLER_USER;
-		if (token_verify(w, keys, TOKEN_ACCESS, issuer, c->bearer, t, &w->err) < 0)
+		if (token_seen_verify(
+			c->seen, w, keys, TOKEN_ACCESS, issuer, c->bearer, t, &w->err) < 0)
 			return -1;
 		return db_send(w->db, &Q_auth_by_session,
 		    &(struct q_auth_by_session){ .session = &t->sid,
@@ -86,7 +87,8 @@ credential_send(struct work *w, const struct keys *keys, const char *issuer,
 	}
 	if (c->host_token) {
 		look->type = CALLER_HOST;
-		if (token_verify(w, keys, TOKEN_HOST, issuer, c->host_token, t, &w->err) < 0)
+		if (token_seen_verify(
+			c->seen, w, keys, TOKEN_HOST, issuer, c->host_token, t, &w->err) < 0)
 			return -1;
 		return db_send(w->db, &Q_auth_by_host, &(struct q_auth_by_host){ .host = &t->sub });
 	}
@@ -143,7 +145,6 @@ credential_take(struct work *w, const struct credential_look *look, struct princ
 	p->email = row->email;
 	p->name = row->name;
 	p->scopes = row->scopes;
-	p->team_frozen = row->frozen;
 	p->must_change_password = row->must_change_password;
 	p->rate_key = p->key ? id_text(w, "key-", p->key) : id_text(w, "usr-", p->user);
 	return 0;

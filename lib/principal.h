@@ -4,7 +4,7 @@
 #pragma once
 #include "crypto.h"
 #include "db.h"
-#include "token.h"
+#include "token_seen.h"
 #include "work.h"
 
 enum perm {
@@ -39,12 +39,13 @@ struct principal {
 	const char *platform_role; /* "user", "operator", "admin" */
 	const char *email, *name;  /* of the user; name of the key */
 	const char *const *scopes; /* of a key */
-	bool team_frozen, must_change_password;
+	bool must_change_password;
 	const char *rate_key; /* names the credential in rate limits: no secret */
 };
 
 struct credentials {
 	const char *api_key, *bearer, *host_token; /* headers as they came, or NULL */
+	struct token_seen *seen;                   /* tokens verified before, or NULL */
 };
 
 /*

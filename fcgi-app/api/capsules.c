@@ -336,8 +336,12 @@ reserve_quota(struct request *r, const struct capsule_create *in)
 	struct q_locked *locked;
 	struct q_quota *q;
 
-	if (q_team_quota_lock(r->work.db, &locked, .team = r->who.team) < 0 ||
-	    q_team_quota(r->work.db, &q, .team = r->who.team) <= 0)
+	if (q_team_quota_lock(r->work.db, &locked, .team = r->who.team) < 0)
+		return -1;
+	if (locked->frozen)
+		return fail(
+		    r, E_TEAM_FROZEN, "the team has no active owner: nothing can be made there");
+	if (q_team_quota(r->work.db, &q, .team = r->who.team) <= 0)
 		return r->work.err.code
 		    ? -1
 		    : fail(r, E_CONFIG, "there is no default quota: run hutchctl migrate");
@@ -470,9 +474,6 @@ capsule_create(struct request *r)
 		.claimed = true,
 		.worker = r->app->pool };
 
-	if (r->who.team_frozen)
-		return fail(
-		    r, E_TEAM_FROZEN, "the team has no active owner: nothing can be made there");
 	if (read_create(r, &in) < 0 || find_template(r, in.template, &t) < 0)
 		return -1;
 	if (in.disk_size_mb < t->disk_size_mb)

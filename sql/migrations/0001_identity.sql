@@ -253,49 +253,55 @@ END $$;
 CREATE TRIGGER born AFTER INSERT ON teams FOR EACH ROW EXECUTE FUNCTION team_born();
 
 -- Who is asking, by API key: one row when the key is known, whatever its state; the caller judges.
--- Sets the tenant of row-level security for what follows on this connection, '' when the key is no good.
+-- Sets the tenant of row-level security for what follows on this connection, '' when the key is no good. Every request
+-- runs one of the two, so each is a single statement that sets the tenant while it reads, and asks nothing that few
+-- requests need.
 CREATE TYPE principal AS (
 	type text, key_id uuid, user_id uuid, session_id uuid, team_id uuid, role text, platform_role text,
-	user_status text, email text, name text, scopes text[], team_live bool, frozen bool, key_state text,
+	user_status text, email text, name text, scopes text[], team_live bool, key_state text,
 	must_change_password bool);
 
 CREATE FUNCTION auth_key(hash bytea) RETURNS SETOF principal LANGUAGE plpgsql SECURITY DEFINER
 	SET search_path = public, pg_temp AS $$
-DECLARE p principal;
+DECLARE nobody text;
 BEGIN
-	SELECT 'api_key', k.id, k.created_by, k.session_id, k.team_id,
-		CASE WHEN k.kind = 'team' THEN 'admin' ELSE m.role END, coalesce(u.platform_role, 'user'), u.status, u.email,
-		k.name, k.scopes, t.deleted_at IS NULL,
-		NOT EXISTS (SELECT FROM users_teams o JOIN users ou ON ou.id = o.user_id
-			WHERE o.team_id = k.team_id AND o.role = 'owner' AND ou.status = 'active') AND t.slug <> 'platform',
-		CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired'
-			WHEN t.deleted_at IS NOT NULL THEN 'team' WHEN k.kind <> 'team' AND m.role IS NULL THEN 'creator'
-			WHEN u.status IS DISTINCT FROM 'active' THEN 'creator' ELSE 'live' END, false
-	INTO p FROM api_keys k JOIN teams t ON t.id = k.team_id
-		LEFT JOIN users u ON u.id = k.created_by
-		LEFT JOIN users_teams m ON m.team_id = k.team_id AND m.user_id = k.created_by
-	WHERE k.key_hash = hash;
-	PERFORM set_config('hutch.team', CASE WHEN FOUND AND p.key_state = 'live' THEN p.team_id::text ELSE '' END, false);
-	IF p.key_id IS NOT NULL THEN RETURN NEXT p; END IF;
+	RETURN QUERY SELECT
+		CASE WHEN set_config('hutch.team', CASE WHEN q.state = 'live' THEN q.team_id::text ELSE '' END, false) IS NOT NULL
+			THEN 'api_key' END,
+		q.id, q.created_by, q.session_id, q.team_id, q.role, q.platform_role, q.status, q.email, q.name, q.scopes,
+		q.team_live, q.state, false
+	FROM (SELECT k.id, k.created_by, k.session_id, k.team_id,
+			CASE WHEN k.kind = 'team' THEN 'admin' ELSE m.role END AS role,
+			coalesce(u.platform_role, 'user') AS platform_role, u.status, u.email, k.name, k.scopes,
+			t.deleted_at IS NULL AS team_live,
+			CASE WHEN k.revoked_at IS NOT NULL THEN 'revoked' WHEN k.expires_at <= now() THEN 'expired'
+				WHEN t.deleted_at IS NOT NULL THEN 'team' WHEN k.kind <> 'team' AND m.role IS NULL THEN 'creator'
+				WHEN u.status IS DISTINCT FROM 'active' THEN 'creator' ELSE 'live' END AS state
+		FROM api_keys k JOIN teams t ON t.id = k.team_id
+			LEFT JOIN users u ON u.id = k.created_by
+			LEFT JOIN users_teams m ON m.team_id = k.team_id AND m.user_id = k.created_by
+		WHERE k.key_hash = hash) q;
+	IF NOT FOUND THEN nobody := set_config('hutch.team', '', false); END IF;
 END $$;
 
 CREATE FUNCTION auth_session(sid uuid, uid uuid, tid uuid) RETURNS SETOF principal LANGUAGE plpgsql SECURITY DEFINER
 	SET search_path = public, pg_temp AS $$
-DECLARE p principal;
+DECLARE nobody text;
 BEGIN
-	SELECT 'user', NULL::uuid, u.id, s.id, t.id, m.role, u.platform_role, u.status, u.email, u.name, NULL::text[],
-		t.id IS NOT NULL AND t.deleted_at IS NULL,
-		NOT EXISTS (SELECT FROM users_teams o JOIN users ou ON ou.id = o.user_id
-			WHERE o.team_id = t.id AND o.role = 'owner' AND ou.status = 'active'),
-		CASE WHEN s.revoked_at IS NOT NULL THEN 'revoked' WHEN s.expires_at <= now() THEN 'expired' ELSE 'live' END,
-		u.must_change_password
-	INTO p FROM login_sessions s JOIN users u ON u.id = s.user_id
-		LEFT JOIN teams t ON t.id = tid
-		LEFT JOIN users_teams m ON m.team_id = tid AND m.user_id = u.id
-	WHERE s.id = sid AND s.user_id = uid;
-	PERFORM set_config('hutch.team', CASE WHEN FOUND AND p.key_state = 'live' AND p.user_status = 'active'
-		AND p.team_live AND p.role IS NOT NULL THEN p.team_id::text ELSE '' END, false);
-	IF p.session_id IS NOT NULL THEN RETURN NEXT p; END IF;
+	RETURN QUERY SELECT
+		CASE WHEN set_config('hutch.team', CASE WHEN q.state = 'live' AND q.status = 'active' AND q.team_live
+			AND q.role IS NOT NULL THEN q.team_id::text ELSE '' END, false) IS NOT NULL THEN 'user' END,
+		NULL::uuid, q.user_id, q.session_id, q.team_id, q.role, q.platform_role, q.status, q.email, q.name, NULL::text[],
+		q.team_live, q.state, q.must_change_password
+	FROM (SELECT u.id AS user_id, s.id AS session_id, t.id AS team_id, m.role, u.platform_role, u.status, u.email, u.name,
+			t.id IS NOT NULL AND t.deleted_at IS NULL AS team_live,
+			CASE WHEN s.revoked_at IS NOT NULL THEN 'revoked' WHEN s.expires_at <= now() THEN 'expired' ELSE 'live' END AS state,
+			u.must_change_password
+		FROM login_sessions s JOIN users u ON u.id = s.user_id
+			LEFT JOIN teams t ON t.id = tid
+			LEFT JOIN users_teams m ON m.team_id = tid AND m.user_id = u.id
+		WHERE s.id = sid AND s.user_id = uid) q;
+	IF NOT FOUND THEN nobody := set_config('hutch.team', '', false); END IF;
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;

@@ -2,19 +2,19 @@
 
 -- row: principal
 --   type text, key_id uuid?, user_id uuid?, session_id uuid?, team_id uuid?, role text?, platform_role text,
---   user_status text?, email text?, name text, scopes text[]?, team_live bool, frozen bool, key_state text,
+--   user_status text?, email text?, name text, scopes text[]?, team_live bool, key_state text,
 --   must_change_password bool
 
 -- name: auth_by_key :one principal
 -- The principal of an API key's hash; sets the tenant of row-level security.
 SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
-       frozen, key_state, must_change_password
+       key_state, must_change_password
   FROM auth_key(:hash::bytea);
 
 -- name: auth_by_session :one principal
 -- The principal of an access token: session, user, team, membership as they are now.
 SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
-       frozen, key_state, must_change_password
+       key_state, must_change_password
   FROM auth_session(:session::uuid, :user::uuid, :team::uuid?);
 
 -- row: auth_host

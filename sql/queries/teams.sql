@@ -48,11 +48,14 @@ SELECT q.capsules, q.vcpus, q.memory_mb, q.disk_mb, u.capsules AS used_capsules,
            AND c.observed_state NOT IN ('stopping','stopped') AND NOT (c.observed_state = 'error' AND c.starts = 0)) u;
 
 -- row: locked
---   done bool
+--   frozen bool
 
 -- name: team_quota_lock :one locked
--- One reservation of a team's quota at a time, until the end of the transaction.
-SELECT pg_advisory_xact_lock(hashtextextended(:team::uuid::text, 11)) IS NOT NULL AS done;
+-- One reservation of a team's quota at a time, until the end of the transaction; and is it frozen: without an active owner?
+SELECT NOT EXISTS (SELECT FROM users_teams o JOIN users u ON u.id = o.user_id
+                    WHERE o.team_id = :team::uuid AND o.role = 'owner' AND u.status = 'active')
+       AND NOT EXISTS (SELECT FROM teams WHERE id = :team::uuid AND slug = 'platform') AS frozen
+  FROM pg_advisory_xact_lock(hashtextextended(:team::uuid::text, 11));
 
 -- name: quota_default :exec
 -- The default limits, held by the Platform team's row.

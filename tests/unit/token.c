@@ -1,5 +1,5 @@
 /* token.c - lib/token.c: forged tokens of every kind, and API keys. */
-#include "token.h"
+#include "token_seen.h"
 #include "cleanup.h"
 #include "unit.h"
 
@@ -289,6 +289,38 @@ START_TEST(round_trip)
 }
 END_TEST
 
+/* What was verified once is known again: exactly it, and only as what it was. */
+START_TEST(seen_again)
+{
+	struct token_seen *seen = token_seen_new(mem);
+	char *access = talloc_strdup(mem, signed_token(TOKEN_ACCESS));
+	struct token_claims first, c;
+	size_t i, n = strlen(access);
+	int turn;
+
+	ck_assert_int_eq(token_verify(mem, &keys, TOKEN_ACCESS, ISS, access, &first, &err), 0);
+	for (turn = 0; turn < 3; turn++) {
+		ck_assert_int_eq(
+		    token_seen_verify(seen, mem, &keys, TOKEN_ACCESS, ISS, access, &c, &err), 0);
+		ck_assert(uuid_equal(&c.sub, &first.sub) && uuid_equal(&c.sid, &first.sid));
+		ck_assert_str_eq(c.email, first.email);
+		ck_assert_int_eq(c.exp, first.exp);
+	}
+	ck_assert_int_eq(
+	    token_seen_verify(seen, mem, &keys, TOKEN_HOST, ISS, access, &c, &err), -1);
+	for (i = 0; i < n; i += 7) {
+		access[i] ^= 1;
+		ck_assert_int_eq(
+		    token_seen_verify(seen, mem, &keys, TOKEN_ACCESS, ISS, access, &c, &err), -1);
+		access[i] ^= 1;
+	}
+	access[n - 1] = '\0';
+	ck_assert_int_eq(
+	    token_seen_verify(seen, mem, &keys, TOKEN_ACCESS, ISS, access, &c, &err), -1);
+	ck_assert_int_eq(token_seen_verify(seen, mem, &keys, TOKEN_ACCESS, ISS, "", &c, &err), -1);
+}
+END_TEST
+
 /* The parts of a good token, put together wrong: @ stands before h, p and s. */
 START_TEST(mangled)
 {
@@ -411,6 +443,7 @@ token_suite(void)
 	tcase_set_timeout(c, 60);
 	tcase_add_test(c, accepts);
 	tcase_add_test(c, round_trip);
+	tcase_add_test(c, seen_again);
 	tcase_add_loop_test(c, refuses, 0, nitems(forged));
 	tcase_add_loop_test(c, mangled, 0, 30);
 	tcase_add_test(c, each_character);
