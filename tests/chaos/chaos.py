@@ -7,6 +7,7 @@ What a part's parent does not replace is started again as an operator would. At 
 usage: chaos.py [PART...]      with the environment of tests/lib/instance, or without it: then an
                                instance of its own in HUTCH_CHAOS_RUN (/tmp/hutch-chaos), forgotten
                                at the end. PARTs: only these are killed (chaos.py --list).
+HUTCH_CHAOS_ROUNDS: how often (1); from the second round on in a random order, of HUTCH_CHAOS_SEED.
 """
 import os
 import random
@@ -24,7 +25,9 @@ from promises import SETTLE, Promises
 # Those whose claimed jobs wait for a lease (30 s) come first, so that the time of settling is not theirs.
 VICTIMS = ("ops process", "ops", "worker process", "worker", "postgres", "agent", "launcher", "machine",
            "agent, then a machine", "gateway process", "gateway", "relay", "redis", "api process", "api", "lighttpd")
-TIME = 170  # seconds for all kills; what does not fit is skipped
+ROUNDS = int(os.environ.get("HUTCH_CHAOS_ROUNDS", "1"))
+SEED = int(os.environ.get("HUTCH_CHAOS_SEED", str(os.getpid())))
+TIME = 170 * ROUNDS  # seconds for all kills; what does not fit is skipped
 AWAY, CALM = 1.2, 2.5  # seconds that a part is away, and that pass before the next goes
 GRACE = 6  # seconds after a part is back in which its clients may still hear of the outage
 counts = {"ok": 0, "not ok": 0, "skip": 0}
@@ -109,6 +112,7 @@ class Shaker:
         since = time.monotonic()
         window = [since, since + 120]
         if victim == "machine":
+            until(10, lambda: "" if self.machine()[1] else "between two capsules")
             capsule, pid = self.machine()
             return self.machine_ended(capsule, pid) if pid else None
         victim, *with_machine = victim.split(", then a ")
@@ -160,6 +164,15 @@ def prepare(ledger, house):
     until(120, answers)
     until(60, lambda: "" if any(p["ready"] for p in (house.agent("/info") or {"pools": {}})["pools"].values()) else "no clone")
     return (elder, boot[0]) if boot else (None, "")
+
+
+def in_rounds(victims):
+    chance, out = random.Random(SEED), list(victims)
+    for _ in range(ROUNDS - 1):
+        out += chance.sample(victims, len(victims))
+    if ROUNDS > 1:
+        tell("HUTCH_CHAOS_SEED=%d" % SEED)
+    return out
 
 
 def kill_in_turn(shaker, victims):
@@ -223,7 +236,7 @@ def shake_and_judge(env, house, victims):
     witness = Witness(house)
     for thread in [witness] + clients:
         thread.start()
-    kill_in_turn(Shaker(house, ledger, clients, elder), victims)
+    kill_in_turn(Shaker(house, ledger, clients, elder), in_rounds(victims))
     time.sleep(GRACE)
     for c in clients:
         c.finish(40)
