@@ -263,11 +263,42 @@ run(struct request *r)
 	return r->after ? idempotency_update(r) : 0;
 }
 
+/* Finds out who is calling; the route's own query travels with the question when the input is good.
+ */
+static int
+identify(struct request *r, bool input_good)
+{
+	struct credentials cred = { 0 };
+	struct credential_look look = { 0 };
+
+	if (r->route->may != ANYONE)
+		cred = credentials_of(r);
+	if (credential_send(&r->work, r->app->keys, r->app->conf->http_public_url, &cred, &look) <
+	    0)
+		return -1;
+	if (look.type != CALLER_NONE && r->route->ahead && input_good && r->route->ahead(r) < 0)
+		return -1;
+	return credential_take(&r->work, &look, &r->who);
+}
+
+/* Whoever guesses credentials is slowed down by address. */
+static int
+unknown_caller(struct request *r)
+{
+	struct err cause = r->work.err;
+	const struct conf *c = r->app->conf;
+
+	if (cause.code != E_UNAUTHORIZED || !c->auth_rate_limits || !r->ip)
+		return -1;
+	r->work.err = (struct err){ 0 };
+	if (limited(r, "unknown", r->ip, c->auth_rate_per_minute / 10 + 1) == 0)
+		r->work.err = cause;
+	return -1;
+}
+
 static int
 serve(struct request *r)
 {
-	struct credentials cred;
-	struct credential_look look = { 0 };
 	struct err input_error = { 0 };
 	const char *values[8], *allow = NULL;
 	bool across;
@@ -290,17 +321,8 @@ serve(struct request *r)
 	r->work.db = across ? r->app->db_work : r->app->db;
 	if (db_unit(r->work.db, r, &r->work.err) < 0)
 		return -1;
-	cred = credentials_of(r);
-	if (r->route->may == ANYONE)
-		cred = (struct credentials){ 0 };
-	if (credential_send(&r->work, r->app->keys, r->app->conf->http_public_url, &cred, &look) <
-	    0)
-		return -1;
-	if (look.type != CALLER_NONE && r->route->ahead && input_error.code == E_OK &&
-	    r->route->ahead(r) < 0)
-		return -1;
-	if (credential_take(&r->work, &look, &r->who) < 0)
-		return -1;
+	if (identify(r, input_error.code == E_OK) < 0)
+		return unknown_caller(r);
 	name_actor(r);
 	if (within_limits(r) < 0 || permitted(r) < 0)
 		return -1;

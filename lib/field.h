@@ -9,6 +9,7 @@
 #include "buf.h"
 #include "db.h"
 #include "err.h"
+#include "rfc3339.h"
 #include <json-c/json.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -89,7 +90,3 @@ void field_schema(const struct field *, struct buf *);  /* of one field */
 /* Does the text have the format? Known: email, name, team-name, person, uuid, base64, env-name, …
  */
 bool format_ok(const char *format, const char *text);
-
-/* RFC 3339 in UTC: seconds, and microseconds only when there are some. */
-void time_write(struct buf *, int64_t us);
-bool time_read(const char *text, int64_t *us);
