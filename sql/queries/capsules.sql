@@ -47,10 +47,10 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
 --   id uuid, name text, version int4, disk_size_mb int4
 
 -- name: template_resolve :one template_found
--- A template by name (the own team's first, then the platform's) or id, in its current or the asked version.
+-- A template by name (the own team's first, then the platform's) or id. Hosts hold one build of each, so only its current version starts.
 SELECT t.id, t.name, v.version, v.disk_size_mb FROM templates t
-  JOIN template_versions v ON v.template_id = t.id AND v.version = coalesce(:version::int4?, t.current_version)
- WHERE t.deleted_at IS NULL AND t.team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')
+  JOIN template_versions v ON v.template_id = t.id AND v.version = t.current_version
+ WHERE t.deleted_at IS NULL AND v.version = coalesce(:version::int4?, t.current_version) AND t.team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')
    AND (t.id = :id::uuid? OR t.name = :name::text?)
  ORDER BY t.team_id = :team::uuid DESC LIMIT 1;
 

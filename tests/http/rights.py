@@ -107,6 +107,14 @@ for verb, path in (("GET", ""), ("DELETE", ""), ("POST", "/exec"), ("POST", "/fi
     check(f"{verb} …{path}: another team's capsule and a missing one are the same 404", a[0] == 404 and same_but_id(a, b), f"{a} {b}")
 check("its own team sees it", bob.with_key("GET", f"/v1/capsules/{theirs}")[0] == 200)
 
+# Hosts hold one build of a template: a capsule never says another version than the one it runs.
+sql("INSERT INTO template_versions (template_id, version, digest, size_bytes, disk_size_mb) "
+    "SELECT id, current_version + 1000, 'x', 1, 1024 FROM templates WHERE name = 'minimal'")
+old = sql("SELECT current_version + 1000 FROM templates WHERE name = 'minimal' LIMIT 1")
+a = ada.with_key("POST", "/v1/capsules", {"template": f"minimal@{old}"})
+check("a version that no host holds is not found", a[0] == 404, a)
+sql("DELETE FROM template_versions WHERE digest = 'x'")
+
 sql(f"UPDATE users_teams SET role = 'viewer' WHERE {ada.member}")
 a = ada.post("/v1/capsules", {"template": "minimal"})
 check("a role that changed holds for the next request", a[0] == 403 and code(a) == "forbidden", a)
