@@ -7,10 +7,10 @@
  */
 #include "pool.h"
 #include "request.h"
+#include "cidr.h"
 #include "cleanup.h"
 #include "log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcgiapp.h>
 #include <fcntl.h>
@@ -47,60 +47,11 @@ request_id(struct request *r)
 }
 
 static bool
-in_network(const char *cidr, const struct in6_addr *a)
-{
-	char net[64], *slash;
-	struct in6_addr n;
-	struct in_addr v4;
-	int bits, i;
-
-	snprintf(net, sizeof net, "%s", cidr);
-	slash = strchr(net, '/');
-	if (slash)
-		*slash = '\0';
-	if (inet_pton(AF_INET, net, &v4) == 1) {
-		memset(&n, 0, sizeof n);
-		n.s6_addr[10] = n.s6_addr[11] = 0xff;
-		memcpy(n.s6_addr + 12, &v4, 4);
-		bits = 96 + (slash ? (int)strtol(slash + 1, NULL, 10) : 32);
-	} else if (inet_pton(AF_INET6, net, &n) == 1)
-		bits = slash ? (int)strtol(slash + 1, NULL, 10) : 128;
-	else
-		return false;
-	for (i = 0; i < bits && i < 128; i++)
-		if ((n.s6_addr[i / 8] ^ a->s6_addr[i / 8]) & (0x80 >> i % 8))
-			return false;
-	return true;
-}
-
-static bool
-read_address(const char *s, struct in6_addr *a)
-{
-	struct in_addr v4;
-
-	if (inet_pton(AF_INET6, s, a) == 1)
-		return true;
-	if (inet_pton(AF_INET, s, &v4) != 1)
-		return false;
-	memset(a, 0, sizeof *a);
-	a->s6_addr[10] = a->s6_addr[11] = 0xff;
-	memcpy(a->s6_addr + 12, &v4, 4);
-	return true;
-}
-
-static bool
 trusted(const struct conf *c, const char *address)
 {
-	auto_talloc char *list = talloc_strdup(NULL, c->http_trusted_proxies);
 	struct in6_addr a;
-	char *save, *net;
 
-	if (!read_address(address, &a))
-		return false;
-	for (net = strtok_r(list, " ,", &save); net; net = strtok_r(NULL, " ,", &save))
-		if (in_network(net, &a))
-			return true;
-	return false;
+	return cidr_address(address, &a) && cidr_list_has(c->http_trusted_proxies, &a);
 }
 
 /* The client's address: the last one in X-Forwarded-For that no trusted proxy added. */
@@ -112,7 +63,7 @@ client_address(struct request *r)
 	struct in6_addr a;
 	char *list, *p;
 
-	if (!peer || !read_address(peer, &a))
+	if (!peer || !cidr_address(peer, &a))
 		return NULL;
 	if (!forwarded || !trusted(r->app->conf, peer))
 		return peer;
@@ -122,7 +73,7 @@ client_address(struct request *r)
 
 		while (*one == ' ')
 			one++;
-		if (!read_address(one, &a))
+		if (!cidr_address(one, &a))
 			return peer;
 		peer = talloc_strdup(r, one);
 		if (!trusted(r->app->conf, peer) || !p)

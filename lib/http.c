@@ -1,6 +1,7 @@
 /* http.c - see http.h. */
 #include "http.h"
 #include "buf.h"
+#include "cidr.h"
 #include "cleanup.h"
 
 #include <arpa/inet.h>
@@ -66,6 +67,16 @@ struct send {
 	bool too_large, refused;
 	struct http_answer *ret;
 };
+
+/* The operator's own networks: an identity provider may stand inside the house. */
+static bool
+allowed_private(const struct http_call *c, const struct sockaddr *sa)
+{
+	struct in6_addr a;
+
+	return c->private_nets && *c->private_nets && cidr_sockaddr(sa, &a) &&
+	    cidr_list_has(c->private_nets, &a);
+}
 
 static bool
 in_net(const uint8_t *addr, const struct net *n)
@@ -158,8 +169,8 @@ part_is(CURLU *u, CURLUPart part, unsigned flags, const char *a, const char *b)
 	return is;
 }
 
-bool
-http_url_ok(const char *url)
+static bool
+url_ok(const char *url, bool any_port)
 {
 	CURLU *u = curl_url();
 	char *host = NULL;
@@ -167,7 +178,7 @@ http_url_ok(const char *url)
 
 	ok = strlen(url) <= 2048 && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
 	    part_is(u, CURLUPART_SCHEME, 0, "https", NULL) &&
-	    part_is(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, "443", "8443") &&
+	    (any_port || part_is(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, "443", "8443")) &&
 	    part_is_absent(u, CURLUPART_USER) && part_is_absent(u, CURLUPART_PASSWORD) &&
 	    part_is_absent(u, CURLUPART_FRAGMENT) &&
 	    curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK && *host &&
@@ -177,13 +188,20 @@ http_url_ok(const char *url)
 	return ok;
 }
 
+bool
+http_url_ok(const char *url)
+{
+	return url_ok(url, false);
+}
+
 static curl_socket_t
 open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
 	struct send *s = arg;
 
 	(void)purpose;
-	if (!(s->call->flags & HTTP_INTERNAL) && !http_address_ok(&a->addr)) {
+	if (!(s->call->flags & HTTP_INTERNAL) && !http_address_ok(&a->addr) &&
+	    !allowed_private(s->call, &a->addr)) {
 		s->refused = true;
 		return CURL_SOCKET_BAD;
 	}
@@ -286,6 +304,8 @@ set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms
 		   "Error in the HTTP2 framing layer" */
 		curl_easy_setopt(h, CURLOPT_FORBID_REUSE, 1L);
 	}
+	if (c->ca_file && *c->ca_file)
+		curl_easy_setopt(h, CURLOPT_CAINFO, c->ca_file);
 	if (c->unix_socket && c->flags & HTTP_INTERNAL)
 		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
 	if (c->body) {
@@ -397,7 +417,7 @@ http_send(void *mem, const struct http_call *c, struct http_answer *ret, struct 
 	CURL *h;
 	int try, rc;
 
-	if (!(c->flags & HTTP_INTERNAL) && !http_url_ok(c->url))
+	if (!(c->flags & HTTP_INTERNAL) && !url_ok(c->url, c->private_nets && *c->private_nets))
 		return err_set(e, E_REFUSED, "target not allowed");
 	h = c->flags & HTTP_INTERNAL ? inner_handle() : curl_easy_init();
 	if (!h)

@@ -27,6 +27,10 @@ struct http_call {
 	const void *body;
 	size_t body_len;
 	unsigned flags;
+	const char *private_nets; /* networks the operator allows besides (cidr.h), on any port; may
+	                             be NULL */
+	const char
+	    *ca_file; /* certificates that are trusted instead of the system's; may be NULL */
 	int64_t connect_ms, total_ms; /* 0: 3 s, 10 s; total counts all tries */
 	int tries; /* 0: 1. Only failures to connect and 502, 503, 504, 429 are repeated, within the
 	              budget: repeats are at most one tenth of the calls to a host */
