@@ -1,6 +1,5 @@
 /* api.c - see api.h. A call is a row of routes[] and a function. */
-#include "api.h"
-#include "capsule.h"
+#include "api_call.h"
 #include "h2_uv.h"
 #include "host.h"
 #include "id.h"
@@ -20,28 +19,9 @@
 
 enum { BODY_MAX = 1 << 20, STREAMS = 4096 };
 
-struct call {
-	struct api_peer peer;     /* first: what hangs on the stream */
-	struct h2_stream *stream; /* NULL: the client went away */
-	struct agent *agent;
-	const struct route *route;
-	char id[CAPSULE_ID];
-	int64_t epoch; /* of the header; -1: absent */
-	const char *op;
-	struct buf body;
-	struct err err; /* set while the body comes: answered at its end */
-	bool started;
-};
-
-typedef void api_handler(struct call *);
-
 static api_handler info, inventory, capsule_put, capsule_get, capsule_delete;
 
-static const struct route {
-	const char *method, *path;
-	api_handler *run;
-	bool changes; /* needs hutch-epoch */
-} routes[] = {
+static const struct api_route routes[] = {
 	/* clang-format off */
 	{ "GET",	BASE "/info",		info,		false },
 	{ "GET",	BASE "/capsules",	inventory,	false },
@@ -53,8 +33,8 @@ static const struct route {
 
 /* Answers. */
 
-static void
-reply(struct h2_stream *s, int status, const struct buf *b)
+void
+api_reply(struct h2_stream *s, int status, const struct buf *b)
 {
 	static const struct h2_header json[] = { { "content-type", "application/json" }, { 0 } };
 
@@ -77,16 +57,55 @@ api_error(struct h2_stream *s, const struct err *e)
 	buf_fmt(&b, "{\"error\":{\"code\":\"%s\",\"message\":", k->slug);
 	buf_json(&b, e->text);
 	buf_str(&b, "}}");
-	reply(s, k->http, &b);
+	api_reply(s, k->http, &b);
 }
 
-static void
-fail(struct call *c, enum err_code code, const char *text)
+void
+api_fail(struct call *c, enum err_code code, const char *text)
 {
 	struct err e = { 0 };
 
 	(void)err_set(&e, code, "%s", text);
 	api_error(c->stream, &e);
+}
+
+struct capsule *
+api_capsule(struct call *c)
+{
+	struct capsule *k = capsule_find(c->agent, c->id);
+
+	if (k && k->state != CAP_GONE)
+		return k;
+	api_fail(c, E_NOT_FOUND, "no such capsule");
+	return NULL;
+}
+
+struct json_object *
+api_body(struct call *c, void *mem)
+{
+	static const struct json_limits limits = { .depth = 8, .keys = 1000 };
+	struct json_object *j =
+	    json_parse(mem, c->body.data ? c->body.data : "", c->body.len, &limits, &c->err);
+
+	if (j && !json_object_is_type(j, json_type_object)) {
+		(void)err_set(&c->err, E_BAD_INPUT, "the body is not an object");
+		return NULL;
+	}
+	return j;
+}
+
+const char *
+api_query(struct call *c, const char *name)
+{
+	size_t len = strlen(name), n;
+	const char *p;
+
+	for (p = c->query; *p; p += n + (p[n] == '&')) {
+		n = strcspn(p, "&");
+		if (n > len && strncmp(p, name, len) == 0 && p[len] == '=')
+			return talloc_strndup(c, p + len + 1, n - len - 1);
+	}
+	return NULL;
 }
 
 /* What the host is and holds. */
@@ -131,7 +150,7 @@ info(struct call *c)
 	buf_str(&b, "},\"conditions\":[");
 	host_conditions(a, &b);
 	buf_str(&b, "]}");
-	reply(c->stream, 200, &b);
+	api_reply(c->stream, 200, &b);
 }
 
 static void
@@ -176,21 +195,19 @@ inventory(struct call *c)
 		comma = ",";
 	}
 	buf_str(&b, "]}");
-	reply(c->stream, 200, &b);
+	api_reply(c->stream, 200, &b);
 }
 
 static void
 capsule_get(struct call *c)
 {
-	const struct capsule *k = capsule_find(c->agent, c->id);
+	const struct capsule *k = api_capsule(c);
 	struct buf b = BUF(c);
 
-	if (!k || k->state == CAP_GONE) {
-		fail(c, E_NOT_FOUND, "no such capsule");
+	if (!k)
 		return;
-	}
 	capsule_json(k, &b);
-	reply(c->stream, 200, &b);
+	api_reply(c->stream, 200, &b);
 }
 
 /* Create and destroy. */
@@ -212,7 +229,7 @@ put_done(void *arg, struct capsule *k, const struct err *e)
 	    "\"took_ms\":%d}",
 	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
 	    accel_name(k->accel), k->took_ms);
-	reply(c->stream, 200, &b);
+	api_reply(c->stream, 200, &b);
 }
 
 static bool
@@ -246,15 +263,11 @@ envs_ok(struct json_object *envs, struct err *e)
 static int
 spec_read(struct call *c, void *mem, struct capsule_spec *s)
 {
-	static const struct json_limits limits = { .depth = 8, .keys = 1000 };
-	struct json_object *j =
-	    json_parse(mem, c->body.data ? c->body.data : "", c->body.len, &limits, &c->err);
+	struct json_object *j = api_body(c, mem);
 	const char *boot;
 
 	if (!j)
 		return -1;
-	if (!json_object_is_type(j, json_type_object))
-		return err_set(&c->err, E_BAD_INPUT, "the body is not an object");
 	boot = json_str(j, "boot", "warm");
 	*s = (struct capsule_spec){ .epoch = json_int(j, "epoch", c->epoch),
 		.template = json_str(j, "template", ""),
@@ -290,7 +303,7 @@ capsule_put(struct call *c)
 	struct uuid uuid;
 
 	if (!id_read(c->id, "cl-", &uuid)) {
-		fail(c, E_BAD_INPUT, "this is no capsule's id");
+		api_fail(c, E_BAD_INPUT, "this is no capsule's id");
 		return;
 	}
 	if (spec_read(c, mem, &spec) < 0) {
@@ -393,10 +406,10 @@ path_is(const char *pattern, const char *path, char id[CAPSULE_ID])
 	return *path == '\0' || *path == '?';
 }
 
-static const struct route *
+static const struct api_route *
 route_find(const struct h2_head *h, char id[CAPSULE_ID], struct err *e)
 {
-	const struct route *r;
+	const struct api_route *r;
 	bool path = false;
 
 	for (r = routes; r < routes + nitems(routes); r++) {
@@ -462,6 +475,7 @@ on_head(struct h2_stream *s, const struct h2_head *h)
 	c->stream = s;
 	c->agent = a;
 	c->body = BUF(c);
+	c->query = strchr(h->path, '?') ? talloc_strdup(c, strchr(h->path, '?') + 1) : "";
 	c->epoch = epoch_of(h);
 	c->route = route_find(h, c->id, &c->err);
 	h2_stream_set_user(s, c);

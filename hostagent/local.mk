@@ -14,7 +14,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_state.c \
-	hostagent/api.c hostagent/api.h hostagent/bridge.c \
+	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/bridge.c \
 	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
