@@ -317,7 +317,7 @@ serve(struct request *r)
 		r->work.err = (struct err){ 0 };
 	}
 	across = r->route->may == HOST_TOKEN || r->route->may == PLATFORM_READ ||
-	    r->route->may == PLATFORM_ADMIN;
+	    r->route->may == PLATFORM_ADMIN || r->route->flags & ACROSS;
 	r->work.db = across ? r->app->db_work : r->app->db;
 	if (db_unit(r->work.db, r, &r->work.err) < 0)
 		return -1;
@@ -346,6 +346,8 @@ error_body(struct request *r)
 	buf_json(&r->out, err_public(&r->work.err));
 	buf_str(&r->out, ",\"request_id\":");
 	buf_json(&r->out, r->work.id);
+	if (r->work.err_more)
+		buf_fmt(&r->out, ",%s", r->work.err_more);
 	buf_str(&r->out, "}}");
 	if (k->http == 503 && (!r->headers.data || !strstr(r->headers.data, "Retry-After")))
 		reply_header(r, "Retry-After", "2");

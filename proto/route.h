@@ -20,6 +20,7 @@ enum {
 	STREAMS = 8,       /* body is not JSON: files, multipart */
 	MAY_BE_EMPTY = 16, /* an empty body counts as {} */
 	TIGHT = 32,        /* sign-in and its like: the tighter rate limit */
+	ACROSS = 64,       /* reaches rows of several teams: role hutch_work; each query names its rows */
 };
 
 struct route {
