@@ -9,8 +9,9 @@ lib_libhutch_a_SOURCES = \
 lib_libhutch_a_SOURCES += lib/h2.c lib/h2.h lib/h2_uv.c lib/h2_uv.h
 nodist_lib_libhutch_a_SOURCES = $(QUERY_C) $(QUERY_H)
 lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.h lib/job.c lib/job.h lib/bell.h \
-	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/cidr.c lib/cidr.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h
+	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/cidr.c lib/cidr.h lib/oidc.c lib/oidc.h lib/jws.c lib/jws.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h
 lib_libhutch_a_SOURCES += lib/audit.c lib/audit.h lib/agent.c lib/agent.h lib/capsule_op.c lib/capsule_watch.c lib/capsule_op.h lib/crash.h \
 	proto/audit.def proto/route.h
+lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h
 lib_libhutch_a_SOURCES += lib/route_print.c lib/route_print.h
 EXTRA_DIST += lib/README.md proto/README.md
