@@ -5,8 +5,34 @@
 #include "agent.h"
 #include "json.h"
 
-enum capsule_state { CAP_NEW, CAP_STARTING, CAP_RUNNING, CAP_ERROR, CAP_STOPPING, CAP_GONE };
-enum capsule_event { EV_START, EV_UP, EV_FAIL, EV_EXITED, EV_STOP, EV_REMOVED };
+enum capsule_state {
+	CAP_NEW,
+	CAP_STARTING,
+	CAP_RUNNING,
+	CAP_PAUSING,
+	CAP_PAUSED, /* with a process (residency ram), or with its image in the VM's folder (disk)
+	             */
+	CAP_RESUMING,
+	CAP_HIBERNATING,
+	CAP_HIBERNATED, /* sealed into artifacts */
+	CAP_ERROR,
+	CAP_STOPPING,
+	CAP_GONE,
+};
+enum capsule_event {
+	EV_START,
+	EV_UP,
+	EV_FAIL,
+	EV_EXITED,
+	EV_PAUSE,
+	EV_PAUSED,
+	EV_RESUME,
+	EV_HIBERNATE,
+	EV_SEALED,
+	EV_BACK, /* what was begun did not work: where it came from */
+	EV_STOP,
+	EV_REMOVED,
+};
 
 enum { CAPSULE_ID = 40, ENVS_MAX = 128 };
 
@@ -29,11 +55,13 @@ struct capsule {
 	pid_t pid;        /* of the journal: for adoption */
 	uint64_t start;
 	uid_t uid;
-	char why[160];            /* CAP_ERROR: one sentence */
-	int exit_status;          /* of wait(); -1 unknown, or never exited */
-	int64_t exited_at;        /* 0: not */
-	struct capsule_op *op;    /* a create or destroy under way */
-	struct capsule_ask *asks; /* who waits for it */
+	char why[160];                               /* CAP_ERROR: one sentence */
+	char paused_by[16];                          /* who put it to sleep; "" when awake */
+	char memory_artifact[65], disk_artifact[65]; /* CAP_HIBERNATED; "": none */
+	int exit_status;                             /* of wait(); -1 unknown, or never exited */
+	int64_t exited_at;                           /* 0: not */
+	struct capsule_op *op;                       /* a create or destroy under way */
+	struct capsule_ask *asks;                    /* who waits for it */
 };
 
 /* What a PUT says. Nothing of it is kept once the capsule is up. */
@@ -57,6 +85,19 @@ void capsule_start(struct agent *, const char *id, const struct capsule_spec *, 
 /* Destroys it with all that belongs to it. epoch: at least the capsule's. */
 void
 capsule_stop(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
+
+/*
+ * Sleep (spec 02 §1.2). by: user, idle, host, drain …, kept as paused_by. epoch: at least the
+ * capsule's. Each joins the same operation when it is under way already, and is a no-op when its
+ * end is reached. What fails leaves the capsule as it was, and says so.
+ */
+void capsule_pause(struct agent *, const char *id, int64_t epoch, const char *by, void *mem,
+    capsule_done *, void *arg);
+void capsule_hibernate(struct agent *, const char *id, int64_t epoch, const char *by, void *mem,
+    capsule_done *, void *arg);
+/* epoch: the new one. From paused, in RAM or on disk. */
+void
+capsule_resume(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
 
 struct capsule *capsule_find(struct agent *, const char *id);
 /* One that the journal knows; used by adopt.c. */

@@ -2,7 +2,7 @@
  * capsule_state.c - what may happen to a capsule on this host, and when.
  *
  * The table is the whole truth: a pair that is not in it is E_BAD_STATE. -T states prints it as a
- * graph. Pausing and sleeping (spec 02 §1.3) will be rows of it.
+ * graph.
  */
 #include "capsule.h"
 #include "control.h"
@@ -12,10 +12,14 @@
 /* clang-format off */
 static const char *const state_name[] = {
 	[CAP_NEW] = "pending", [CAP_STARTING] = "starting", [CAP_RUNNING] = "running",
+	[CAP_PAUSING] = "pausing", [CAP_PAUSED] = "paused", [CAP_RESUMING] = "resuming",
+	[CAP_HIBERNATING] = "hibernating", [CAP_HIBERNATED] = "hibernated",
 	[CAP_ERROR] = "error", [CAP_STOPPING] = "stopping", [CAP_GONE] = "stopped",
 };
 static const char *const event_name[] = {
 	[EV_START] = "start", [EV_UP] = "up", [EV_FAIL] = "fail", [EV_EXITED] = "exited",
+	[EV_PAUSE] = "pause", [EV_PAUSED] = "paused", [EV_RESUME] = "resume",
+	[EV_HIBERNATE] = "hibernate", [EV_SEALED] = "sealed", [EV_BACK] = "back",
 	[EV_STOP] = "stop", [EV_REMOVED] = "removed",
 };
 
@@ -29,7 +33,27 @@ static const struct transition {
 	{ CAP_STARTING,	EV_UP,		CAP_RUNNING },
 	{ CAP_STARTING,	EV_FAIL,	CAP_ERROR },
 	{ CAP_RUNNING,	EV_EXITED,	CAP_ERROR },
+	{ CAP_RUNNING,	EV_PAUSE,	CAP_PAUSING },
+	{ CAP_PAUSING,	EV_PAUSED,	CAP_PAUSED },
+	{ CAP_PAUSING,	EV_BACK,	CAP_RUNNING },
+	{ CAP_PAUSING,	EV_EXITED,	CAP_ERROR },
+	{ CAP_PAUSED,	EV_RESUME,	CAP_RESUMING },
+	{ CAP_PAUSED,	EV_EXITED,	CAP_ERROR }, /* in RAM, without an image */
+	{ CAP_RESUMING,	EV_UP,		CAP_RUNNING },
+	{ CAP_RESUMING,	EV_BACK,	CAP_PAUSED },
+	{ CAP_RESUMING,	EV_EXITED,	CAP_ERROR },
+	{ CAP_RUNNING,	EV_HIBERNATE,	CAP_HIBERNATING },
+	{ CAP_PAUSED,	EV_HIBERNATE,	CAP_HIBERNATING },
+	{ CAP_HIBERNATING, EV_SEALED,	CAP_HIBERNATED },
+	{ CAP_HIBERNATING, EV_BACK,	CAP_PAUSED }, /* the memory is still there */
+	{ CAP_HIBERNATING, EV_EXITED,	CAP_ERROR },
+	{ CAP_HIBERNATED, EV_START,	CAP_STARTING },
 	{ CAP_NEW,	EV_STOP,	CAP_STOPPING },
+	{ CAP_PAUSING,	EV_STOP,	CAP_STOPPING },
+	{ CAP_PAUSED,	EV_STOP,	CAP_STOPPING },
+	{ CAP_RESUMING,	EV_STOP,	CAP_STOPPING },
+	{ CAP_HIBERNATING, EV_STOP,	CAP_STOPPING },
+	{ CAP_HIBERNATED, EV_STOP,	CAP_STOPPING },
 	{ CAP_STARTING,	EV_STOP,	CAP_STOPPING },
 	{ CAP_RUNNING,	EV_STOP,	CAP_STOPPING },
 	{ CAP_ERROR,	EV_STOP,	CAP_STOPPING },

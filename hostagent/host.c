@@ -2,9 +2,11 @@
 #include "host.h"
 #include "disk.h"
 #include "priv.h"
+#include "qemu.h"
 #include "vm.h"
 
 #include <string.h>
+#include <sys/utsname.h>
 
 enum { STARTS_MAX = 256, PERCENT = 100, MIB = 1 << 20 };
 
@@ -86,4 +88,38 @@ host_room(const struct agent *a, struct err *e)
 	if (vm_starting(a) >= STARTS_MAX)
 		return err_set(e, E_OVERLOADED, "%d starts wait already", STARTS_MAX);
 	return 0;
+}
+
+/* Model and features of the CPU, as one number (FNV-1a): equal CPUs have equal lines. */
+static unsigned
+cpu_digest(void)
+{
+	auto_file *f = fopen("/proc/cpuinfo", "re");
+	unsigned sum = 2166136261U;
+	char line[8192], *p;
+
+	while (f && fgets(line, sizeof line, f) && *line != '\n')
+		if (strncmp(line, "model name", 10) == 0 || strncmp(line, "flags", 5) == 0)
+			for (p = line; *p; p++)
+				sum = (sum ^ (unsigned char)*p) * 16777619U;
+	return sum;
+}
+
+const char *
+host_cpu_class(const struct agent *a)
+{
+	static char text[128];
+	struct utsname u;
+	int major = 0, minor = 0;
+
+	(void)uname(&u);
+	(void)sscanf(a->qemu_version, "%d.%d", &major, &minor);
+	/* an emulated CPU is the same everywhere, only its clock is the host's */
+	if (a->accel == ACCEL_KVM)
+		snprintf(text, sizeof text, "%.16s-kvm-%08x-qemu%d.%d-%.32s", u.machine,
+		    cpu_digest(), major, minor, qemu_model());
+	else
+		snprintf(text, sizeof text, "%.16s-tcg-%lumhz-qemu%d.%d-%.32s", u.machine,
+		    (a->tsc_khz + 5000) / 10000 * 10, major, minor, qemu_model());
+	return text;
 }

@@ -13,3 +13,9 @@ int host_facts(const struct agent *, struct host *ret, struct err *);
 void host_conditions(const struct agent *, struct buf *);
 /* Whether a capsule may be added: E_OVERLOADED, E_NO_SPACE. */
 int host_room(const struct agent *, struct err *);
+/*
+ * What a memory image needs of the machine that loads it, as one text: architecture, accelerator,
+ * CPU (under TCG the clock rate, under KVM model and features), release of QEMU, machine. Equal
+ * texts: it fits.
+ */
+const char *host_cpu_class(const struct agent *);

@@ -22,8 +22,6 @@
 	"mitigations=off nokaslr lsm=none apparmor=0 audit=0 8250.nr_uarts=0 cryptomgr.notests " \
 	"rcupdate.rcu_expedited=1 init_on_alloc=0"
 
-enum { SERIAL_RING = 262144 };
-
 static void __attribute__((format(printf, 2, 3))) arg(struct buf *b, const char *fmt, ...)
 {
 	char text[1024];
@@ -149,9 +147,9 @@ channels(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 {
 	arg(b, "-chardev");
 	arg(b, "socket,id=guest,fd=%d,server=on,wait=off", give(s, q->guest));
-	/* what the guest prints stays in a ring: no guest fills a disk with it */
+	/* what the guest prints goes to who is connected, else nowhere: no guest fills a disk */
 	arg(b, "-chardev");
-	arg(b, "ringbuf,id=serial,size=%d", SERIAL_RING);
+	arg(b, "socket,id=serial,fd=%d,server=on,wait=off", give(s, q->serial));
 	arg(b, "-device");
 	arg(b, "virtio-serial-device");
 	arg(b, "-device");
@@ -195,6 +193,12 @@ qemu_machine(const struct agent *a, void *mem, int vcpus, int memory_mb)
 {
 	return talloc_asprintf(mem, MACHINE " %s cpus=%d memory=%d qemu=%s", accel_name(a->accel),
 	    vcpus, memory_mb, a->qemu_version);
+}
+
+const char *
+qemu_model(void)
+{
+	return MACHINE;
 }
 
 int

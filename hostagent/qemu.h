@@ -16,7 +16,7 @@ struct qemu {
 	enum accel accel;
 	int vcpus, memory_mb;
 	int memory;     /* sealed memory file to map privately, or -1: empty memory, cold boot */
-	int qmp, guest; /* listening sockets */
+	int qmp, guest, serial; /* listening sockets */
 	int disk;       /* the VM's own overlay, read and write */
 	int base;       /* what lies between overlay and upper.qcow2, or -1 */
 	uid_t uid;
@@ -28,6 +28,9 @@ void qemu_command(const struct agent *, const struct qemu *, void *mem, struct p
 
 /* A word that changes when a memory image made before does not fit any more. */
 const char *qemu_machine(const struct agent *, void *mem, int vcpus, int memory_mb);
+
+/* The word alone that names devices, their order and the machine's options. */
+const char *qemu_model(void);
 
 /* "QEMU emulator version 7.2.22 (...)": the part behind "version", for the image's key. */
 int qemu_version(const char *program, char *ret, size_t len, struct err *);

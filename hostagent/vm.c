@@ -23,7 +23,7 @@ enum { HEALTH_RETRY_MS = 50, CLONE_HEALTH_MS = 2000, BOOT_HEALTH_MS = 15000, CLO
 
 static const struct vm_file {
 	const char *name;
-} files[] = { { "q" }, { "g" }, { "disk.qcow2" }, { "log" } };
+} files[] = { { "q" }, { "g" }, { "serial" }, { "disk.qcow2" }, { "log" } };
 
 /* A socket address below the folder: through /proc, since state_dir may be longer than sun_path. */
 static struct sockaddr_un
@@ -46,8 +46,8 @@ listen_at(const struct vm *vm, const char *name, struct err *e)
 	return take_fd(&fd);
 }
 
-static int
-connect_at(const struct vm *vm, const char *name, struct err *e)
+int
+vm_connect(const struct vm *vm, const char *name, struct err *e)
 {
 	struct sockaddr_un sa = address(vm, name);
 	auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -228,7 +228,7 @@ on_guest_gone(void *user, const struct err *e)
 int
 vm_qmp_open(struct vm *vm, struct err *e)
 {
-	int fd = connect_at(vm, "q", e);
+	int fd = vm_connect(vm, "q", e);
 
 	if (fd < 0)
 		return -1;
@@ -243,7 +243,7 @@ vm_guest_open(struct vm *vm, struct err *e)
 
 	if (vm->guest)
 		return 0;
-	fd = connect_at(vm, "g", e);
+	fd = vm_connect(vm, "g", e);
 	if (fd < 0)
 		return -1;
 	vm->guest = guest_open(vm, vm->agent->loop, fd, on_guest_gone, vm, e);
@@ -278,7 +278,7 @@ step_spawn(void *user)
 	struct err e = { 0 };
 	char backing[128] = "";
 	auto_talloc char *mem = talloc_new(NULL);
-	auto_fd qmp = -1, guest = -1, disk = -1, log = -1;
+	auto_fd qmp = -1, guest = -1, serial = -1, disk = -1, log = -1;
 
 	flow_deadline(r->flow,
 	    r->spec.boot_ms ? (uint64_t)r->spec.boot_ms
@@ -304,10 +304,12 @@ step_spawn(void *user)
 		goto fail;
 	}
 	if (disk_overlay(disk, vm->disk_size, *backing ? backing : NULL, &e) < 0 ||
-	    (qmp = listen_at(vm, "q", &e)) < 0 || (guest = listen_at(vm, "g", &e)) < 0)
+	    (qmp = listen_at(vm, "q", &e)) < 0 || (guest = listen_at(vm, "g", &e)) < 0 ||
+	    (serial = listen_at(vm, "serial", &e)) < 0)
 		goto fail;
 	q.qmp = qmp;
 	q.guest = guest;
+	q.serial = serial;
 	q.disk = disk;
 	q.log = log;
 	q.uid = vm->uid;

@@ -86,6 +86,9 @@ struct vm *vm_adopt(struct agent *, const struct vm_found *, vm_done *, void *us
  * there. */
 int vm_guest_open(struct vm *, struct err *);
 
+/* A connection to a socket of its folder: "q", "g", "serial" (what the guest prints). -1 and why. */
+int vm_connect(const struct vm *, const char *name, struct err *);
+
 /* A VM of this folder name, with a process or not: removes all that is left. For leftovers of a
  * crash. */
 void vm_sweep(struct agent *, const char *name, pid_t pid, uint64_t start);
