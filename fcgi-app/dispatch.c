@@ -12,6 +12,7 @@
 #include "job.h"
 #include "json.h"
 #include "log.h"
+#include "sessions.q.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -222,6 +223,32 @@ within_limits(struct request *r)
 	return limited(r, "ip", r->ip, c->auth_rate_address_per_minute);
 }
 
+static unsigned
+gates_open(const struct route *rt)
+{
+	return (rt->flags & BEFORE_CHANGE ? GATE_PASSWORD : 0) |
+	    (rt->flags & BEFORE_MFA ? GATE_MFA : 0);
+}
+
+/* What is worth stealing a session for wants a fresh proof of who is there. */
+static int
+proven(struct request *r)
+{
+	bool always = r->route->flags & PROOF;
+	struct q_proof *p;
+	int n;
+
+	if (!(always || (r->route->flags & PROOF_OF_FACTOR && r->who.has_factor)) ||
+	    r->who.type != CALLER_USER)
+		return 0;
+	n = q_session_proof(
+	    r->work.db, &p, .id = r->who.session, .seconds = r->app->conf->auth_reauth);
+	if (n < 0)
+		return -1;
+	return n && p->fresh ? 0
+			     : fail(r, E_REAUTH, "prove again who you are: POST /v1/auth/reauth");
+}
+
 static int
 permitted(struct request *r)
 {
@@ -229,9 +256,10 @@ permitted(struct request *r)
 
 	if (a == ALLOW_NO)
 		return -1;
-	if (r->who.must_change_password && r->route->may != ANYONE &&
-	    strcmp(r->route->path, "/v1/me") != 0)
-		return fail(r, E_MUST_CHANGE, "change your password first: POST /v1/me/password");
+	if (principal_gate(&r->who, r->route->may, gates_open(r->route),
+		r->app->conf->auth_require_mfa, &r->work.err) < 0 ||
+	    proven(r) < 0)
+		return -1;
 	r->own_only = a == ALLOW_OWN;
 	return 0;
 }
@@ -326,7 +354,7 @@ serve(struct request *r)
 	name_actor(r);
 	if (within_limits(r) < 0 || permitted(r) < 0)
 		return -1;
-	if (input_error.code != E_OK) {
+	if (input_error.code != E_OK && !(r->route->flags & ANY_INPUT)) {
 		r->work.err = input_error;
 		return -1;
 	}

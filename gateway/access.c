@@ -154,9 +154,8 @@ ask(struct look *l)
 	may = principal_allowed(&p, l->perm, &capsule_err);
 	if (may == ALLOW_NO)
 		return err_set(&l->work.err, capsule_err.code, "%s", capsule_err.text);
-	if (p.must_change_password)
-		return err_set(&l->work.err, E_MUST_CHANGE,
-		    "change your password first: POST /v1/me/password");
+	if (principal_gate(&p, l->perm, 0, l->d->gw->conf->auth_require_mfa, &l->work.err) < 0)
+		return -1;
 	if (n == 0 || !visible(c, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");

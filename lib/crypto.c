@@ -27,6 +27,10 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_MAIL] = "mail",
 	[KEY_GUEST] = "guest",
 	[KEY_CURSOR] = "cursor",
+	[KEY_IDP] = "idp",
+	[KEY_STATE] = "state",
+	[KEY_FACTOR] = "factor",
+	[KEY_DEVICE] = "device",
 };
 
 static void

@@ -28,6 +28,10 @@ enum key_use {
 	KEY_MAIL,
 	KEY_GUEST,
 	KEY_CURSOR,
+	KEY_IDP,   /* secrets of identity providers */
+	KEY_STATE, /* what travels through a provider and back */
+	KEY_FACTOR, /* secrets of second factors */
+	KEY_DEVICE, /* devices, as the throttle knows them */
 	KEY__MAX
 };
 

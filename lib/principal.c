@@ -146,6 +146,8 @@ credential_take(struct work *w, const struct credential_look *look, struct princ
 	p->name = row->name;
 	p->scopes = row->scopes;
 	p->must_change_password = row->must_change_password;
+	p->has_factor = row->has_factor;
+	p->team_mfa = row->team_mfa;
 	p->rate_key = p->key ? id_text(w, "key-", p->key) : id_text(w, "usr-", p->user);
 	return 0;
 }
@@ -213,6 +215,30 @@ principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 		return own ? ALLOW_OWN : ALLOW_ALL;
 	err_set(e, E_FORBIDDEN, "the role %s does not include %s", p->role, perm_kinds[perm].name);
 	return ALLOW_NO;
+}
+
+bool
+mfa_wanted(const char *require_mfa, const char *platform_role)
+{
+	return strcmp(require_mfa, "all") == 0 ||
+	    (strcmp(require_mfa, "admins") == 0 && strcmp(platform_role, "admin") == 0);
+}
+
+int
+principal_gate(const struct principal *p, enum perm perm, unsigned exempt, const char *require_mfa,
+    struct err *e)
+{
+	bool of_team = perm > HOST_TOKEN && p->team_mfa;
+
+	if (p->type != CALLER_USER || perm == ANYONE)
+		return 0;
+	if (p->must_change_password && !(exempt & GATE_PASSWORD))
+		return err_set(
+		    e, E_MUST_CHANGE, "change your password first: POST /v1/me/password");
+	if (!p->has_factor && !(exempt & GATE_MFA) &&
+	    (of_team || mfa_wanted(require_mfa, p->platform_role)))
+		return err_set(e, E_MFA_ENROLL, "a second factor is needed: POST /v1/me/mfa");
+	return 0;
 }
 
 const char *const *

@@ -40,6 +40,7 @@ struct principal {
 	const char *email, *name;  /* of the user; name of the key */
 	const char *const *scopes; /* of a key */
 	bool must_change_password;
+	bool has_factor, team_mfa; /* of the user: a second factor; of the team: it wants one */
 	const char *rate_key; /* names the credential in rate limits: no secret */
 };
 
@@ -69,6 +70,14 @@ enum allowed { ALLOW_NO, ALLOW_OWN, ALLOW_ALL };
  * ALLOW_NO fills err with the precise reason.
  */
 enum allowed principal_allowed(const struct principal *, enum perm, struct err *);
+/*
+ * What a signed-in user has to do first, whatever he may: change a password that was set for him, enrol a second
+ * factor that the platform (auth.require_mfa) or the team of his token wants. 0, or -1 with E_MUST_CHANGE or
+ * E_MFA_ENROLL. exempt: GATE_* of the route. API keys pass: their makers were asked.
+ */
+enum { GATE_PASSWORD = 1, GATE_MFA = 2 };
+int principal_gate(const struct principal *, enum perm, unsigned exempt, const char *require_mfa, struct err *);
+bool mfa_wanted(const char *require_mfa, const char *platform_role);
 /* All permissions that he holds: names, ended by NULL. */
 const char *const *principal_permissions(void *mem, const struct principal *);
 enum perm perm_find(const char *name); /* PERM__MAX: no such permission */

@@ -69,8 +69,8 @@ static const struct field me_rename_fields[] = {
 
 /* clang-format off */
 const struct route me_routes[] = {
-	{ "GET", "/v1/me", POOL_API, SIGNED_IN, me_get, "The signed-in user", .status = 200, OUT(me) },
-	{ "PATCH", "/v1/me", POOL_API, SIGNED_IN, me_rename, "Change one's name", 0, 200, IN(me_rename), OUT(me) },
+	{ "GET", "/v1/me", POOL_API, SIGNED_IN, me_get, "The signed-in user", BEFORE_CHANGE | BEFORE_MFA, 200, OUT(me) },
+	{ "PATCH", "/v1/me", POOL_API, SIGNED_IN, me_rename, "Change one's name", BEFORE_MFA, 200, IN(me_rename), OUT(me) },
 	{ 0 },
 };
 /* clang-format on */

@@ -3,18 +3,18 @@
 -- row: principal
 --   type text, key_id uuid?, user_id uuid?, session_id uuid?, team_id uuid?, role text?, platform_role text,
 --   user_status text?, email text?, name text, scopes text[]?, team_live bool, key_state text,
---   must_change_password bool
+--   must_change_password bool, has_factor bool, team_mfa bool
 
 -- name: auth_by_key :one principal
 -- The principal of an API key's hash; sets the tenant of row-level security.
 SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
-       key_state, must_change_password
+       key_state, must_change_password, false AS has_factor, false AS team_mfa
   FROM auth_key(:hash::bytea);
 
 -- name: auth_by_session :one principal
 -- The principal of an access token: session, user, team, membership as they are now.
-SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
-       key_state, must_change_password
+SELECT type, NULL::uuid AS key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name,
+       NULL::text[] AS scopes, team_live, key_state, must_change_password, has_factor, team_mfa
   FROM auth_session(:session::uuid, :user::uuid, :team::uuid?);
 
 -- row: auth_host

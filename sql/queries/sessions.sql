@@ -37,3 +37,10 @@ UPDATE login_sessions SET revoked_at = now(), revoke_reason = :reason::text WHER
 -- name: session_revoke_all :exec
 -- Ends all logins of a user.
 UPDATE login_sessions SET revoked_at = now(), revoke_reason = :reason::text WHERE user_id = :user::uuid AND revoked_at IS NULL;
+
+-- row: proof
+--   fresh bool
+
+-- name: session_proof :one proof
+-- Did the user of this login prove who he is within so many seconds?
+SELECT auth_at > now() - make_interval(secs => :seconds::int8) AS fresh FROM login_sessions WHERE id = :id::uuid;
