@@ -1,7 +1,8 @@
 /*
  * vm.h - one QEMU process and what belongs to it: uid, folder, disk, sockets, memory.
  *
- * A VM's folder is state_dir/vm/<name>/: q (control socket), g (guest socket), disk.qcow2, log.
+ * A VM's folder is state_dir/vm/<name>/: q (control socket), g (guest socket), serial,
+ * disk.qcow2, log.
  * Freeing a struct vm closes connections and never touches the process: that is vm_destroy()'s.
  */
 #pragma once
