@@ -2,6 +2,7 @@
 #include "identity.h"
 
 #include "cleanup.h"
+#include "freeze.h"
 #include "handlers.h"
 #include "init.h"
 #include "json.h"
@@ -43,6 +44,8 @@ struct init {
 	struct json_object *variables;
 	uint8_t *entropy;
 	size_t entropy_len;
+	bool keep;  /* the same capsule goes on: what is not said stays as it is */
+	bool other; /* another capsule from now on: its epochs have nothing to do with ours */
 };
 
 /* Members of the message that become variables of every process. */
@@ -177,9 +180,11 @@ init_read(struct call *c, struct json_object *in, struct init *i)
 	    rpc_str(in, "entropy", &entropy, e) < 0 ||
 	    rpc_str(in, "machineId", &i->machine_id, e) < 0 || check_variables(i->variables, e) < 0)
 		return -1;
+	i->keep = json_flag(in, "keep", false) && self.token;
+	i->other = json_flag(in, "newIdentity", false);
 	if (i->epoch < 0)
 		return err_set(e, E_BAD_INPUT, "\"epoch\" is missing");
-	if (!i->token || !i->token[0])
+	if (!i->keep && (!i->token || !i->token[0]))
 		return err_set(e, E_BAD_INPUT, "\"accessToken\" is missing");
 	if (i->hostname && !hostname_ok(i->hostname))
 		return err_set(e, E_BAD_INPUT, "\"hostname\" is not a host name");
@@ -357,10 +362,14 @@ init_apply(struct json_object *in, const struct init *i, struct err *e)
 	self.ready = false;
 	if (machine && (mix_entropy(i, e) < 0 || set_clock(i->time_ns, e) < 0))
 		return -1;
-	keep_text(&self.token, i->token);
-	set_variables(in, i);
-	keep_text(&self.user, i->user);
-	keep_text(&self.workdir, i->workdir);
+	if (!i->keep || i->token)
+		keep_text(&self.token, i->token);
+	if (!i->keep || i->variables)
+		set_variables(in, i);
+	if (!i->keep || i->user)
+		keep_text(&self.user, i->user);
+	if (!i->keep || i->workdir)
+		keep_text(&self.workdir, i->workdir);
 	if (machine && i->hostname && set_hostname(i->hostname, e) < 0)
 		return -1;
 	if (i->machine_id && (!self.machine_id || strcmp(self.machine_id, i->machine_id) != 0) &&
@@ -383,6 +392,7 @@ init_done(struct call *c)
 
 	self.ready = true;
 	self.applying = false;
+	freeze_thaw();
 	if (c)
 		call_reply(c, 204, version, NULL, 0);
 }
@@ -404,7 +414,7 @@ identity_init(struct call *c)
 		return;
 	}
 	/* epoch 0 is a template's: a rehearsal, done as often as it is asked for */
-	if (self.ready && i.epoch == self.epoch && i.epoch > 0) {
+	if (self.ready && i.epoch == self.epoch && i.epoch > 0 && !i.other) {
 		init_done(c);
 		return;
 	}
@@ -413,7 +423,7 @@ identity_init(struct call *c)
 		call_fail(c);
 		return;
 	}
-	if (self.epoch > i.epoch) {
+	if (self.epoch > i.epoch && !i.other) {
 		(void)err_set(&c->err, E_STALE_EPOCH,
 		    "epoch %" PRId64 " is past, it is %" PRId64 " now", i.epoch, self.epoch);
 		call_fail(c);

@@ -7,6 +7,7 @@
 #include "init.h"
 
 #include "cleanup.h"
+#include "freeze.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -168,10 +169,13 @@ device_wait(const char *path)
 }
 
 void
-init_poweroff(void)
+init_end(bool off)
 {
 	sync();
-	(void)reboot(RB_AUTOBOOT); /* QEMU runs with -no-reboot, microvm knows no power switch */
+	/* QEMU runs with -no-reboot: it ends in both cases, and tells the host agent which it was
+	 */
+	(void)reboot(off ? RB_POWER_OFF : RB_AUTOBOOT);
+	(void)reboot(RB_AUTOBOOT);
 	for (;;)
 		(void)pause();
 }
@@ -182,7 +186,7 @@ must(int rc, const char *what, const char *which)
 	if (rc >= 0)
 		return;
 	klog(what, which);
-	init_poweroff();
+	init_end(false);
 }
 
 /* lower and upper become /new. */
@@ -306,12 +310,34 @@ resolv_conf(void)
 		(void)!write(fd, "nameserver 10.0.2.3\n", 20);
 }
 
+/* A template without an init has no poweroff either: these tell process 1. */
+static void
+power_programs(void)
+{
+	static const struct {
+		const char *path, *text;
+	} programs[] = {
+		{ "/usr/sbin/poweroff", "#!/bin/sh\nexec kill -USR2 1\n" },
+		{ "/usr/sbin/halt", "#!/bin/sh\nexec kill -USR2 1\n" },
+		{ "/usr/sbin/reboot", "#!/bin/sh\nexec kill -TERM 1\n" },
+	};
+
+	for (size_t i = 0; i < nitems(programs); i++) {
+		auto_fd fd = open(programs[i].path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+
+		if (fd >= 0)
+			(void)!write(fd, programs[i].text, strlen(programs[i].text));
+	}
+}
+
 void
 init_system(void)
 {
 	struct rlimit files = { 1048576, 1048576 };
 
 	mount_all(late);
+	freeze_init();
+	power_programs();
 	for (size_t i = 0; i < nitems(links); i++)
 		(void)symlink(links[i].target, links[i].name);
 	for (size_t i = 0; i < nitems(settings); i++)

@@ -7,11 +7,13 @@
 #pragma once
 #include "err.h"
 
+#include <stdbool.h>
+
 /* Initramfs stage: modules, disks, overlay, new root. Does nothing when there is no /m/order. */
 void init_root(void);
 /* Then: the mounts programs expect, network, limits. */
 void init_system(void);
 /* Grows the writable file system to its disk's size, after the host made that larger. */
 int init_grow(struct err *);
-/* sync, then the machine is off. */
-void init_poweroff(void) __attribute__((noreturn));
+/* sync, then the machine is off, or asks its host for a new boot. */
+void init_end(bool off) __attribute__((noreturn));

@@ -25,6 +25,9 @@
 
 #define PORT "hutch.0"
 
+/* How process 1 ends: as SIGUSR1, SIGUSR2 (halt, poweroff) or SIGTERM, SIGINT (reboot) said. */
+static bool power_off;
+
 static void
 reap(void)
 {
@@ -46,8 +49,10 @@ signal_ready(void *arg, uint32_t events)
 	while (read(w->fd, &s, sizeof s) == (ssize_t)sizeof s) {
 		if (s.ssi_signo == SIGCHLD)
 			reap();
-		else
+		else {
+			power_off = s.ssi_signo == SIGUSR1 || s.ssi_signo == SIGUSR2;
 			loop_end();
+		}
 	}
 }
 
@@ -62,6 +67,8 @@ signals_watch(struct err *e)
 	(void)sigaddset(&set, SIGCHLD);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)sigaddset(&set, SIGUSR2);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -133,7 +140,7 @@ main(int argc, char **argv)
 		standard_files();
 		init_system();
 		(void)serve(NULL);
-		init_poweroff();
+		init_end(power_off);
 	}
 	while ((o = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		if (o == 'l')

@@ -3,6 +3,7 @@
 
 #include "call.h"
 #include "cleanup.h"
+#include "freeze.h"
 #include "handlers.h"
 #include "identity.h"
 #include "rpc.h"
@@ -18,6 +19,8 @@ enum { KB = 1024, MB = 1024 * 1024 };
 static const struct route routes[] = {
 	{ "GET",  "/health",                          CALL_WHOLE,  ANYONE, 0,       .fn = identity_health },
 	{ "POST", "/init",                            CALL_WHOLE,  ANYONE, 1 * MB,  .fn = identity_init },
+	{ "POST", "/freeze",                          CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_call },
+	{ "POST", "/unfreeze",                        CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_undo_call },
 	{ "GET",  "/envs",                            CALL_WHOLE,  TOKEN,  0,       .fn = identity_envs },
 	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },
 	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },

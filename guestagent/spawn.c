@@ -2,6 +2,7 @@
 #include "spawn.h"
 
 #include "cleanup.h"
+#include "freeze.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,6 +72,7 @@ static void __attribute__((noreturn)) child(const struct spawn *s)
 	struct spawn_report r = { SPAWN_IDENTITY, 0 };
 
 	(void)setsid();
+	freeze_join();
 	redirect(s);
 	if (s->terminal)
 		(void)ioctl(0, TIOCSCTTY, 0);
