@@ -19,6 +19,8 @@ static const char prepare[] = "DO $$ BEGIN"
 			      "THEN CREATE ROLE hutch_app LOGIN; END IF;"
 			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_work') "
 			      "THEN CREATE ROLE hutch_work LOGIN; END IF;"
+			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_forget') "
+			      "THEN CREATE ROLE hutch_forget NOLOGIN; END IF;"
 			      " END $$;"
 			      "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY "
 			      "KEY, name text NOT NULL, sha256 text NOT NULL,"
@@ -171,7 +173,9 @@ run(struct ctl *c, PGconn *pg, bool status)
 		return 0;
 	if (!made)
 		puts("the database is up to date");
-	return seed_permissions(c, pg) < 0 ? -1 : seed_quota(c);
+	if (seed_permissions(c, pg) < 0 || seed_quota(c) < 0)
+		return -1;
+	return ctl_seed_idps(c);
 }
 
 int

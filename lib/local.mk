@@ -4,7 +4,7 @@ lib_libhutch_a_SOURCES = \
 	lib/errors.def lib/err.c lib/err.h lib/work.h lib/cleanup.h lib/banned.h \
 	lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h lib/id.c lib/id.h \
 	lib/conf.def lib/conf.c lib/conf.h lib/db.c lib/db.h lib/field.c lib/field.h lib/rfc3339.c lib/rfc3339.h \
-	lib/crypto.c lib/crypto.h lib/password.c lib/password.h lib/passwords.def lib/token.c lib/token.h lib/token_seen.c lib/token_seen.h \
+	lib/crypto.c lib/crypto.h lib/password.c lib/password.h lib/passwords.def lib/totp.c lib/totp.h lib/token.c lib/token.h lib/token_seen.c lib/token_seen.h \
 	lib/principal.c lib/principal.h proto/permissions.def
 lib_libhutch_a_SOURCES += lib/h2.c lib/h2.h lib/h2_uv.c lib/h2_uv.h
 nodist_lib_libhutch_a_SOURCES = $(QUERY_C) $(QUERY_H)
@@ -12,6 +12,7 @@ lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.
 	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/cidr.c lib/cidr.h lib/oidc.c lib/oidc.h lib/jws.c lib/jws.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h
 lib_libhutch_a_SOURCES += lib/audit.c lib/audit.h lib/agent.c lib/agent.h lib/capsule_op.c lib/capsule_watch.c lib/capsule_op.h lib/crash.h \
 	proto/audit.def proto/route.h
-lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h
+lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h lib/tls.c lib/tls.h lib/ca.c lib/ca.h
 lib_libhutch_a_SOURCES += lib/route_print.c lib/route_print.h
+lib_libhutch_a_SOURCES += lib/deletion.c lib/deletion.h lib/deletion_ledger.c lib/deletion_ledger.h
 EXTRA_DIST += lib/README.md proto/README.md

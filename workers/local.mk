@@ -13,6 +13,22 @@ dist_mailen_DATA = \
 	share/mail/en/already_registered.subject share/mail/en/already_registered.txt share/mail/en/already_registered.html \
 	share/mail/en/session_stolen.subject share/mail/en/session_stolen.txt share/mail/en/session_stolen.html
 
+dist_mailen_DATA += \
+	share/mail/en/disabled.subject share/mail/en/disabled.txt share/mail/en/disabled.html \
+	share/mail/en/enabled.subject share/mail/en/enabled.txt share/mail/en/enabled.html \
+	share/mail/en/account_deleted.subject share/mail/en/account_deleted.txt share/mail/en/account_deleted.html \
+	share/mail/en/account_purged.subject share/mail/en/account_purged.txt share/mail/en/account_purged.html \
+	share/mail/en/restored.subject share/mail/en/restored.txt share/mail/en/restored.html \
+	share/mail/en/set_password.subject share/mail/en/set_password.txt share/mail/en/set_password.html \
+	share/mail/en/password_reset_link.subject share/mail/en/password_reset_link.txt share/mail/en/password_reset_link.html \
+	share/mail/en/team_created.subject share/mail/en/team_created.txt share/mail/en/team_created.html \
+	share/mail/en/team_deleted.subject share/mail/en/team_deleted.txt share/mail/en/team_deleted.html \
+	share/mail/en/added.subject share/mail/en/added.txt share/mail/en/added.html \
+	share/mail/en/removed.subject share/mail/en/removed.txt share/mail/en/removed.html \
+	share/mail/en/role_changed.subject share/mail/en/role_changed.txt share/mail/en/role_changed.html \
+	share/mail/en/invitation.subject share/mail/en/invitation.txt share/mail/en/invitation.html \
+	share/mail/en/mfa_reset.subject share/mail/en/mfa_reset.txt share/mail/en/mfa_reset.html
+
 check_PROGRAMS += tests/unit/workers
 TESTS += tests/unit/workers
 tests_unit_workers_SOURCES = tests/unit/workers.c

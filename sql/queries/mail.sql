@@ -15,13 +15,16 @@ SELECT email_insert(:id::uuid, :template::text, :vars::text::jsonb, :class::text
 -- name: mail_get :one mail
 -- A mail, with the hash of its token while that can still be used.
 SELECT e.id, e.template, e.locale, e.vars, e.to_hash, e.to_addr, e.to_name, e.token_id, e.token_purpose, e.state, e.reason,
-	e.expires_at <= now() AS expired, t.token_hash
+	e.expires_at <= now() AS expired, coalesce(t.token_hash, i.token_hash) AS token_hash
   FROM emails e LEFT JOIN one_time_tokens t ON t.id = e.token_id AND t.used_at IS NULL AND t.expires_at > now()
+  LEFT JOIN team_invitations i ON i.id = e.token_id AND i.revoked_at IS NULL AND i.declined_at IS NULL AND i.expires_at > now()
  WHERE e.id = :id::uuid;
 
 -- name: mail_mark :exec
--- What became of a mail; sent_at is set once.
+-- What became of a mail; sent_at is set once. The address of somebody who was erased goes with the last mail to it.
 UPDATE emails SET state = :state::text, reason = :reason::text?, smtp_code = :code::int4?,
+	to_addr = CASE WHEN template = 'account_purged' AND :state::text <> 'queued' THEN NULL ELSE to_addr END,
+	to_name = CASE WHEN template = 'account_purged' AND :state::text <> 'queued' THEN NULL ELSE to_name END,
 	sent_at = CASE WHEN :state::text = 'sent' THEN coalesce(sent_at, now()) ELSE sent_at END
  WHERE id = :id::uuid AND state = 'queued';
 

@@ -84,8 +84,8 @@ class Private:
         self.as_account([pg + "/pg_ctl", "-D", data, "-w", "-l", self.dir + "/pg.log", "-o",
                          "-c listen_addresses= -k %s -c fsync=off -c max_connections=100" % self.dir, "start"])
         self.start_redis()
-        self.psql("postgres", "postgres", "CREATE ROLE hutch_owner LOGIN; CREATE ROLE hutch_app LOGIN;"
-                  "CREATE ROLE hutch_work LOGIN;")
+        self.psql("postgres", "postgres", "CREATE ROLE hutch_owner LOGIN CREATEROLE; CREATE ROLE hutch_app LOGIN;"
+                  "CREATE ROLE hutch_work LOGIN; CREATE ROLE hutch_forget; GRANT hutch_forget TO hutch_owner WITH ADMIN OPTION;")
         self.psql("postgres", "postgres", "CREATE DATABASE hutch OWNER hutch_owner")
         for f in sorted(glob.glob(TOP + "/sql/migrations/0*.sql")):
             subprocess.run(["psql", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-h", self.dir, "-U", "hutch_owner", "-d", "hutch",

@@ -22,6 +22,13 @@ INSERT INTO capsules (id, team_id, template_id, template_name, template_version,
 INSERT INTO artifacts (id, kind) VALUES (decode(repeat('ab', 32), 'hex'), 'disk');
 INSERT INTO snapshots (id, team_id, name, memory, spec) SELECT t, t, 's', false, '{}' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsule_images (capsule_id, epoch, team_id, disk_artifact) SELECT t, 1, t, decode(repeat('ab', 32), 'hex') FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO storage_connections (id, team_id, name, endpoint, region, bucket, access_key_id, secret_enc)
+	SELECT t, t, 's', 'https://s.example', 'r', 'b', 'k', 'x' FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO objects (id, team_id, connection_id, name) SELECT t, t, t, 'o' FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO team_roles (id, team_id, name) SELECT t, t, 'r' FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO team_invitations (id, team_id, token_hash, role, expires_at) SELECT t, t, sha256(t::text::bytea), 'member', now() FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO api_key_usage (key_id, team_id, hour, route, status, requests) SELECT t, t, now(), 'x', 200, 1 FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO audit_checkpoints (team_id, seq, hash, at, key_id, signature) SELECT t, 0, 'x', now(), 'x', 'x' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO events (id, team_id, type, category, actor_type) SELECT t, t, 'x.y', 'x', 'system' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO jobs (id, kind, queue, priority, team_id, actor_type) SELECT t, 'x', 'fast', 50, t, 'system' FROM teams t(t) WHERE t IN ('$A', '$B');
 SELECT audit_append(t, t, 'system', NULL, '', NULL, NULL, 'team', NULL, 'create', NULL, 'team', 'success', '{}', NULL, NULL, NULL)
