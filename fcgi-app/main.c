@@ -4,9 +4,11 @@
  * One binary is master (-m N) and worker. The listening socket is descriptor 0 (systemd,
  * spawn-fcgi, lighttpd), or --listen PATH makes it.
  */
+#include "agent.h"
 #include "pool.h"
 #include "print.h"
 #include "request.h"
+#include "key_use.h"
 #include "log.h"
 
 #include <getopt.h>
@@ -115,6 +117,7 @@ be_worker(const struct conf *c, const struct keys *keys, const struct options *o
 	app.db_work = db_open(NULL, c->db_work_url, name, c->db_statement_timeout_ms);
 	app.queue = queue_open(NULL, c);
 	app.tokens = token_seen_new(NULL);
+	app.key_use = key_use_new(NULL);
 	app.memory = talloc_pool(NULL, REQUEST_POOL);
 	/* With fast bins every larger allocation (libfcgi's streams) first tidies them all up. */
 	mallopt(M_MXFAST, 0);
@@ -152,6 +155,7 @@ main(int argc, char **argv)
 	keys = c ? keys_load(NULL, c, &e) : NULL;
 	if (!keys)
 		return config_error(&e);
+	agent_keys(keys);
 	if (o.check)
 		return 0;
 	log_open(strcmp(o.pool, "ops") == 0 ? "ops" : "api", LOG_LEVEL_INFO);

@@ -365,7 +365,7 @@ doorman_open(void *mem, struct gateway *gw, struct err *e)
 	if (!d)
 		abort();
 	d->gw = gw;
-	d->keys = keys_load(d, gw->conf, e);
+	gw->keys = d->keys = keys_load(d, gw->conf, e);
 	if (!d->keys)
 		return NULL;
 	pthread_mutex_init(&d->lock, NULL);

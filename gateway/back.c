@@ -1,13 +1,18 @@
 /* back.c - see back.h. */
 #include "back.h"
 
+#include "ca.h"
+#include "cleanup.h"
 #include "gateway.h"
 #include "h2_uv.h"
 #include "json.h"
 #include "log.h"
 #include "timer.h"
+#include "tls.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +20,7 @@
 #include <sys/un.h>
 #include <talloc.h>
 
+enum { DIAL_MS = 5000 };
 enum { ANSWER_MAX = 32 << 20, ANSWER_KEYS = 2000000, REFUSAL_MAX = 64 * 1024 };
 
 struct host {
@@ -22,6 +28,7 @@ struct host {
 	struct host *next;
 	const char *address;
 	struct h2_uv *link; /* NULL: not connected */
+	struct timer *late; /* until the host has shown its certificate */
 };
 
 struct back {
@@ -124,14 +131,14 @@ on_gone(struct h2_uv *link, const struct err *e)
 {
 	struct host *h = h2_uv_user(link);
 
-	log_info(NULL, "host %s: %s", h->address, e->text);
+	log_info(NULL, "host %.*s: %s", (int)strcspn(h->address, "#"), h->address, e->text);
 	if (h->link == link)
 		h->link = NULL;
 }
 
 /* A unix socket connects at once or not at all. */
 static int
-dial(const char *address, struct err *e)
+dial_local(const char *address, struct err *e)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd = -1;
@@ -150,12 +157,93 @@ dial(const char *address, struct err *e)
 	return fd;
 }
 
+/* The connection is under way when this returns; what is written waits for it. Addresses, or names
+   of /etc/hosts: a look-up would stop the loop. */
+static int
+dial_far(const struct dial *d, struct err *e)
+{
+	struct addrinfo hint = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV },
+			*list = NULL;
+	int on = 1, silent_ms = 20000, fd = -1, rc = getaddrinfo(d->host, d->port, &hint, &list);
+
+	if (rc != 0)
+		return err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", d->host, gai_strerror(rc));
+	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0) {
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent_ms, sizeof silent_ms);
+	}
+	if (fd < 0 || (connect(fd, list->ai_addr, list->ai_addrlen) < 0 && errno != EINPROGRESS)) {
+		(void)err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", d->host, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		fd = -1;
+	}
+	freeaddrinfo(list);
+	return fd;
+}
+
+/* Nobody answered in time. */
+static void
+dial_late(void *arg)
+{
+	struct host *h = arg;
+
+	TALLOC_FREE(h->late);
+	if (h->link && !tls_ready(h2_uv_peer(h->link)))
+		h2_uv_close(h->link);
+}
+
+static struct h2_uv *
+dial(struct host *h, struct err *e)
+{
+	static const struct h2_limits limits = { .streams = 1 };
+	uv_loop_t *loop = h->back->gw->loop;
+	auto_talloc char *mem = talloc_new(NULL);
+	struct tls_ctx *tls = NULL;
+	struct h2_uv *link;
+	struct dial d;
+	int fd;
+
+	if (dial_read(mem, h->address, &d) < 0) {
+		fd = dial_local(h->address, e);
+	} else {
+		tls = tls_client(
+		    mem, ca_self(h->back->gw->keys, TLS_GATEWAY), d.host, d.fingerprints, e);
+		fd = tls ? dial_far(&d, e) : -1;
+	}
+	if (fd < 0)
+		return NULL;
+	link = h2_uv_open(h, loop, fd, H2_CLIENT, &events, &limits, h, on_gone, e);
+	if (!link || !tls)
+		return link;
+	talloc_steal(link, tls);
+	if (h2_uv_tls(link, tls, false) < 0) {
+		talloc_free(link);
+		(void)err_set(e, E_HOST_UNAVAILABLE, "host %s: TLS", d.host);
+		return NULL;
+	}
+	TALLOC_FREE(h->late);
+	h->late = timer_start(h, loop, DIAL_MS, 0, dial_late, h);
+	return link;
+}
+
+/* The same place with other certificates: what was connected before is not believed any more. */
+static void
+forget_older(struct back *b, const char *address)
+{
+	size_t n = strcspn(address, "#");
+
+	for (struct host *h = b->hosts; address[n] && h; h = h->next)
+		if (h->link && strncmp(h->address, address, n + 1) == 0)
+			h2_uv_close(h->link);
+}
+
 static struct h2 *
 session(struct back *b, const char *address, struct err *e)
 {
-	struct h2_limits limits = { .streams = 1 };
 	struct host *h = b->hosts;
-	int fd = -1;
 
 	while (h && strcmp(h->address, address) != 0)
 		h = h->next;
@@ -166,17 +254,13 @@ session(struct back *b, const char *address, struct err *e)
 		*h = (struct host){
 			.back = b, .next = b->hosts, .address = talloc_strdup(h, address)
 		};
+		forget_older(b, address);
 		b->hosts = h;
 	}
 	if (h->link && !h2_alive(h2_uv_session(h->link)))
 		h->link = NULL; /* on its way out */
-	if (!h->link) {
-		fd = dial(address, e);
-		if (fd < 0)
-			return NULL;
-		h->link =
-		    h2_uv_open(h, b->gw->loop, fd, H2_CLIENT, &events, &limits, h, on_gone, e);
-	}
+	if (!h->link)
+		h->link = dial(h, e);
 	return h->link ? h2_uv_session(h->link) : NULL;
 }
 

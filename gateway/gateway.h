@@ -5,6 +5,7 @@
 #include <uv.h>
 
 struct front;
+struct keys;
 struct back;
 struct doorman;
 struct tally;
@@ -12,6 +13,7 @@ struct tally;
 struct gateway {
 	uv_loop_t *loop;
 	const struct conf *conf;
+	const struct keys *keys;
 	struct front *front;     /* towards the web server */
 	struct back *back;       /* towards the host agents */
 	struct doorman *doorman; /* who may */

@@ -9,7 +9,7 @@ gateway_hutch_gateway_LDADD = lib/libhutch.a $(MHD_LIBS) $(NGHTTP2_LIBS) $(UV_LI
 	$(PQ_LIBS) $(HIREDIS_LIBS) $(CONFUSE_LIBS) $(JSONC_LIBS) $(UUID_LIBS) $(TALLOC_LIBS) -lm
 EXTRA_DIST += gateway/README.md docs/design/gateway-front.md tests/http/processes.t
 
-UNIT_LIBS = lib/libhutch.a $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
+UNIT_LIBS = lib/libhutch.a $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
 check_PROGRAMS += tests/unit/h2 tests/unit/gateway_parse
 TESTS += tests/unit/h2 tests/unit/gateway_parse
 tests_unit_h2_SOURCES = tests/unit/h2.c

@@ -14,10 +14,13 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_state.c \
-	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/bridge.c \
+	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
+	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
+	hostagent/logs.c hostagent/logs.h \
+	hostagent/metrics.c hostagent/metrics.h hostagent/metrics_in.h hostagent/metrics_sample.c \
 	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
-	$(CURL_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
+	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
 EXTRA_DIST += hostagent/README.md
 
 check_PROGRAMS += tests/vm/engine_filter_test

@@ -1,6 +1,8 @@
 /* agent.c - see agent.h. */
 #include "agent.h"
+#include "ca.h"
 #include "cleanup.h"
+#include "hosts.q.h"
 #include "http.h"
 
 #include <inttypes.h>
@@ -35,6 +37,43 @@ refused(struct work *w, const struct agent_call *c, const struct http_answer *a)
 	    &w->err, E_AGENT, "%s %s: %d %s: %s", c->method, c->path, a->status, slug, message);
 }
 
+static const struct keys *our_keys;
+
+void
+agent_keys(const struct keys *k)
+{
+	our_keys = k;
+}
+
+/* https://host:port: with certificates, and only to the one that the host's row names. The row is
+   read at each connection: what was replaced is refused at once. */
+static int
+secure(struct work *w, const struct agent_call *c, struct http_call *call)
+{
+	const char *address = c->address;
+	struct q_host_dial *row;
+	struct dial d;
+
+	if (!strchr(address, '#')) {
+		if (q_host_dial_by_address(w->db, &row, .address = address) <= 0)
+			return w->err.code ? -1
+					   : err_set(&w->err, E_HOST_UNAVAILABLE,
+						 "no host is registered at %s", address);
+		address = row->dial;
+	}
+	if (!our_keys || dial_read(w, address, &d) < 0)
+		return err_set(&w->err, E_HOST_UNAVAILABLE,
+		    "the host's address %s is not understood", c->address);
+	call->tls = tls_client(w, ca_self(our_keys, TLS_CONTROL), d.host, d.fingerprints, &w->err);
+	if (!call->tls)
+		return -1;
+	call->flags = HTTP_INTERNAL;
+	call->url = talloc_asprintf(w,
+	    strchr(d.host, ':') ? "https://[%s]:%s/agent/v1%s" : "https://%s:%s/agent/v1%s", d.host,
+	    d.port, c->path);
+	return 0;
+}
+
 int
 agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 {
@@ -53,10 +92,12 @@ agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 	int n = 1;
 
 	*ret = NULL;
-	if (strncmp(c->address, "unix:", 5) != 0)
-		return err_set(&w->err, E_HOST_UNAVAILABLE,
-		    "the host's address %s is not understood", c->address);
-	call.unix_socket = c->address + 5;
+	if (!c->address)
+		return err_set(&w->err, E_HOST_UNAVAILABLE, "it is on no host");
+	if (strncmp(c->address, "unix:", 5) == 0)
+		call.unix_socket = c->address + 5;
+	else if (secure(w, c, &call) < 0)
+		return -1;
 	if (c->epoch) {
 		snprintf(epoch, sizeof epoch, "%" PRId64, c->epoch);
 		headers[n++] = (struct pair){ "hutch-epoch", epoch };

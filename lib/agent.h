@@ -2,17 +2,21 @@
  * agent.h - calls from the control plane to a host's agent (spec 02 §5.7).
  */
 #pragma once
+#include "crypto.h"
 #include "json.h"
 #include "work.h"
 
 struct agent_call {
-	const char *address;       /* of the host's row: "unix:/path" */
+	const char *address;       /* of the host's row: "unix:/path", "https://name:port" */
 	const char *method, *path; /* below /agent/v1 */
 	int64_t epoch;             /* hutch-epoch; 0: none */
 	const char *op;            /* hutch-op: same op, same answer */
 	const char *body;          /* JSON, or NULL */
 	int64_t total_ms;
 };
+
+/* Whose authority makes our certificates for hosts on other machines; once, at start. */
+void agent_keys(const struct keys *);
 
 /*
  * 0: 2xx, *ret is the answer's object (NULL when empty). -1: E_HOST_UNAVAILABLE (no connection),

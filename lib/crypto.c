@@ -31,6 +31,7 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_STATE] = "state",
 	[KEY_FACTOR] = "factor",
 	[KEY_DEVICE] = "device",
+	[KEY_CA] = "ca",
 };
 
 static void

@@ -32,6 +32,7 @@ enum key_use {
 	KEY_STATE, /* what travels through a provider and back */
 	KEY_FACTOR, /* secrets of second factors */
 	KEY_DEVICE, /* devices, as the throttle knows them */
+	KEY_CA,	    /* the platform's certificate authority */
 	KEY__MAX
 };
 

@@ -1,5 +1,6 @@
 /* h2_uv.c - see h2_uv.h. */
 #include "h2_uv.h"
+#include "tls.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct io {
 struct h2_uv {
 	struct io *io;
 	struct h2 *h2;
+	struct tls *tls; /* NULL: the bytes go as they are */
 	void *user;
 	void (*on_gone)(struct h2_uv *, const struct err *);
 	struct err err;
@@ -247,6 +249,28 @@ io_send(struct io *io, const uint8_t *p, size_t n)
 		io_queue(io, p + rc, n - (size_t)rc);
 }
 
+/* What TLS has for the wire: handshake, records, alerts. */
+static void
+tls_flush(struct io *io)
+{
+	static _Thread_local uint8_t wire[CHUNK];
+	size_t n;
+
+	while (io->u && !io->closing && (n = tls_pull(io->u->tls, wire, sizeof wire)) > 0)
+		io_send(io, wire, n);
+}
+
+static void
+io_say(struct io *io, const uint8_t *p, size_t n)
+{
+	if (!io->u->tls)
+		io_send(io, p, n);
+	else if (tls_send(io->u->tls, p, n, &io->u->err) < 0)
+		io_close(io);
+	else
+		tls_flush(io);
+}
+
 /* Frames are small; one write carries as many as fit. */
 static void
 io_flush(struct io *io)
@@ -254,23 +278,30 @@ io_flush(struct io *io)
 	size_t n = 0;
 	ssize_t got = 1;
 
+	if (io->u && io->u->tls) {
+		tls_flush(io);
+		if (!tls_ready(io->u->tls))
+			return;
+	}
 	while (got > 0 && io->u && !io->closing && io->waiting < H2_HIGH) {
 		const uint8_t *p = NULL;
 
 		got = h2_pull(io->u->h2, &p);
 		if (got > 0 && n + (size_t)got > sizeof out_chunk) {
-			io_send(io, out_chunk, n);
+			io_say(io, out_chunk, n);
 			n = 0;
 		}
+		if (!io->u || io->closing)
+			return;
 		if (got > 0 && (size_t)got > sizeof out_chunk) {
-			io_send(io, p, (size_t)got);
+			io_say(io, p, (size_t)got);
 		} else if (got > 0) {
 			memcpy(out_chunk + n, p, (size_t)got);
 			n += (size_t)got;
 		}
 	}
 	if (n && !io->closing)
-		io_send(io, out_chunk, n);
+		io_say(io, out_chunk, n);
 	if (!io->u || io->closing)
 		return;
 	if (got < 0)
@@ -289,6 +320,29 @@ on_alloc(uv_handle_t *p, size_t hint, uv_buf_t *ret)
 	*ret = uv_buf_init((char *)in_chunk, sizeof in_chunk);
 }
 
+/* Events may end the connection between two pieces. */
+static int
+tls_in(struct io *io, const uint8_t *p, size_t n)
+{
+	static _Thread_local uint8_t plain[CHUNK];
+	ssize_t got;
+
+	if (tls_feed(io->u->tls, p, n, &io->u->err) < 0)
+		return -1;
+	while (io->u && !io->closing) {
+		got = tls_read(io->u->tls, plain, sizeof plain, &io->u->err);
+		if (got < 0)
+			return -1;
+		if (got == 0)
+			break;
+		if (h2_feed(io->u->h2, plain, (size_t)got, &io->u->err) < 0)
+			return -1;
+	}
+	if (!io->closing)
+		io_due(io);
+	return 0;
+}
+
 static void
 on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 {
@@ -301,7 +355,8 @@ on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 		    n == UV_EOF ? 0 : (int)n);
 		return;
 	}
-	if (h2_feed(io->u->h2, (uint8_t *)b->base, (size_t)n, &io->u->err) == 0)
+	if (io->u->tls ? tls_in(io, (uint8_t *)b->base, (size_t)n) == 0
+		       : h2_feed(io->u->h2, (uint8_t *)b->base, (size_t)n, &io->u->err) == 0)
 		return;
 	/* The goodbye that nghttp2 queued still goes out, if the socket takes it. */
 	if (io->u)
@@ -339,6 +394,22 @@ h2_uv_open(void *mem, uv_loop_t *loop, int fd, enum h2_role role, const struct h
 	u->h2 = h2_new(u, role, on, limits, user);
 	h2_set_due(u->h2, io_due, io);
 	return u;
+}
+
+int
+h2_uv_tls(struct h2_uv *u, struct tls_ctx *c, bool server)
+{
+	u->tls = tls_new(u, c, server);
+	if (!server && tls_begin(u->tls, &u->err) < 0)
+		return -1;
+	io_due(u->io);
+	return 0;
+}
+
+const struct tls *
+h2_uv_peer(const struct h2_uv *u)
+{
+	return u->tls;
 }
 
 struct h2 *

@@ -7,9 +7,12 @@
  */
 #pragma once
 #include "h2.h"
+#include <stdbool.h>
 #include <uv.h>
 
 struct h2_uv;
+struct tls;
+struct tls_ctx;
 
 /* Takes over a connected descriptor (closed on failure too). on_gone is called once, from the loop,
    when the connection has ended for whatever reason, after the streams' on_close; then all is freed
@@ -18,6 +21,10 @@ struct h2_uv;
 struct h2_uv *h2_uv_open(void *mem, uv_loop_t *, int fd, enum h2_role, const struct h2_events *,
     const struct h2_limits *, void *user, void (*on_gone)(struct h2_uv *, const struct err *),
     struct err *);
+/* Speaks TLS from the first byte on: called right after h2_uv_open(). Nothing of HTTP/2 goes in or
+   out before both sides know who the other is. -1: the context is not good. */
+int h2_uv_tls(struct h2_uv *, struct tls_ctx *, bool server);
+const struct tls *h2_uv_peer(const struct h2_uv *); /* NULL: without TLS */
 struct h2 *h2_uv_session(const struct h2_uv *);
 void *h2_uv_user(const struct h2_uv *);
 void h2_uv_close(struct h2_uv *); /* at once, without goodbye; on_gone follows from the loop */

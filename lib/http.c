@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "cidr.h"
 #include "cleanup.h"
+#include "tls.h"
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
@@ -272,6 +273,28 @@ header_list(const struct http_call *c, struct err *e)
 	return list;
 }
 
+static CURLcode
+set_tls(CURL *h, void *ssl_ctx, void *arg)
+{
+	(void)h;
+	return tls_ctx_setup(arg, ssl_ctx) == 0 ? CURLE_OK : CURLE_SSL_CERTPROBLEM;
+}
+
+/* Certificates of ours, no others; a connection is judged each time it is made. */
+static void
+mutual(CURL *h, const struct tls_ctx *tls)
+{
+	curl_easy_setopt(h, CURLOPT_CAINFO, NULL);
+	curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
+	curl_easy_setopt(h, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+	curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, set_tls);
+	curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, (void *)tls);
+	curl_easy_setopt(h, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	curl_easy_setopt(h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+	curl_easy_setopt(h, CURLOPT_FORBID_REUSE, 1L);
+	curl_easy_setopt(h, CURLOPT_FRESH_CONNECT, 1L);
+}
+
 static void
 set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms)
 {
@@ -306,6 +329,8 @@ set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms
 	}
 	if (c->ca_file && *c->ca_file)
 		curl_easy_setopt(h, CURLOPT_CAINFO, c->ca_file);
+	if (c->tls && c->flags & HTTP_INTERNAL)
+		mutual(h, c->tls);
 	if (c->unix_socket && c->flags & HTTP_INTERNAL)
 		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
 	if (c->body) {

@@ -19,6 +19,8 @@ enum {
 	HTTP_H2 = 2,       /* HTTP/2 without TLS, by prior knowledge (the host agent) */
 };
 
+struct tls_ctx;
+
 struct http_call {
 	const char *method;         /* NULL: GET */
 	const char *url;            /* with unix_socket the host name is only for show */
@@ -27,6 +29,7 @@ struct http_call {
 	const void *body;
 	size_t body_len;
 	unsigned flags;
+	const struct tls_ctx *tls;  /* only with HTTP_INTERNAL: both sides show certificates (tls.h) */
 	const char *private_nets; /* networks the operator allows besides (cidr.h), on any port; may
 	                             be NULL */
 	const char

@@ -7,6 +7,7 @@
  * configuration.
  */
 #include "worker.h"
+#include "agent.h"
 #include "cleanup.h"
 #include "db.h"
 #include "jobs.q.h"
@@ -153,6 +154,7 @@ be_child(struct child *c, const struct parent *parent, pid_t ppid)
 		log_error(NULL, "%s: %s", c->name, e.text);
 		return 1;
 	}
+	agent_keys(p.keys);
 	rc = c->queue ? child_main(&p, c->queue) : c->service(&p);
 	talloc_free(mem);
 	return rc;

@@ -5,6 +5,6 @@
 
 -- name: gateway_capsule :one gateway_place
 -- The caller's capsule in any state; the tenant was set by the authentication before it on the pipeline.
-SELECT c.owner_id, c.visibility, c.observed_state AS state, c.epoch, c.team_id, coalesce(h.address, '') AS address
+SELECT c.owner_id, c.visibility, c.observed_state AS state, c.epoch, c.team_id, coalesce(h.dial, '') AS address
   FROM capsules c LEFT JOIN hosts h ON h.id = c.host_id
  WHERE c.id = :capsule::uuid AND c.team_id = current_team();

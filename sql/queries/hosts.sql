@@ -117,3 +117,10 @@ WITH n AS (SELECT coalesce(max(version), 0) + 1 AS version FROM template_version
      v AS (INSERT INTO template_versions (template_id, version, digest, size_bytes, disk_size_mb, default_user, workdir, kernel_version)
            SELECT :id::uuid, n.version, :digest::text, :size_bytes::int8, :disk_size_mb::int4, :user::text, :workdir::text, :kernel::text FROM n RETURNING version)
 UPDATE templates SET current_version = v.version FROM v WHERE id = :id::uuid;
+
+-- row: host_dial
+--   dial text
+
+-- name: host_dial_by_address :one host_dial
+-- What is connected to at an address: with the certificates that are good there now.
+SELECT dial FROM hosts WHERE address = :address::text AND deleted_at IS NULL;

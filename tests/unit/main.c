@@ -23,6 +23,8 @@ static Suite *(*const suites[])(void) = {
 	event_suite,
 	http_suite,
 	route_suite,
+	totp_suite,
+	tls_suite,
 };
 
 void

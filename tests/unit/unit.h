@@ -30,4 +30,6 @@ Suite *mustache_suite(void);
 Suite *password_suite(void);
 Suite *principal_suite(void);
 Suite *route_suite(void);
+Suite *tls_suite(void);
 Suite *token_suite(void);
+Suite *totp_suite(void);
