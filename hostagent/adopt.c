@@ -107,6 +107,7 @@ on_record(struct agent *a, struct json_object *j)
 	c->uid = (uid_t)json_int(j, "uid", 0);
 	c->exited_at = json_int(j, "exited", 0);
 	c->exit_status = (int)json_int(j, "status", -1);
+	idle_restore(c, j);
 }
 
 static void

@@ -1,5 +1,6 @@
 /* api.c - see api.h. A call is a row of routes[] and a function. */
 #include "api_call.h"
+#include "api_watch.h"
 #include "h2_uv.h"
 #include "host.h"
 #include "id.h"
@@ -28,6 +29,9 @@ static const struct api_route routes[] = {
 	{ "GET",	BASE "/capsules/{id}",	capsule_get,	false },
 	{ "PUT",	BASE "/capsules/{id}",	capsule_put,	true },
 	{ "DELETE",	BASE "/capsules/{id}",	capsule_delete,	true },
+	{ "POST",	BASE "/capsules/{id}/touch",	watch_touch,	false },
+	{ "GET",	BASE "/capsules/{id}/metrics",	watch_metrics,	false },
+	{ "GET",	BASE "/capsules/{id}/logs",	watch_logs,	false },
 	/* clang-format on */
 };
 
@@ -173,6 +177,7 @@ capsule_json(const struct capsule *k, struct buf *b)
 		buf_str(b, ",\"exit\":");
 		capsule_exit_json(k, b);
 	}
+	idle_json(k, b);
 	buf_chr(b, '}');
 }
 
@@ -282,6 +287,9 @@ spec_read(struct call *c, void *mem, struct capsule_spec *s)
 		.team = json_str(j, "team_id", NULL),
 		.template_id = json_str(j, "template_id", NULL),
 		.envs = json_get(j, "envs") };
+	idle_defaults(&s->idle);
+	if (idle_read(j, &s->idle, &c->err) < 0)
+		return -1;
 	if (s->epoch != c->epoch)
 		return err_set(&c->err, E_BAD_INPUT, "\"epoch\" is not that of hutch-epoch");
 	if (!s->token || !*s->token)

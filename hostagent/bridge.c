@@ -4,6 +4,7 @@
  * Bytes that came from one side are consumed there when they left for the other side, so a stream
  * holds one window at most, and a side that does not read stops only its own stream.
  */
+#include "activity.h"
 #include "api.h"
 #include "capsule.h"
 #include "guest.h"
@@ -20,11 +21,13 @@ struct bridge {
 	struct h2_stream *api, *guest; /* NULL: closed */
 	bool answered, ended;          /* the guest's head came; its end came */
 	bool api_ended;                /* the request is whole */
+	struct activity *use;          /* what it means to the idle timer; NULL: nothing */
 };
 
 /* Between the hops, not for the other end (RFC 9113 §8.2.2). */
 static const char *const hop_by_hop[] = { "connection", "keep-alive", "proxy-connection",
-	"transfer-encoding", "upgrade", "te", "host", "hutch-op", "hutch-epoch" };
+	"transfer-encoding", "upgrade", "te", "host", "hutch-op", "hutch-epoch",
+	"hutch-activity" };
 
 static bool
 passes(const char *name)
@@ -86,6 +89,7 @@ guest_data(struct h2_stream *s, const uint8_t *p, size_t n)
 {
 	struct bridge *b = of_guest(s);
 
+	activity_out(b->use);
 	if (b->api)
 		h2_write(b->api, p, n);
 	else
@@ -143,6 +147,7 @@ api_data(struct h2_stream *s, const uint8_t *p, size_t n)
 {
 	struct bridge *b = h2_stream_user(s);
 
+	activity_in(b->use);
 	if (b->guest)
 		h2_write(b->guest, p, n);
 	else
@@ -208,6 +213,17 @@ is_private(const char *path)
 	return false;
 }
 
+static const char *
+header(const struct h2_head *h, const char *name)
+{
+	const struct h2_header *i;
+
+	for (i = h->header; i->name; i++)
+		if (strcmp(i->name, name) == 0)
+			return i->value;
+	return NULL;
+}
+
 static struct capsule *
 capsule_of(struct agent *a, const char *id, const char *path, struct err *e)
 {
@@ -254,6 +270,7 @@ bridge_start(
 		talloc_free(b);
 		return;
 	}
+	b->use = activity_begin(b, c, h->method, path, header(h, "hutch-activity"));
 	b->api = s;
 	h2_stream_set_user(s, b);
 }

@@ -13,6 +13,7 @@
 #include "identity.h"
 #include "image.h"
 #include "journal.h"
+#include "metrics.h"
 #include "template.h"
 
 #include <string.h>
@@ -135,6 +136,8 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	if (c->exited_at)
 		buf_fmt(
 		    b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
+	if (c->idle)
+		idle_record(c, b);
 	buf_chr(b, '}');
 }
 
@@ -406,9 +409,12 @@ started(void *user, const struct err *e)
 	struct err ignore = { 0 };
 
 	c->op = NULL;
+	if (op->vm)
+		logs_bind(c, op->vm, true);
 	if (e) {
 		log_error(NULL, "capsule %s epoch %lld: start failed: %s", c->id,
 		    (long long)c->epoch, e->text);
+		logs_note(c, "start failed: %s", e->text);
 		if (op->vm)
 			vm_destroy(op->vm, NULL, NULL);
 		*c->vm_name = '\0';
@@ -479,6 +485,7 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, 
 	if (c->state == CAP_GONE)
 		c->state = CAP_NEW; /* a tombstone gives its place to a later epoch */
 	c->epoch = spec->epoch;
+	idle_set(c, &spec->idle);
 	c->template = t->name;
 	c->build = t->build;
 	c->vcpus = spec->vcpus;
@@ -633,6 +640,10 @@ capsule_adopted(struct capsule *c, struct vm *vm)
 	c->vm = vm;
 	vm->on_dead = capsule_died;
 	vm->user = c;
+	logs_bind(c, vm, false);
+	logs_note(c, "adopted (pid %d)", (int)vm->pid);
+	idle_changed(c);
+	metrics_changed(c);
 	control_changed(c);
 }
 

@@ -3,7 +3,9 @@
  */
 #pragma once
 #include "agent.h"
+#include "idle.h"
 #include "json.h"
+#include "logs.h"
 
 enum capsule_state {
 	CAP_NEW,
@@ -62,6 +64,9 @@ struct capsule {
 	int64_t exited_at;                           /* 0: not */
 	struct capsule_op *op;                       /* a create or destroy under way */
 	struct capsule_ask *asks;                    /* who waits for it */
+	struct idle *idle;
+	struct metrics *metrics;
+	int64_t logged[LOG_SOURCES]; /* logs.c: bytes before what the newer file holds */
 };
 
 /* What a PUT says. Nothing of it is kept once the capsule is up. */
@@ -73,6 +78,7 @@ struct capsule_spec {
 	bool cold;
 	const char *hostname, *user, *workdir, *token, *team, *template_id;
 	struct json_object *envs;
+	struct idle_settings idle;
 };
 
 /* NULL: the capsule is as asked. Called from the loop, once; never when mem was freed before. */

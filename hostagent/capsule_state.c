@@ -6,6 +6,7 @@
  */
 #include "capsule.h"
 #include "control.h"
+#include "metrics.h"
 
 #include <stdio.h>
 
@@ -73,6 +74,12 @@ capsule_step(struct capsule *c, enum capsule_event ev, struct err *e)
 		    state_name[c->state], state_name[t->to], event_name[ev]);
 		c->state = t->to;
 		c->since = now_real();
+		idle_changed(c);
+		metrics_changed(c);
+		logs_note(c, "%s -> %s (%s)", state_name[t->from], state_name[t->to],
+		    event_name[ev]);
+		if (c->state == CAP_GONE)
+			logs_remove(c);
 		control_changed(c);
 		return 0;
 	}

@@ -8,6 +8,7 @@
 #include "host.h"
 #include "http.h"
 #include "json.h"
+#include "metrics.h"
 #include "template.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 #include <sys/wait.h>
 
 enum { TICK_MS = 1000, RETRY_MIN_MS = 1000, RETRY_MAX_MS = 30000, REFUSED_MS = 60000 };
-enum { CHANGES_MAX = 10000, BATCH = 200, TOKEN_MAX = 4096 };
+enum { CHANGES_MAX = 10000, BATCH = 200, METRICS_BATCH = 20, TOKEN_MAX = 4096 };
 enum { DEFAULT_LIFE_MS = 7 * 24 * 3600 * 1000 };
 
 enum kind { REGISTER, HEARTBEAT, REPORTS, REFRESH, KINDS };
@@ -52,7 +53,8 @@ struct exchange {
 	struct http_answer answer;
 	struct err err;
 	int result;
-	int64_t last; /* REPORTS: sequence of the last change in it */
+	int64_t last;   /* REPORTS: sequence of the last change in it */
+	int64_t metrics; /* the same of rows of metrics */
 };
 
 typedef const char *body_fn(struct control *, struct exchange *);
@@ -316,7 +318,13 @@ reports_body(struct control *c, struct exchange *x)
 	}
 	buf_fmt(&b, "{\"sequence\":%lld,\"changes\":[", (long long)x->last);
 	buf_add(&b, list.data, list.len);
-	buf_str(&b, "]}");
+	buf_chr(&b, ']');
+	if (metrics_waiting()) {
+		buf_str(&b, ",\"metrics\":[");
+		x->metrics = metrics_rows(METRICS_BATCH, &b);
+		buf_chr(&b, ']');
+	}
+	buf_chr(&b, '}');
 	return b.data;
 }
 
@@ -370,6 +378,7 @@ reports_answer(struct control *c, struct exchange *x, struct json_object *j)
 		c->waiting--;
 		talloc_free(k);
 	}
+	metrics_sent(x->metrics);
 }
 
 /* The turn of a call. */
@@ -492,7 +501,7 @@ control_turn(struct control *c)
 			exchange_start(c, REGISTER);
 	} else if (now_real() >= c->refresh_at && now >= c->when[REFRESH].due)
 		exchange_start(c, REFRESH);
-	else if (c->waiting && now >= c->when[REPORTS].due)
+	else if ((c->waiting || metrics_waiting()) && now >= c->when[REPORTS].due)
 		exchange_start(c, REPORTS);
 	else if (now >= c->when[HEARTBEAT].due)
 		exchange_start(c, HEARTBEAT);
@@ -504,15 +513,13 @@ on_tick(void *arg)
 	control_turn(arg);
 }
 
-void
-control_changed(const struct capsule *k)
+/* A report of the capsule's state, with a code and a sentence if there are. */
+static void
+report(struct control *c, const struct capsule *k, const char *code, const char *text)
 {
-	struct control *c = k->agent->control;
 	struct change *n;
 	struct buf b;
 
-	if (!c)
-		return;
 	if (c->waiting == CHANGES_MAX) {
 		/* the inventory still tells the truth; the oldest news go */
 		n = STAILQ_FIRST(&c->changes);
@@ -524,10 +531,12 @@ control_changed(const struct capsule *k)
 	b = BUF(n);
 	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"at\":%lld", k->id,
 	    (long long)k->epoch, capsule_state_name(k->state), (long long)k->since);
-	if (k->state == CAP_ERROR) {
-		buf_fmt(&b, ",\"code\":\"%s\",\"message\":", capsule_error_code(k));
-		buf_json(&b, k->why);
+	if (code) {
+		buf_fmt(&b, ",\"code\":\"%s\",\"message\":", code);
+		buf_json(&b, text);
 	}
+	if (*k->paused_by)
+		buf_fmt(&b, ",\"paused_by\":\"%s\"", k->paused_by);
 	if (k->exited_at) {
 		buf_str(&b, ",\"exit\":");
 		capsule_exit_json(k, &b);
@@ -538,6 +547,23 @@ control_changed(const struct capsule *k)
 	STAILQ_INSERT_TAIL(&c->changes, n, link);
 	c->waiting++;
 	control_turn(c);
+}
+
+void
+control_changed(const struct capsule *k)
+{
+	struct control *c = k->agent->control;
+	bool bad = k->state == CAP_ERROR;
+
+	if (c)
+		report(c, k, bad ? capsule_error_code(k) : NULL, bad ? k->why : NULL);
+}
+
+void
+control_notice(const struct capsule *k, const char *code, const char *text)
+{
+	if (k->agent->control)
+		report(k->agent->control, k, code, text);
 }
 
 int

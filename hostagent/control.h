@@ -12,3 +12,5 @@ struct capsule;
 int control_start(struct agent *, struct err *);
 /* A capsule has another state: it is reported. Before control_start(): nothing happens. */
 void control_changed(const struct capsule *);
+/* Something happened to one that stays in its state ("pause_failed"), with a sentence: the same. */
+void control_notice(const struct capsule *, const char *code, const char *text);

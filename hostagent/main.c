@@ -12,7 +12,9 @@
 #include "control.h"
 #include "identity.h"
 #include "image.h"
+#include "idle.h"
 #include "journal.h"
+#include "metrics.h"
 #include "priv.h"
 #include "qemu.h"
 #include "vm.h"
@@ -112,6 +114,7 @@ upkeep(void *arg)
 	pool_fill(a);
 	adopt_sweep(a);
 	journal_compact(a->journal);
+	idle_save(a);
 	TAILQ_FOREACH(vm, &a->vms, link)
 	{
 		auto_fd fd = vm->dir < 0 ? -1 : openat(vm->dir, "log", O_WRONLY | O_CLOEXEC);
@@ -139,6 +142,8 @@ serve(struct agent *a)
 	if (api_start(a, &e) < 0 || control_start(a, &e) < 0)
 		quit(a, &e);
 	image_load_all(a);
+	idle_load(a);
+	metrics_start(a);
 	a->upkeep = timer_new(a, a->loop, UPKEEP_MS, UPKEEP_MS, upkeep, a);
 	log_info(NULL, "ready on %s: %s, QEMU %s", a->conf->agent_socket, accel_name(a->accel),
 	    a->qemu_version);
@@ -163,6 +168,7 @@ on_signal(uv_signal_t *s, int number)
 
 	log_info(NULL, "signal %d: ends; capsules run on", number);
 	a->stopping = true;
+	idle_save(a);
 	TAILQ_FOREACH(i, &a->images, link)
 	pool_drop(i);
 	(void)unlink(a->conf->agent_socket);

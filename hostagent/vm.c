@@ -3,6 +3,7 @@
 #include "disk.h"
 #include "guest.h"
 #include "identity.h"
+#include "logs.h"
 #include "image.h"
 #include "priv.h"
 #include "qemu.h"
@@ -322,6 +323,7 @@ step_spawn(void *user)
 	/* the sockets listen already: no waiting for QEMU to come up */
 	if (vm_qmp_open(vm, &e) < 0 || vm_guest_open(vm, &e) < 0)
 		goto fail;
+	logs_open(vm);
 	flow_next(r->flow);
 	return;
 fail:

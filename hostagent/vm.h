@@ -33,6 +33,7 @@ struct vm {
 	uint64_t disk_size; /* bytes, of the overlay */
 	struct qmp *qmp;    /* NULL: not connected */
 	struct guest *guest;
+	struct serial *serial; /* logs.c: its console */
 	int status; /* of wait(), -1 unknown */
 	/* called once when the process ends without vm_destroy(); may destroy the VM */
 	void (*on_dead)(void *user, struct vm *);

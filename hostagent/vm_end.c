@@ -1,5 +1,6 @@
 /* vm_end.c - how a VM ends, what is left of one, and how a running one is taken over. */
 #include "guest.h"
+#include "logs.h"
 #include "priv.h"
 #include "template.h"
 #include "vm_run.h"
@@ -192,6 +193,7 @@ vm_adopt(struct agent *a, const struct vm_found *f, vm_done *done, void *user, s
 	vm->uid = f->uid;
 	if (vm_qmp_open(vm, e) < 0 || vm_guest_open(vm, e) < 0)
 		goto fail;
+	logs_open(vm);
 	vm_watch_death(vm);
 	vm_flow(vm, adopt_steps, done, user);
 	flow_deadline(vm->run->flow, ADOPT_MS);
