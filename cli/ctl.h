@@ -23,6 +23,9 @@ struct ctl_command {
 ctl_fn ctl_migrate, ctl_secrets, ctl_admin_create, ctl_admin_list, ctl_key_create, ctl_host_create,
     ctl_template_add, ctl_audit_verify;
 
+/* Makes the identity providers of hutch.conf's section oauth; part of migrate. */
+int ctl_seed_idps(struct ctl *);
+
 /* Connects as the owner of the schema. */
 int ctl_db(struct ctl *);
 /* --name VALUE; NULL when absent. Every option must be asked for by ctl_done() at the latest. */

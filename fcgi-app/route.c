@@ -7,6 +7,8 @@
 const struct route *const route_tables[] = {
 	health_routes,
 	auth_routes,
+	oauth_routes,
+	idp_routes,
 	me_routes,
 	team_routes,
 	key_routes,

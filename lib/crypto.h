@@ -33,6 +33,7 @@ enum key_use {
 	KEY_FACTOR, /* secrets of second factors */
 	KEY_DEVICE, /* devices, as the throttle knows them */
 	KEY_CA,	    /* the platform's certificate authority */
+	KEY_STORAGE,
 	KEY__MAX
 };
 

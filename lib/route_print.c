@@ -192,13 +192,13 @@ paths(const struct route *const *tables, struct buf *b)
 
 /* --- web servers --------------------------------------------------------------------------- */
 
-/* /v1/capsules/{id}/exec -> capsules/[^/]+/exec, with dots escaped. */
+/* /v1/capsules/{id}/exec -> v1/capsules/[^/]+/exec, with dots escaped. */
 static void
 pattern(const char *path, struct buf *b)
 {
 	const char *p;
 
-	for (p = strncmp(path, "/v1/", 4) == 0 ? path + 4 : path; *p; p++)
+	for (p = path + 1; *p; p++)
 		if (*p == '{') {
 			p = strchr(p, '}');
 			buf_str(b, "[^/]+");
@@ -239,7 +239,7 @@ lighttpd_gateway(const struct route *const *tables, struct buf *b)
 
 	if (alternatives(tables, POOL_GATEWAY, NULL, &list))
 		buf_fmt(b,
-		    "$HTTP[\"url\"] =~ \"^/v1/(%s)$\" {\n\tinclude var.pools + "
+		    "$HTTP[\"url\"] =~ \"^/(%s)$\" {\n\tinclude var.pools + "
 		    "\"/gateway.conf\"\n}\n",
 		    list.data);
 }
@@ -260,7 +260,7 @@ lighttpd(const struct route *const *tables, enum pool pool, struct buf *b)
 		if (alternatives(tables, pool, methods[i], &list))
 			buf_fmt(b,
 			    "$HTTP[\"request-method\"] == \"%s\" {\n\t$HTTP[\"url\"] =~ "
-			    "\"^/v1/(%s)$\" {\n"
+			    "\"^/(%s)$\" {\n"
 			    "\t\tinclude var.pools + \"/%s.conf\"\n\t}\n}\n",
 			    methods[i], list.data, pool_name[pool]);
 	}
@@ -276,7 +276,7 @@ apache_gateway(const struct route *const *tables, struct buf *b)
 	if (alternatives(tables, POOL_GATEWAY, NULL, &list))
 		buf_fmt(b,
 		    "RewriteCond %%{THE_REQUEST} \"^\\S+ ([^? ]+)\"\n"
-		    "RewriteRule \"^/v1/(%s)$\" \"${HUTCH_GATEWAY}%%1\" [P,NE]\n",
+		    "RewriteRule \"^/(%s)$\" \"${HUTCH_GATEWAY}%%1\" [P,NE]\n",
 		    list.data);
 }
 
@@ -295,7 +295,7 @@ apache(const struct route *const *tables, enum pool pool, struct buf *b)
 
 		if (alternatives(tables, pool, methods[i], &list))
 			buf_fmt(b,
-			    "RewriteCond %%{REQUEST_METHOD} =%s\nRewriteRule \"^/v1/(%s)$\" "
+			    "RewriteCond %%{REQUEST_METHOD} =%s\nRewriteRule \"^/(%s)$\" "
 			    "\"${HUTCH_OPS}$0\" [P]\n",
 			    methods[i], list.data);
 	}

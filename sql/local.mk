@@ -1,14 +1,15 @@
 # sql/local.mk - queries become C, migrations are data of hutchctl.
 QUERIES = \
 	sql/queries/auth.sql sql/queries/audit.sql sql/queries/idempotency.sql sql/queries/users.sql \
-	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql sql/queries/health.sql sql/queries/people.sql
+	sql/queries/teams.sql sql/queries/sessions.sql sql/queries/keys.sql sql/queries/capsules.sql sql/queries/hosts.sql sql/queries/health.sql sql/queries/people.sql sql/queries/accounts.sql
 
 QUERIES += sql/queries/life.sql sql/queries/snapshots.sql
+QUERIES += sql/queries/invitations.sql sql/queries/idps.sql
 QUERIES += sql/queries/gateway.sql sql/queries/placement.sql
 
 QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/queries/relay.sql sql/queries/sweeper.sql
 
-QUERIES += sql/queries/deletion.sql
+QUERIES += sql/queries/deletion.sql sql/queries/cascade.sql sql/queries/storage.sql
 
 QUERY_C = $(QUERIES:.sql=.q.c)
 QUERY_H = $(QUERIES:.sql=.q.h)

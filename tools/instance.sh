@@ -69,7 +69,17 @@ write_config() {
 			name = "quickstart"
 		}
 	END
-	[ -z "$DEV" ] || printf 'auth {\n\trate_limits = false\n\thash_cost = 1\n}\n' >>"$CONF.new"
+	[ -z "$DEV" ] || cat >>"$CONF.new" <<-END
+		auth {
+			rate_limits = false
+			hash_cost = 1
+		}
+		# for tests/http/oauth.py, whose provider runs on this machine
+		oauth {
+			private_networks = "127.0.0.1/32"
+			ca_file = "$RUN/oauth-ca.pem"
+		}
+	END
 	[ ! -e "$RUN/local.conf" ] || cat "$RUN/local.conf" >>"$CONF.new"
 	if cmp -s "$CONF.new" "$CONF"; then
 		rm "$CONF.new"
