@@ -32,6 +32,7 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_FACTOR] = "factor",
 	[KEY_DEVICE] = "device",
 	[KEY_CA] = "ca",
+	[KEY_STORAGE] = "storage",
 };
 
 static void

@@ -78,5 +78,6 @@ crypto_mail_token(void *mem, const struct keys *, const struct uuid *row, const 
 
 /* The token that opens a capsule's guest agent (spec 06 §2): 64 hex digits from capsule and token
  * epoch. */
+enum { GUEST_TOKEN_EPOCH = 1 }; /* raised when tokens are to die: not with a capsule's starts */
 const char *
 crypto_guest_token(void *mem, const struct keys *, const struct uuid *capsule, int64_t epoch);

@@ -238,13 +238,13 @@ take_header(char *p, size_t one, size_t n, void *arg)
 	return n;
 }
 
-/* One handle a process for what is inside: its connections are kept. After a fork the child makes
+/* One handle a thread for what is inside: its connections are kept. After a fork the child makes
  * its own. */
 static CURL *
 inner_handle(void)
 {
-	static CURL *kept;
-	static pid_t owner;
+	static _Thread_local CURL *kept;
+	static _Thread_local pid_t owner;
 
 	if (!kept || owner != getpid()) {
 		kept = curl_easy_init();
@@ -331,6 +331,10 @@ set_options(CURL *h, struct send *s, struct curl_slist *headers, int64_t left_ms
 		curl_easy_setopt(h, CURLOPT_CAINFO, c->ca_file);
 	if (c->tls && c->flags & HTTP_INTERNAL)
 		mutual(h, c->tls);
+	if (c->sigv4) {
+		curl_easy_setopt(h, CURLOPT_AWS_SIGV4, c->sigv4);
+		curl_easy_setopt(h, CURLOPT_USERPWD, c->user);
+	}
 	if (c->unix_socket && c->flags & HTTP_INTERNAL)
 		curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, c->unix_socket);
 	if (c->body) {

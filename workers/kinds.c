@@ -3,12 +3,16 @@
 
 #include <string.h>
 
-extern const struct job_kind capsule_jobs[], mail_jobs[], retention_jobs[], test_jobs[];
+extern const struct job_kind capsule_jobs[], mail_jobs[], retention_jobs[], team_jobs[],
+    user_jobs[], storage_jobs[], test_jobs[];
 
 static const struct job_kind *const tables[] = {
 	capsule_jobs,
 	mail_jobs,
 	retention_jobs,
+	team_jobs,
+	user_jobs,
+	storage_jobs,
 #ifdef DEV_BUILD
 	test_jobs,
 #endif

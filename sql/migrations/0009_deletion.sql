@@ -46,6 +46,10 @@ CREATE POLICY tenant ON objects TO hutch_app USING (team_id = current_team()) WI
 CREATE POLICY platform ON objects TO hutch_work USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON storage_connections, objects TO hutch_app, hutch_work;
 
+-- What a deleted team had.
+GRANT UPDATE ON templates TO hutch_work;
+GRANT SELECT, INSERT, UPDATE, DELETE ON quotas TO hutch_work;
+
 -- An item of a job is found by its target, too.
 CREATE INDEX ON job_items (job_id, target);
 CREATE INDEX ON job_items (job_id, state) WHERE state IN ('queued','running');
