@@ -22,6 +22,7 @@ static const struct route routes[] = {
 	{ "POST", "/freeze",                          CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_call },
 	{ "POST", "/unfreeze",                        CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_undo_call },
 	{ "GET",  "/envs",                            CALL_WHOLE,  TOKEN,  0,       .fn = identity_envs },
+	{ "GET",  "/stats",                           CALL_WHOLE,  ANYONE, 0,       .fn = stats_get },
 	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },
 	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },
 	{ "POST", "/files",                           CALL_BODY,   TOKEN,  0,       .fn = files_post },
