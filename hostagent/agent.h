@@ -15,6 +15,7 @@
 #include <uv.h>
 
 struct capsule;
+struct certs;
 struct control;
 struct image;
 struct journal;
@@ -30,6 +31,7 @@ struct agent {
 	struct priv *priv;
 	struct journal *journal;
 	struct control *control; /* NULL: works alone */
+	struct certs *certs;
 	struct uids *uids;
 	struct starts *starts;
 	struct accel_probe *probe; /* while it runs */

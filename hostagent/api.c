@@ -1,6 +1,9 @@
 /* api.c - see api.h. A call is a row of routes[] and a function. */
 #include "api_call.h"
 #include "api_watch.h"
+#include "artifact_api.h"
+#include "certs.h"
+#include "control.h"
 #include "h2_uv.h"
 #include "host.h"
 #include "id.h"
@@ -10,6 +13,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,9 +23,9 @@
 
 #define BASE "/agent/v1"
 
-enum { BODY_MAX = 1 << 20, STREAMS = 4096 };
+enum { BODY_MAX = 1 << 20, STREAMS = 4096, BACKLOG = 128, HANDSHAKE_MS = 5000 };
 
-static api_handler info, inventory, capsule_put, capsule_get, capsule_delete;
+static api_handler decommission, info, inventory, capsule_put, capsule_get, capsule_delete;
 
 static const struct api_route routes[] = {
 	/* clang-format off */
@@ -29,9 +34,14 @@ static const struct api_route routes[] = {
 	{ "GET",	BASE "/capsules/{id}",	capsule_get,	false },
 	{ "PUT",	BASE "/capsules/{id}",	capsule_put,	true },
 	{ "DELETE",	BASE "/capsules/{id}",	capsule_delete,	true },
-	{ "POST",	BASE "/capsules/{id}/touch",	watch_touch,	false },
-	{ "GET",	BASE "/capsules/{id}/metrics",	watch_metrics,	false },
-	{ "GET",	BASE "/capsules/{id}/logs",	watch_logs,	false },
+	{ "POST",	BASE "/capsules/{id}/touch",	watch_touch,	false, TLS_GATEWAY },
+	{ "GET",	BASE "/capsules/{id}/metrics",	watch_metrics,	false, TLS_GATEWAY },
+	{ "GET",	BASE "/capsules/{id}/logs",	watch_logs,	false, TLS_GATEWAY },
+	{ "GET",	BASE "/artifacts",	artifact_api_list,	false },
+	{ "GET",	BASE "/artifacts/*",	artifact_api_get,	false, TLS_HOST },
+	{ "PUT",	BASE "/artifacts/*",	artifact_api_pull,	false },
+	{ "DELETE",	BASE "/artifacts/*",	artifact_api_delete,	false },
+	{ "POST",	BASE "/decommission",	decommission,	false },
 	/* clang-format on */
 };
 
@@ -122,6 +132,8 @@ pools(struct agent *a, struct buf *b)
 
 	TAILQ_FOREACH(i, &a->images, link)
 	{
+		if (!*i->name)
+			continue; /* only held for a capsule's memory */
 		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"ready\":%zu,\"image_mb\":%llu}",
 		    comma, i->t->name, i->t->build, i->vcpus, i->memory_mb,
 		    image_state_name(i->state), pool_ready(i), (unsigned long long)i->bytes >> 20);
@@ -190,7 +202,8 @@ inventory(struct call *c)
 	const char *comma = "";
 
 	buf_fmt(
-	    &b, "{\"journal_complete\":%s,\"capsules\":[", a->journal_complete ? "true" : "false");
+	    &b, "{\"journal_complete\":%s,\"cluster\":\"%s\",\"capsules\":[",
+	    a->journal_complete ? "true" : "false", control_cluster(a));
 	TAILQ_FOREACH(k, &a->capsules, link)
 	{
 		if (k->state == CAP_GONE || k->state == CAP_NEW)
@@ -341,6 +354,23 @@ capsule_delete(struct call *c)
 	capsule_stop(c->agent, c->id, c->epoch, c, delete_done, c);
 }
 
+/* The control plane has deleted this host: capsules end, keys go. The body names the host, so that an
+   address that was given to another machine does no harm. */
+static void
+decommission(struct call *c)
+{
+	struct json_object *j = api_body(c, c);
+
+	if (!j) {
+		api_error(c->stream, &c->err);
+	} else if (!control_is_host(c->agent, json_str(j, "host", ""))) {
+		api_fail(c, E_CONFLICT, "this is another host");
+	} else {
+		h2_respond(c->stream, 204, NULL, true);
+		control_decommission(c->agent);
+	}
+}
+
 /* Streams: a call collects its body, then runs. */
 
 static void
@@ -399,6 +429,8 @@ path_is(const char *pattern, const char *path, char id[CAPSULE_ID])
 	size_t n;
 
 	for (; *pattern; pattern++) {
+		if (*pattern == '*')
+			return *path != '\0';
 		if (*pattern != '{') {
 			if (*path++ != *pattern)
 				return false;
@@ -467,26 +499,47 @@ is_bridge(struct agent *a, struct h2_stream *s, const struct h2_head *h)
 	return true;
 }
 
+/* A connection and who is at its other end. */
+struct connection {
+	struct agent *agent;
+	struct h2_uv *link;
+	bool remote; /* else the unix socket: whoever may open it may do all */
+};
+
+static unsigned
+role_of(const struct connection *c)
+{
+	if (!c->remote)
+		return TLS_CONTROL | TLS_GATEWAY | TLS_HOST;
+	return tls_peer(h2_uv_peer(c->link));
+}
+
 /* The connection's events: passed on to whom the stream belongs. */
 
 static void
 on_head(struct h2_stream *s, const struct h2_head *h)
 {
-	struct agent *a = h2_user(h2_stream_session(s));
+	struct connection *from = h2_user(h2_stream_session(s));
+	struct agent *a = from->agent;
+	unsigned role = role_of(from);
 	struct call *c;
 
 	h2_stream_set_user(s, NULL);
-	if (!h->method || !h->path || is_bridge(a, s, h))
+	if (!h->method || !h->path ||
+	    (role & (TLS_CONTROL | TLS_GATEWAY) && is_bridge(a, s, h)))
 		return;
 	c = talloc_zero(a, struct call);
 	c->peer.events = &call_events;
 	c->stream = s;
 	c->agent = a;
 	c->body = BUF(c);
+	c->path = talloc_strdup(c, h->path);
 	c->query = strchr(h->path, '?') ? talloc_strdup(c, strchr(h->path, '?') + 1) : "";
 	c->epoch = epoch_of(h);
 	c->route = route_find(h, c->id, &c->err);
 	h2_stream_set_user(s, c);
+	if (c->route && !(role & (TLS_CONTROL | c->route->who)))
+		(void)err_set(&c->err, E_FORBIDDEN, "this call is not for your certificate");
 	if (c->route && c->route->changes && c->epoch < 0)
 		(void)err_set(
 		    &c->err, E_BAD_INPUT, "the header hutch-epoch is missing or no number");
@@ -541,14 +594,42 @@ static const struct h2_events connection_events = {
 static void
 on_gone(struct h2_uv *h, const struct err *why)
 {
-	(void)h;
-	log_debug(NULL, "connection: %s", why->text);
+	struct connection *c = h2_uv_user(h);
+
+	if (why->code == E_REFUSED)
+		log_warn(NULL, "connection: %s", why->text);
+	else
+		log_debug(NULL, "connection: %s", why->text);
+	talloc_free(c);
 }
 
 struct listener {
 	struct agent *agent;
 	int fd;
+	bool remote;
+	struct watch *watch;
 };
+
+/* A peer that never shows its certificate is dropped. */
+static void
+handshake_late(void *arg)
+{
+	struct connection *c = arg;
+
+	if (!tls_ready(h2_uv_peer(c->link)))
+		h2_uv_close(c->link);
+}
+
+static int
+secure(struct connection *c)
+{
+	struct tls_ctx *ctx = certs_server(c->agent);
+
+	if (!ctx || h2_uv_tls(c->link, ctx, true) < 0)
+		return -1;
+	(void)timer_new(c, c->agent->loop, HANDSHAKE_MS, 0, handshake_late, c);
+	return 0;
+}
 
 static void
 on_connection(void *arg, int events)
@@ -556,13 +637,73 @@ on_connection(void *arg, int events)
 	static const struct h2_limits limits = { .streams = STREAMS };
 	struct listener *l = arg;
 	struct err e = { 0 };
-	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), on = 1;
+	struct connection *c;
 
 	(void)events;
-	if (fd >= 0 &&
-	    !h2_uv_open(l->agent, l->agent->loop, fd, H2_SERVER, &connection_events, &limits,
-		l->agent, on_gone, &e))
-		log_warn(NULL, "connection: %s", e.text);
+	if (fd < 0)
+		return;
+	if (l->remote)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	c = talloc_zero(l->agent, struct connection);
+	c->agent = l->agent;
+	c->remote = l->remote;
+	c->link = h2_uv_open(
+	    c, c->agent->loop, fd, H2_SERVER, &connection_events, &limits, c, on_gone, &e);
+	if (c->link && (!c->remote || secure(c) == 0))
+		return;
+	log_warn(NULL, "connection: %s", e.code ? e.text : "no certificate");
+	talloc_free(c);
+}
+
+/* agent.listen as a socket. */
+static int
+listen_far(const char *where, struct err *e)
+{
+	struct addrinfo hint = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_PASSIVE };
+	struct addrinfo *list = NULL;
+	auto_talloc char *host = talloc_strdup(NULL, where);
+	char *port = strrchr(host, ':');
+	int fd, on = 1;
+
+	if (!port)
+		return err_set(e, E_CONFIG, "agent.listen is not ADDRESS:PORT");
+	*port++ = '\0';
+	if (*host == '[' && port[-2] == ']') {
+		port[-2] = '\0';
+		memmove(host, host + 1, strlen(host));
+	}
+	if (getaddrinfo(host, port, &hint, &list) != 0)
+		return err_set(e, E_CONFIG, "agent.listen: %s is no address of this machine", where);
+	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+		(void)err_sys(e, "agent.listen %s", where);
+		if (fd >= 0)
+			close(fd);
+		fd = -1;
+	}
+	freeaddrinfo(list);
+	return fd;
+}
+
+int
+api_listen(struct agent *a, struct err *e)
+{
+	static struct listener *l;
+
+	if (l || !*a->conf->agent_listen || !certs_server(a))
+		return 0;
+	l = talloc_zero(a, struct listener);
+	*l = (struct listener){ .agent = a, .fd = listen_far(a->conf->agent_listen, e), .remote = true };
+	if (l->fd < 0) {
+		TALLOC_FREE(l);
+		return -1;
+	}
+	l->watch = watch_new(l, a->loop, l->fd, UV_READABLE, on_connection, l);
+	log_info(NULL, "listening on %s", a->conf->agent_listen);
+	return 0;
 }
 
 int
@@ -580,7 +721,7 @@ api_start(struct agent *a, struct err *e)
 	/* the state directory's lock says that no other agent uses this socket */
 	(void)unlink(path);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || chmod(path, 0660) < 0 ||
-	    listen(fd, 128) < 0)
+	    listen(fd, BACKLOG) < 0)
 		return err_sys(e, "%s", path);
 	l->agent = a;
 	l->fd = fd;

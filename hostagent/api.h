@@ -5,6 +5,8 @@
 
 /* Begins to listen on agent.socket. Called when adoption is done: answers are then true. */
 int api_start(struct agent *, struct err *);
+/* Listens on agent.listen, too; again: nothing. Without a certificate: later. */
+int api_listen(struct agent *, struct err *);
 
 /* Streams of the API belong to a call or to a bridge; both hang such a thing on them. */
 struct api_peer {

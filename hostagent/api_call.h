@@ -20,6 +20,7 @@ struct call {
 	struct agent *agent;
 	const struct api_route *route;
 	char id[CAPSULE_ID];
+	const char *path;  /* all of it */
 	const char *query; /* behind the '?', or "" */
 	int64_t epoch;     /* of the header; -1: absent */
 	const char *op;
@@ -29,9 +30,10 @@ struct call {
 };
 
 struct api_route {
-	const char *method, *path;
+	const char *method, *path; /* "{id}": a capsule; "*" at the end: anything (call->path) */
 	api_handler *run;
 	bool changes; /* needs hutch-epoch */
+	unsigned who; /* roles beside the control plane (tls.h); the unix socket is everybody's */
 };
 
 /* Answers, each ends the stream: JSON (no body when b is empty), an error with a code. */

@@ -4,9 +4,11 @@
  */
 #include "control.h"
 #include "capsule.h"
+#include "certs.h"
 #include "field.h"
 #include "host.h"
 #include "http.h"
+#include "image.h"
 #include "json.h"
 #include "metrics.h"
 #include "template.h"
@@ -19,7 +21,7 @@
 #include <sys/utsname.h>
 #include <sys/wait.h>
 
-enum { TICK_MS = 1000, RETRY_MIN_MS = 1000, RETRY_MAX_MS = 30000, REFUSED_MS = 60000 };
+enum { TICK_MS = 1000, RETRY_MIN_MS = 1000, RETRY_MAX_MS = 30000 };
 enum { CHANGES_MAX = 10000, BATCH = 200, METRICS_BATCH = 20, TOKEN_MAX = 4096 };
 enum { DEFAULT_LIFE_MS = 7 * 24 * 3600 * 1000 };
 
@@ -34,12 +36,14 @@ struct change {
 struct control {
 	struct agent *agent;
 	const char *id, *token, *refresh; /* NULL: not registered */
+	const char *cluster;              /* of the database that knows us, or "" */
+	bool distrusted; /* our credentials were refused: all is paused until they are good again */
 	char registered_with[65];         /* SHA-256 of the registration token that was used */
 	int64_t refresh_at;               /* unix ms */
 	int64_t seq, sequence;            /* of heartbeats, of changes */
 	STAILQ_HEAD(, change) changes;
 	size_t waiting;
-	bool busy;
+	bool busy, closed;
 	struct {
 		int64_t due; /* now_mono() */
 		int fails;
@@ -162,6 +166,9 @@ identity_save(struct control *c)
 	buf_json(&b, c->token);
 	buf_str(&b, ",\"refresh_token\":");
 	buf_json(&b, c->refresh);
+	buf_str(&b, ",\"cluster\":");
+	buf_json(&b, c->cluster);
+	buf_fmt(&b, ",\"distrusted\":%s", c->distrusted ? "true" : "false");
 	buf_fmt(&b, ",\"refresh_at\":%lld,\"registered_with\":\"%s\"}\n", (long long)c->refresh_at,
 	    c->registered_with);
 	if (fd < 0 || write(fd, b.data, b.len) != (ssize_t)b.len || fsync(fd) < 0 ||
@@ -204,12 +211,26 @@ identity_load(struct control *c)
 		return;
 	identity_set(
 	    c, json_str(j, "id", ""), json_str(j, "token", ""), json_str(j, "refresh_token", ""));
+	c->cluster = talloc_strdup(c, json_str(j, "cluster", ""));
+	c->distrusted = json_flag(j, "distrusted", false);
 	c->refresh_at = json_int(j, "refresh_at", 0);
 	snprintf(c->registered_with, sizeof c->registered_with, "%s",
 	    json_str(j, "registered_with", ""));
 }
 
 /* What is sent. */
+
+/* The request for a certificate, where other machines reach us. */
+static void
+request_json(struct control *c, struct exchange *x, struct buf *b)
+{
+	const char *csr = certs_request(c->agent, x);
+
+	if (!csr)
+		return;
+	buf_str(b, ",\"csr\":");
+	buf_json(b, csr);
+}
 
 static const char *
 register_body(struct control *c, struct exchange *x)
@@ -231,10 +252,7 @@ register_body(struct control *c, struct exchange *x)
 	buf_str(&b, ",\"name\":");
 	buf_json(&b, *a->conf->agent_name ? a->conf->agent_name : u.nodename);
 	buf_str(&b, ",\"address\":");
-	if (*a->conf->agent_address)
-		buf_json(&b, a->conf->agent_address);
-	else
-		buf_json(&b, talloc_asprintf(x, "unix:%s", a->conf->agent_socket));
+	buf_json(&b, certs_address(a, x));
 	buf_str(&b, ",\"arch\":");
 	buf_json(&b, u.machine);
 	buf_fmt(&b,
@@ -243,7 +261,11 @@ register_body(struct control *c, struct exchange *x)
 	    a->cores, (unsigned long long)h.memory_mb, (unsigned long long)h.disk_mb / 1024,
 	    accel_name(a->accel), PACKAGE_VERSION);
 	template_names(a, &b);
-	buf_str(&b, "]}");
+	buf_str(&b, "],\"cpu_classes\":[");
+	buf_json(&b, host_cpu_class(a));
+	buf_chr(&b, ']');
+	request_json(c, x, &b);
+	buf_chr(&b, '}');
 	return b.data;
 }
 
@@ -268,6 +290,23 @@ inventory_hash(const struct agent *a)
 		sum += h;
 	}
 	return sum;
+}
+
+/* Templates that are here, and those whose memory is ready. */
+static void
+holds_json(struct agent *a, struct buf *b)
+{
+	const struct image *i;
+	size_t before = b->len;
+
+	template_names(a, b);
+	TAILQ_FOREACH(i, &a->images, link)
+	{
+		if (i->state != IMG_READY)
+			continue;
+		buf_str(b, b->len > before ? "," : "");
+		buf_fmt(b, "\"warm:%s\"", i->t->name);
+	}
 }
 
 static const char *
@@ -296,6 +335,8 @@ heartbeat_body(struct control *c, struct exchange *x)
 	buf_fmt(&b, "},\"inventory_hash\":\"%016llx\",\"conditions\":[",
 	    (unsigned long long)inventory_hash(a));
 	host_conditions(a, &b);
+	buf_str(&b, "],\"holds\":[");
+	holds_json(a, &b);
 	buf_str(&b, "]}");
 	return b.data;
 }
@@ -335,8 +376,60 @@ refresh_body(struct control *c, struct exchange *x)
 
 	buf_str(&b, "{\"refresh_token\":");
 	buf_json(&b, c->refresh);
+	request_json(c, x, &b);
 	buf_chr(&b, '}');
 	return b.data;
+}
+
+/* Credentials: the host is trusted as long as they are taken (spec 02 §5.2). */
+
+static void
+slept(void *arg, struct capsule *k, const struct err *e)
+{
+	(void)arg;
+	if (e)
+		log_warn(NULL, "credentials refused: a capsule was not paused: %s", e->text);
+	else
+		log_info(NULL, "credentials refused: %s is paused", k->id);
+}
+
+/* Refused: everything is paused and kept. Again with each refusal: what has started since. */
+static void
+distrusted(struct control *c)
+{
+	struct capsule *k;
+
+	if (!c->distrusted)
+		log_error(NULL, "the control plane refuses this host: all capsules are paused");
+	c->distrusted = true;
+	identity_save(c);
+	TAILQ_FOREACH(k, &c->agent->capsules, link)
+	if (k->state == CAP_RUNNING)
+		capsule_pause(c->agent, k->id, k->epoch, "host", c, slept, c);
+}
+
+static void
+woken(void *arg, struct capsule *k, const struct err *e)
+{
+	(void)arg;
+	if (e)
+		log_warn(NULL, "credentials are good again: a capsule was not resumed: %s", e->text);
+	else
+		log_info(NULL, "credentials are good again: %s runs", k->id);
+}
+
+/* Good again: what the refusal paused runs on. */
+static void
+trusted(struct control *c)
+{
+	struct capsule *k;
+
+	if (!c->distrusted)
+		return;
+	c->distrusted = false;
+	TAILQ_FOREACH(k, &c->agent->capsules, link)
+	if (k->state == CAP_PAUSED && strcmp(k->paused_by, "host") == 0)
+		capsule_resume(c->agent, k->id, k->epoch, c, woken, c);
 }
 
 /* What the answers change. */
@@ -354,6 +447,9 @@ identity_answer(struct control *c, struct exchange *x, struct json_object *j)
 	}
 	identity_set(c, id, token, refresh);
 	c->refresh_at = half_life(token);
+	c->cluster = talloc_strdup(c, json_str(j, "cluster_id", c->cluster ? c->cluster : ""));
+	certs_take(c->agent, json_str(j, "cert_pem", ""), json_str(j, "ca_cert_pem", ""));
+	trusted(c);
 	identity_save(c);
 	log_info(NULL, "%s: host %s", calls[x->kind].name, c->id);
 	c->when[HEARTBEAT].due = c->when[REPORTS].due = 0;
@@ -405,7 +501,9 @@ refused(struct control *c, struct exchange *x)
 
 	if (status == 401 || status == 403) {
 		if (x->kind == REFRESH || x->kind == REGISTER)
-			wait = REFUSED_MS;
+			wait = c->agent->conf->agent_refused_retry_sec * 1000;
+		if (x->kind == REFRESH)
+			distrusted(c);
 		else
 			c->refresh_at = 0; /* at once */
 	}
@@ -437,14 +535,14 @@ exchange_done(void *arg)
 	static const char nothing[] = "{}";
 
 	c->busy = false;
-	if (x->result == 0 && x->answer.status / 100 == 2)
+	if (x->result == 0 && x->answer.status / 100 == 2 && !c->closed)
 		j = x->answer.len ? json_parse(x, x->answer.body, x->answer.len, NULL, &e)
 				  : json_parse(x, nothing, 2, NULL, &e);
 	if (j) {
 		c->when[x->kind].fails = 0;
 		c->when[x->kind].due = 0;
 		calls[x->kind].answer(c, x, j);
-	} else
+	} else if (!c->closed)
 		refused(c, x);
 	if (x->call.body)
 		explicit_bzero((void *)x->call.body, x->call.body_len);
@@ -494,7 +592,7 @@ control_turn(struct control *c)
 {
 	int64_t now = now_mono();
 
-	if (c->busy || c->agent->stopping)
+	if (c->busy || c->closed || c->agent->stopping)
 		return;
 	if (!c->token) {
 		if (now >= c->when[REGISTER].due)
@@ -581,6 +679,7 @@ control_start(struct agent *a, struct err *e)
 	STAILQ_INIT(&c->changes);
 	/* rises over restarts, too: the control plane drops what it has seen */
 	c->sequence = now_real();
+	c->cluster = "";
 	identity_load(c);
 	a->control = c;
 	(void)timer_new(c, a->loop, TICK_MS, TICK_MS, on_tick, c);
@@ -589,4 +688,42 @@ control_start(struct agent *a, struct err *e)
 		control_changed(k);
 	control_turn(c);
 	return 0;
+}
+
+const char *
+control_cluster(const struct agent *a)
+{
+	return a->control ? a->control->cluster : "";
+}
+
+bool
+control_is_host(const struct agent *a, const char *id)
+{
+	return a->control && a->control->id && strcmp(a->control->id, id) == 0;
+}
+
+static void
+removed(void *arg, struct capsule *k, const struct err *e)
+{
+	(void)arg;
+	(void)k;
+	if (e)
+		log_warn(NULL, "decommission: %s", e->text);
+}
+
+void
+control_decommission(struct agent *a)
+{
+	struct control *c = a->control;
+	struct capsule *k;
+
+	log_warn(NULL, "this host was deleted: capsules end, keys are wiped");
+	TAILQ_FOREACH(k, &a->capsules, link)
+	if (k->state != CAP_GONE && k->state != CAP_NEW)
+		capsule_stop(a, k->id, k->epoch, a, removed, a);
+	certs_wipe(a);
+	(void)unlinkat(a->state_fd, "host.json", 0);
+	a->control = NULL;
+	/* an exchange may be under way: c stays, and says nothing more */
+	c->closed = true;
 }

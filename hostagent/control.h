@@ -10,6 +10,12 @@ struct capsule;
 
 /* Starts to talk if agent.control_url is set. -1: the configuration is wrong. */
 int control_start(struct agent *, struct err *);
+/* Which database we registered with, or "". */
+const char *control_cluster(const struct agent *);
+/* Is this our id at the control plane? */
+bool control_is_host(const struct agent *, const char *id);
+/* Destroys all capsules, forgets who we are and our keys; the agent then works alone. */
+void control_decommission(struct agent *);
 /* A capsule has another state: it is reported. Before control_start(): nothing happens. */
 void control_changed(const struct capsule *);
 /* Something happened to one that stays in its state ("pause_failed"), with a sentence: the same. */

@@ -8,7 +8,8 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/accel.c hostagent/accel.h \
 	hostagent/qemu.c hostagent/qemu.h hostagent/qmp.c hostagent/qmp.h \
 	hostagent/disk.c hostagent/disk.h hostagent/stream_filter.c hostagent/stream_filter.h \
-	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c \
+	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c hostagent/vm_sleep.c \
+	hostagent/artifact.c hostagent/artifact.h hostagent/artifact_used.c hostagent/chain.c hostagent/chain.h \
 	hostagent/starts.c hostagent/starts.h \
 	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \
 	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
@@ -18,7 +19,8 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
 	hostagent/logs.c hostagent/logs.h \
 	hostagent/metrics.c hostagent/metrics.h hostagent/metrics_in.h hostagent/metrics_sample.c \
-	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h
+	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h \
+	hostagent/certs.c hostagent/certs.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
 EXTRA_DIST += hostagent/README.md

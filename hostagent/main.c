@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "api.h"
 #include "capsule.h"
+#include "certs.h"
 #include "control.h"
 #include "identity.h"
 #include "image.h"
@@ -93,6 +94,7 @@ state_open(struct agent *a, struct err *e)
 		return err_set(e, E_CONFLICT, "another agent uses %s", a->conf->agent_state_dir);
 	(void)mkdirat(a->state_fd, "vm", 0700);
 	(void)mkdirat(a->state_fd, "memory", 0700);
+	(void)mkdirat(a->state_fd, "artifacts", 0700);
 	if (read_line(a->state_fd, "instance", a->instance, sizeof a->instance) == 0)
 		return 0;
 	a->fresh = true;
@@ -139,7 +141,7 @@ serve(struct agent *a)
 {
 	struct err e = { 0 };
 
-	if (api_start(a, &e) < 0 || control_start(a, &e) < 0)
+	if (certs_open(a, &e) < 0 || api_start(a, &e) < 0 || api_listen(a, &e) < 0 || control_start(a, &e) < 0)
 		quit(a, &e);
 	image_load_all(a);
 	idle_load(a);

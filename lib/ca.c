@@ -133,33 +133,6 @@ issue(void *mem, const struct keys *keys, EVP_PKEY *who, const char *cn, const c
 }
 
 int
-dial_read(void *mem, const char *address, struct dial *ret)
-{
-	char *text, *port, *hash;
-
-	if (strncmp(address, "https://", 8) != 0)
-		return -1;
-	text = talloc_strdup(mem, address + 8);
-	hash = strchr(text, '#');
-	if (hash)
-		*hash++ = '\0';
-	port = strrchr(text, ':');
-	if (!port || port == text || !port[1] || strspn(port + 1, "0123456789") != strlen(port + 1))
-		return -1;
-	*port++ = '\0';
-	if (*text == '[' && port[-2] == ']') {
-		port[-2] = '\0';
-		text++;
-	}
-	*ret = (struct dial){ text, port, hash ? hash : "" };
-	/* what stands there becomes part of a certificate */
-	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-") ==
-		strlen(text)
-	    ? 0
-	    : -1;
-}
-
-int
 ca_sign_host(void *mem, const struct keys *keys, const char *csr, const struct uuid *host,
     const char *address, int64_t ttl, struct ca_cert *ret, struct err *e)
 {

@@ -26,9 +26,3 @@ int ca_sign_host(void *mem, const struct keys *, const char *csr, const struct u
 /* What this process shows to hosts: key and certificate of its own, made at first use and again at
  * half of their 24 h. role: TLS_CONTROL or TLS_GATEWAY. Valid until the next call. */
 const struct tls_self *ca_self(const struct keys *, enum tls_role role);
-
-/* "https://name:port#fingerprints" in parts, on mem. -1: it is no such address. */
-struct dial {
-	const char *host, *port, *fingerprints;
-};
-int dial_read(void *mem, const char *address, struct dial *ret);

@@ -417,3 +417,32 @@ tls_csr_make(void *mem, const char *key, struct err *e)
 	EVP_PKEY_free(k);
 	return text;
 }
+
+/* ---- addresses */
+
+int
+dial_read(void *mem, const char *address, struct dial *ret)
+{
+	char *text, *port, *hash;
+
+	if (strncmp(address, "https://", 8) != 0)
+		return -1;
+	text = talloc_strdup(mem, address + 8);
+	hash = strchr(text, '#');
+	if (hash)
+		*hash++ = '\0';
+	port = strrchr(text, ':');
+	if (!port || port == text || !port[1] || strspn(port + 1, "0123456789") != strlen(port + 1))
+		return -1;
+	*port++ = '\0';
+	if (*text == '[' && port[-2] == ']') {
+		port[-2] = '\0';
+		text++;
+	}
+	*ret = (struct dial){ text, port, hash ? hash : "" };
+	/* what stands there becomes part of a certificate */
+	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-") ==
+		strlen(text)
+	    ? 0
+	    : -1;
+}

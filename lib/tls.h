@@ -54,3 +54,9 @@ const char *tls_key_make(void *mem);
 const char *tls_csr_make(void *mem, const char *key, struct err *);
 /* SHA-256 of a certificate, in hex. -1: not a certificate. */
 int tls_fingerprint(const char *cert, char ret[FINGERPRINT]);
+
+/* "https://name:port#fingerprints" in parts, on mem. -1: it is no such address. */
+struct dial {
+	const char *host, *port, *fingerprints;
+};
+int dial_read(void *mem, const char *address, struct dial *ret);
