@@ -124,8 +124,13 @@ ctl_admin_create(struct ctl *c)
 	if (file) {
 		password = first_line(c, file);
 		if (!password ||
-		    password_check(
-			password, c->conf->auth_password_min, email, NULL, &c->work.err) < 0)
+		    password_check(password,
+			&(struct password_rules){ .least = c->conf->auth_password_min,
+			    .email = email,
+			    .name = name,
+			    .url = c->conf->http_public_url,
+			    .blocklist = c->conf->auth_blocklist },
+			&c->work.err) < 0)
 			return -1;
 		hash = password_hash(c, password, c->conf->auth_hash_cost, &c->work.err);
 		if (!hash)
@@ -169,7 +174,7 @@ data_plane(struct ctl *c, const char *role)
 	int n = 0;
 
 	for (p = HOST_TOKEN + 1; p < PERM__MAX; p++)
-		if (perm_kinds[p].scope && role_holds(role, p, &own)) {
+		if (perm_kinds[p].scope == KEY_DATA && role_holds(role, p, &own)) {
 			name = talloc_strdup(list, perm_kinds[p].name);
 			for (s = name; *s; s++)
 				*s = *s == '_' ? '.' : *s;

@@ -10,8 +10,10 @@
 #include "cleanup.h"
 #include "idempotency.h"
 #include "job.h"
+#include "key_use.h"
 #include "json.h"
 #include "log.h"
+#include "teams.q.h"
 #include "sessions.q.h"
 
 #include <ctype.h>
@@ -25,6 +27,7 @@ credentials_of(struct request *r)
 	const char *auth = request_env(r, "HTTP_AUTHORIZATION");
 
 	return (struct credentials){
+		.ip = r->ip,
 		.api_key = request_env(r, "HTTP_X_API_KEY"),
 		.bearer = auth && strncasecmp(auth, "Bearer ", 7) == 0 ? auth + 7 : NULL,
 		.host_token = request_env(r, "HTTP_X_HOST_TOKEN"),
@@ -192,12 +195,13 @@ name_actor(struct request *r)
 	}
 }
 
-static int
-limited(struct request *r, const char *what, const char *who, int64_t per_minute)
+int
+rate_limited(struct request *r, const char *what, const char *who, int64_t n, int64_t seconds)
 {
 	auto_talloc char *key = talloc_asprintf(NULL, "hutch:rate:%s:%s", what, who);
 	struct rate rate;
-	int ok = rate_take(r->app->queue, key, per_minute, per_minute, &rate);
+	int ok = rate_bucket(r->app->queue, key,
+	    &(struct bucket_rule){ .burst = n, .tokens = n, .window_sec = seconds }, &rate);
 
 	buf_clear(&r->headers);
 	reply_header(r, "X-RateLimit-Limit", "%" PRId64, rate.limit);
@@ -206,7 +210,14 @@ limited(struct request *r, const char *what, const char *who, int64_t per_minute
 	if (ok)
 		return 0;
 	reply_header(r, "Retry-After", "%" PRId64, rate.retry_after > 0 ? rate.retry_after : 1);
-	return fail(r, E_RATE, "too many requests: %" PRId64 " a minute are allowed", per_minute);
+	return fail(r, E_RATE, "too many requests: %" PRId64 " %s are allowed", n,
+	    seconds == 60 ? "a minute" : seconds == 3600 ? "an hour" : "for a while");
+}
+
+static int
+limited(struct request *r, const char *what, const char *who, int64_t per_minute)
+{
+	return rate_limited(r, what, who, per_minute, 60);
 }
 
 static int
@@ -214,6 +225,11 @@ within_limits(struct request *r)
 {
 	const struct conf *c = r->app->conf;
 
+	if (r->who.key_rate &&
+	    rate_limited(r, "key", r->who.rate_key, r->who.key_rate, 3600) < 0) {
+		r->who.denied = "rate";
+		return -1;
+	}
 	if (!c->auth_rate_limits || !r->ip)
 		return 0;
 	if (r->route->flags & TIGHT)
@@ -230,17 +246,12 @@ gates_open(const struct route *rt)
 	    (rt->flags & BEFORE_MFA ? GATE_MFA : 0);
 }
 
-/* What is worth stealing a session for wants a fresh proof of who is there. */
-static int
-proven(struct request *r)
+int
+proven_lately(struct request *r)
 {
-	bool always = r->route->flags & PROOF;
 	struct q_proof *p;
 	int n;
 
-	if (!(always || (r->route->flags & PROOF_OF_FACTOR && r->who.has_factor)) ||
-	    r->who.type != CALLER_USER)
-		return 0;
 	n = q_session_proof(
 	    r->work.db, &p, .id = r->who.session, .seconds = r->app->conf->auth_reauth);
 	if (n < 0)
@@ -249,13 +260,48 @@ proven(struct request *r)
 			     : fail(r, E_REAUTH, "prove again who you are: POST /v1/auth/reauth");
 }
 
+/* What is worth stealing a session for wants a fresh proof of who is there. */
+static int
+proven(struct request *r)
+{
+	bool always = r->route->flags & PROOF;
+
+	if (!(always || (r->route->flags & PROOF_OF_FACTOR && r->who.has_factor)) ||
+	    r->who.type != CALLER_USER)
+		return 0;
+	return proven_lately(r);
+}
+
+/* The team of the path is the one of the caller's token. One that he is not in does not exist for him. */
+static int
+of_team(struct request *r, const char *text)
+{
+	struct q_membership *m;
+	struct uuid team;
+	int n;
+
+	if (!(r->route->flags & IN_TEAM) || r->who.type != CALLER_USER)
+		return 0;
+	if (!id_read(text, "team-", &team))
+		return fail(r, E_BAD_INPUT, "\"id\" is not an id: team- and 25 characters of 0-9a-z");
+	if (r->who.team && uuid_equal(r->who.team, &team))
+		return 0;
+	n = q_team_role(r->work.db, &m, .team = &team, .user = r->who.user);
+	if (n < 0)
+		return -1;
+	return n ? fail(r, E_FORBIDDEN, "your token is for another team: POST /v1/auth/switch-team")
+		 : fail(r, E_NOT_FOUND, "no such object, or not yours");
+}
+
 static int
 permitted(struct request *r)
 {
 	enum allowed a = principal_allowed(&r->who, r->route->may, &r->work.err);
 
-	if (a == ALLOW_NO)
+	if (a == ALLOW_NO) {
+		r->who.denied = r->who.type == CALLER_KEY ? "scope" : NULL;
 		return -1;
+	}
 	if (principal_gate(&r->who, r->route->may, gates_open(r->route),
 		r->app->conf->auth_require_mfa, &r->work.err) < 0 ||
 	    proven(r) < 0)
@@ -349,10 +395,12 @@ serve(struct request *r)
 	r->work.db = across ? r->app->db_work : r->app->db;
 	if (db_unit(r->work.db, r, &r->work.err) < 0)
 		return -1;
-	if (identify(r, input_error.code == E_OK) < 0)
+	if (identify(r, input_error.code == E_OK) < 0) {
+		name_actor(r);
 		return unknown_caller(r);
+	}
 	name_actor(r);
-	if (within_limits(r) < 0 || permitted(r) < 0)
+	if (within_limits(r) < 0 || of_team(r, values[0]) < 0 || permitted(r) < 0)
 		return -1;
 	if (input_error.code != E_OK && !(r->route->flags & ANY_INPUT)) {
 		r->work.err = input_error;
@@ -392,8 +440,12 @@ dispatch(struct request *r)
 	r->out = BUF(r);
 	r->headers = BUF(r);
 	rc = r->work.err.code == E_OK ? serve(r) : -1;
+	if (rc < 0 && r->who.denied && r->who.key)
+		(void)key_denied(&r->work, &r->who, r->app->queue);
 	if (rc < 0)
 		error_body(r);
+	if (r->who.type == CALLER_KEY && r->who.key && r->status != 401)
+		key_use_count(r->app->key_use, &r->who, r->ip, r->route->method, r->route->path, r->status);
 	if (r->work.db)
 		db_unit_end(r->work.db);
 }

@@ -19,6 +19,7 @@ struct app {
 	struct db *db_work;  /* role hutch_work: routes of the platform and of hosts */
 	struct queue *queue; /* Redis */
 	struct token_seen *tokens;
+	struct use_log *key_use; /* requests by API key, not yet written down */
 	void *memory;     /* a talloc pool that every request lives in; empty between two */
 	const char *pool; /* "api" or "ops" */
 };
@@ -43,6 +44,9 @@ struct request {
 	bool body_broken; /* input ended early or was too large: the rest is not drained */
 	int status;
 	struct buf out;     /* the answer's JSON */
+	const char *content_type; /* NULL: JSON */
+	bool streaming;     /* reply_more() has sent the head */
+	void *wire;         /* worker.c's */
 	struct buf headers; /* extra header lines, each with CRLF */
 	handler *after;     /* after the commit: may replace the answer */
 	void *after_arg;
@@ -57,6 +61,9 @@ int reply_rows(struct request *, int n, const void *rows, size_t size); /* a bar
 int reply_done(struct request *, int n);                                /* 204, or 404 */
 void reply_header(struct request *, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Sends what stands in r->out so far, with the head before the first piece: for answers too large to be held. */
+void reply_more(struct request *);
 
 /* Sets the unit's error; returns -1. */
 int fail(struct request *, enum err_code, const char *, ...) __attribute__((format(printf, 3, 4)));
@@ -86,6 +93,10 @@ int page_reply(struct request *, int n, const void *rows, size_t size, const str
 
 /* dispatch.c */
 void dispatch(struct request *);
+/* Takes a token of a bucket that holds n and gains n in `seconds`. -1: E_RATE; the answer's headers tell. */
+int rate_limited(struct request *, const char *what, const char *who, int64_t n, int64_t seconds);
+/* -1 with E_REAUTH unless the caller has lately proven who he is (auth.reauth). */
+int proven_lately(struct request *);
 /* The query's parameters whose names begin with the prefix, decoded, without it; NULL and err when
  * malformed. */
 const struct pair *query_pairs(struct request *, const char *prefix);

@@ -5,15 +5,9 @@
 #include <string.h>
 
 const struct route *const route_tables[] = {
-	health_routes,
-	auth_routes,
-	oauth_routes,
-	idp_routes,
-	me_routes,
-	team_routes,
-	key_routes,
-	capsule_routes,
-	host_routes,
+#define T(table) table,
+#include "api/tables.def"
+#undef T
 	NULL,
 };
 

@@ -9,6 +9,7 @@
 #include "request.h"
 #include "cidr.h"
 #include "cleanup.h"
+#include "key_use.h"
 #include "log.h"
 
 #include <errno.h>
@@ -144,23 +145,51 @@ read_request(struct request *r, FCGX_Request *q)
 		(void)read_all(r, q->in);
 }
 
+/* Status and headers. Without a length the end of the connection's record is the end of the answer. */
 static void
-answer(struct request *r, FCGX_Request *q)
+head_out(struct request *r, bool whole)
 {
+	FCGX_Request *q = r->wire;
 	struct buf b = BUF(r);
-	bool head = strcmp(r->method, "HEAD") == 0;
 
 	buf_fmt(&b, "Status: %d\r\n", r->status);
 	if (r->status != 204)
-		buf_fmt(
-		    &b, "Content-Type: application/json\r\nContent-Length: %zu\r\n", r->out.len);
+		buf_fmt(&b, "Content-Type: %s\r\n",
+		    r->content_type ? r->content_type : "application/json");
+	if (r->status != 204 && whole)
+		buf_fmt(&b, "Content-Length: %zu\r\n", r->out.len);
 	buf_fmt(&b, "X-Request-Id: %s\r\nCache-Control: private, no-store\r\n", r->work.id);
 	if (r->headers.len)
 		buf_add(&b, r->headers.data, r->headers.len);
 	buf_str(&b, "\r\n");
-	if (!head && r->status != 204)
-		buf_add(&b, r->out.data ? r->out.data : "", r->out.len);
 	FCGX_PutStr(b.data, b.len, q->out);
+}
+
+static void
+body_out(struct request *r)
+{
+	FCGX_Request *q = r->wire;
+
+	if (strcmp(r->method, "HEAD") != 0 && r->status != 204 && r->out.len)
+		FCGX_PutStr(r->out.data, r->out.len, q->out);
+}
+
+void
+reply_more(struct request *r)
+{
+	if (!r->streaming)
+		head_out(r, false);
+	r->streaming = true;
+	body_out(r);
+	buf_clear(&r->out);
+}
+
+static void
+answer(struct request *r)
+{
+	if (!r->streaming)
+		head_out(r, true);
+	body_out(r);
 }
 
 /* What is left of the input is read (Apache sends on), but not for ever. */
@@ -182,9 +211,10 @@ serve_one(struct app *app, FCGX_Request *q)
 	struct request *r = talloc_zero(app->memory, struct request);
 
 	r->app = app;
+	r->wire = q;
 	read_request(r, q);
 	dispatch(r);
-	answer(r, q);
+	answer(r);
 	if (!r->body_broken && drain(q->in))
 		FCGX_Detach(q); /* a plain close: no shutdown, poll and read */
 	FCGX_Finish_r(q);
@@ -232,7 +262,8 @@ worker_run(struct app *app)
 	while (!stop) {
 		rc = FCGX_Accept_r(&q);
 		if (rc == -EAGAIN) {
-			epoll_pwait(ep, &ev, 1, -1, &running);
+			epoll_pwait(ep, &ev, 1, key_use_wait_ms(app->key_use), &running);
+			key_use_write(app->key_use, app->db_work, false);
 			continue;
 		}
 		if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM) {
@@ -246,9 +277,11 @@ worker_run(struct app *app)
 		serve_one(app, &q);
 		if (app->conf->api_requests && --left <= 0)
 			break;
+		key_use_write(app->key_use, app->db_work, false);
 		sigprocmask(SIG_SETMASK, &running, NULL); /* signals arrive here only */
 		sigprocmask(SIG_BLOCK, &blocked, NULL);
 	}
+	key_use_write(app->key_use, app->db_work, true);
 	FCGX_Free(&q, 1);
 	return 0;
 }

@@ -6,13 +6,15 @@
 #include <string.h>
 
 const struct perm_kind perm_kinds[PERM__MAX] = {
-	[ANYONE] = { "anyone", NULL, false, "No credential" },
-	[SIGNED_IN] = { "signed in", NULL, false, "A signed-in user" },
-	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, true, "A signed-in user or an API key" },
-	[PLATFORM_READ] = { "platform operator", NULL, false,
+	[ANYONE] = { "anyone", NULL, NO_KEY, "No credential" },
+	[SIGNED_IN] = { "signed in", NULL, NO_KEY, "A signed-in user" },
+	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, KEY_SCOPE, "A signed-in user or an API key" },
+	[PLATFORM_READ] = { "platform operator", NULL, NO_KEY,
 	    "A platform operator or administrator" },
-	[PLATFORM_ADMIN] = { "platform admin", NULL, false, "A platform administrator" },
-	[HOST_TOKEN] = { "host", NULL, false, "A host agent" },
+	[PLATFORM_ADMIN] = { "platform admin", NULL, NO_KEY, "A platform administrator" },
+	[HOST_TOKEN] = { "host", NULL, NO_KEY, "A host agent" },
+	[AUDIT_READ] = { "view, or key audit.view", NULL, KEY_SCOPE,
+	    "A member; of an API key the scope audit.view" },
 #define P(perm, roles, scope, doc) [PERM_##perm] = { #perm, roles, scope, doc },
 #include "proto/permissions.def"
 #undef P
@@ -73,7 +75,7 @@ credential_send(struct work *w, const struct keys *keys, const char *issuer,
 		if (!apikey_hash(c->api_key, look->hash))
 			return err_set(&w->err, E_UNAUTHORIZED, "the API key is not good");
 		return db_send(w->db, &Q_auth_by_key,
-		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE } });
+		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE }, .ip = c->ip });
 	}
 	if (c->bearer) {
 		look->type = CALLER_USER;
@@ -129,6 +131,13 @@ credential_take(struct work *w, const struct credential_look *look, struct princ
 		return -1;
 	if (n == 0)
 		return err_set(&w->err, E_UNAUTHORIZED, "the credential is not known");
+	if (look->type == CALLER_KEY && strcmp(row->key_state, "live") != 0) {
+		p->key = row->key_id;
+		p->user = row->user_id;
+		p->team = row->team_id;
+		p->name = row->name;
+		p->denied = row->key_state;
+	}
 	if (look->type == CALLER_USER && row->user_status &&
 	    strcmp(row->user_status, "disabled") == 0)
 		return err_set(&w->err, E_DEACTIVATED, "the account is disabled");
@@ -146,6 +155,7 @@ credential_take(struct work *w, const struct credential_look *look, struct princ
 	p->name = row->name;
 	p->scopes = row->scopes;
 	p->must_change_password = row->must_change_password;
+	p->key_rate = row->rate_limit == NULL_INT4 ? 0 : row->rate_limit;
 	p->has_factor = row->has_factor;
 	p->team_mfa = row->team_mfa;
 	p->rate_key = p->key ? id_text(w, "key-", p->key) : id_text(w, "usr-", p->user);
@@ -205,6 +215,8 @@ principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 					      : no(e, E_FORBIDDEN, "an API key may not do this");
 	if (perm == SIGNED_IN_OR_KEY)
 		return ALLOW_ALL;
+	if (perm == AUDIT_READ)
+		perm = p->type == CALLER_KEY ? PERM_audit_view : PERM_view;
 	if (!p->team)
 		return no(e, E_NO_TEAM, "the token has no team, or you are no longer in it");
 	if (p->type == CALLER_KEY && !in_scopes(p, perm)) {
@@ -241,12 +253,22 @@ principal_gate(const struct principal *p, enum perm perm, unsigned exempt, const
 	return 0;
 }
 
+const char *
+permission_wire(void *mem, enum perm p)
+{
+	char *name = talloc_strdup(mem, perm_kinds[p].name), *c;
+
+	for (c = name; *c; c++)
+		if (*c == '_')
+			*c = '.';
+	return name;
+}
+
 const char *const *
 principal_permissions(void *mem, const struct principal *p)
 {
 	const char **list = talloc_zero_array(mem, const char *, PERM__MAX + 1);
 	enum perm perm;
-	char *name, *c;
 	int n = 0;
 	bool own;
 
@@ -255,11 +277,37 @@ principal_permissions(void *mem, const struct principal *p)
 			continue;
 		if (p->type == CALLER_KEY && !in_scopes(p, perm))
 			continue;
-		name = talloc_strdup(list, perm_kinds[perm].name);
-		for (c = name; *c; c++)
-			if (*c == '_')
-				*c = '.';
-		list[n++] = name;
+		list[n++] = permission_wire(list, perm);
 	}
 	return list;
+}
+
+/* The row as the seed of hutchctl migrate writes it: "view|See the team…|owner,admin,…". */
+int
+permissions_compare(struct work *w)
+{
+	static const char *const role[] = { "owner", "admin", "member", "viewer", "auditor" };
+	struct q_permission *row;
+	int n = q_permission_list(w->db, &row), i;
+	enum perm p;
+	size_t k;
+	bool own;
+
+	if (n < 0)
+		return -1;
+	for (p = HOST_TOKEN + 1; p < PERM__MAX; p++) {
+		struct buf roles = BUF(w);
+
+		for (i = 0; i < n && !same_name(perm_kinds[p].name, row[i].name); i++)
+			;
+		if (i == n)
+			return err_set(&w->err, E_CONFIG, "the table permissions has no %s", perm_kinds[p].name);
+		for (k = 0; k < nitems(role); k++)
+			if (role_holds(role[k], p, &own))
+				buf_fmt(&roles, "%s%s", roles.len ? "," : "", role[k]);
+		if (strcmp(roles.data ? roles.data : "", row[i].roles) != 0)
+			return err_set(&w->err, E_CONFIG, "permission %s: the table says %.80s, the program %.80s",
+			    row[i].name, row[i].roles, roles.data);
+	}
+	return 0;
 }

@@ -13,6 +13,7 @@ enum perm {
 	SIGNED_IN_OR_KEY, /* that, or any API key */
 	PLATFORM_READ,    /* platform operator or admin */
 	PLATFORM_ADMIN,
+	AUDIT_READ, /* PERM_view of a user; a key needs the scope audit.view */
 	HOST_TOKEN, /* a host agent */
 #define P(name, roles, scope, doc) PERM_##name,
 #include "proto/permissions.def"
@@ -23,12 +24,22 @@ enum perm {
 struct perm_kind {
 	const char *name;  /* on the wire: "capsules.view" */
 	const char *roles; /* letters of permissions.def; NULL for the first rows */
-	bool scope;        /* an API key may have it */
+	enum {
+		NO_KEY,
+		KEY_SCOPE,
+		KEY_DATA
+	} scope; /* may an API key have it; has it by default (data plane) */
 	const char *doc;
 };
 extern const struct perm_kind perm_kinds[PERM__MAX];
 
 enum caller { CALLER_NONE, CALLER_USER, CALLER_KEY, CALLER_HOST };
+
+/*
+ * Compares the table permissions with this program's (at start). 0: the same; -1: E_CONFIG with the
+ * first difference, or the database's error.
+ */
+int permissions_compare(struct work *);
 
 struct principal {
 	enum caller type;
@@ -40,13 +51,17 @@ struct principal {
 	const char *email, *name;  /* of the user; name of the key */
 	const char *const *scopes; /* of a key */
 	bool must_change_password;
+	int32_t key_rate;   /* of a key: requests an hour; 0: no limit of its own */
+	const char *denied; /* why a known key was refused: "revoked", "expired", …; then the rest
+	                       names it */
 	bool has_factor, team_mfa; /* of the user: a second factor; of the team: it wants one */
-	const char *rate_key; /* names the credential in rate limits: no secret */
+	const char *rate_key;      /* names the credential in rate limits: no secret */
 };
 
 struct credentials {
 	const char *api_key, *bearer, *host_token; /* headers as they came, or NULL */
-	struct token_seen *seen;                   /* tokens verified before, or NULL */
+	const char *ip;          /* of the client: keys may be bound to networks */
+	struct token_seen *seen; /* tokens verified before, or NULL */
 };
 
 /*
@@ -71,14 +86,17 @@ enum allowed { ALLOW_NO, ALLOW_OWN, ALLOW_ALL };
  */
 enum allowed principal_allowed(const struct principal *, enum perm, struct err *);
 /*
- * What a signed-in user has to do first, whatever he may: change a password that was set for him, enrol a second
- * factor that the platform (auth.require_mfa) or the team of his token wants. 0, or -1 with E_MUST_CHANGE or
- * E_MFA_ENROLL. exempt: GATE_* of the route. API keys pass: their makers were asked.
+ * What a signed-in user has to do first, whatever he may: change a password that was set for him,
+ * enrol a second factor that the platform (auth.require_mfa) or the team of his token wants. 0, or
+ * -1 with E_MUST_CHANGE or E_MFA_ENROLL. exempt: GATE_* of the route. API keys pass: their makers
+ * were asked.
  */
 enum { GATE_PASSWORD = 1, GATE_MFA = 2 };
-int principal_gate(const struct principal *, enum perm, unsigned exempt, const char *require_mfa, struct err *);
+int principal_gate(
+    const struct principal *, enum perm, unsigned exempt, const char *require_mfa, struct err *);
 bool mfa_wanted(const char *require_mfa, const char *platform_role);
 /* All permissions that he holds: names, ended by NULL. */
 const char *const *principal_permissions(void *mem, const struct principal *);
-enum perm perm_find(const char *name); /* PERM__MAX: no such permission */
+const char *permission_wire(void *mem, enum perm); /* its name on the wire: "capsules.view" */
+enum perm perm_find(const char *name);             /* PERM__MAX: no such permission */
 bool role_holds(const char *role, enum perm, bool *own_only);

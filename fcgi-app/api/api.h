@@ -2,8 +2,10 @@
 #pragma once
 #include "fcgi-app/request.h"
 
-extern const struct route oauth_routes[], idp_routes[], health_routes[], auth_routes[], me_routes[], team_routes[], key_routes[],
-    capsule_routes[], host_routes[];
+#define T(table) extern const struct route table[];
+#include "tables.def"
+#undef T
+extern const struct route audit_routes[];
 
 /* A path with {id} only. */
 #define PATH_ID(st, kind) FIELD(st, id, "id", .flags = NEEDED | IN_PATH, .prefix = kind)

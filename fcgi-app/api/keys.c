@@ -1,12 +1,13 @@
 /*
  * keys.c - API keys: how programs prove who they are (spec 01 §2.7).
  *
- * Queries: sql/queries/keys.sql.  Tests: tests/http/keys.t.
+ * Queries: sql/queries/keys.sql.  Tests: tests/http/keys.t, teams.py.
  */
-#include "api.h"
+#include "keys.h"
 #include "audit.h"
+#include "cidr.h"
 #include "cleanup.h"
-#include "keys.q.h"
+#include "rfc3339.h"
 
 #include <string.h>
 #include <time.h>
@@ -17,8 +18,10 @@ enum { TEAM_KEYS = 100, USER_KEYS = 25 };
 
 struct key_create {
 	const char *name, *description, *kind, *prefix;
-	const char *const *scopes;
+	const char *const *scopes, *const *allowed_ips;
 	int64_t expires_in;
+	int32_t rate_limit;
+	const char *expires_at;
 };
 static const struct field key_create_fields[] = {
 	FIELD(key_create, name, "name", .max = 100, .format = "person"),
@@ -28,6 +31,12 @@ static const struct field key_create_fields[] = {
 	    .doc = "Default: the whole data plane that the caller may use."),
 	FIELD(key_create, expires_in, "expires_in", .max = 315360000,
 	    .doc = "Seconds; absent or 0: never."),
+	FIELD(key_create, expires_at, "expires_at", .format = "date-time",
+	    .doc = "Or the time itself."),
+	FIELD(key_create, rate_limit, "rate_limit", .min = 1, .max = 10000000, .dflt = 36000,
+	    .doc = "Requests an hour."),
+	FIELD(key_create, allowed_ips, "allowed_ips", .max = 32,
+	    .doc = "Networks (CIDR) that it may be used from; absent or empty: any."),
 	FIELD(key_create, prefix, "prefix", .text = "htc", .one_of = "htc|e2b|wrn",
 	    .doc = "Decoration: only the digits count."),
 	{ 0 },
@@ -35,38 +44,22 @@ static const struct field key_create_fields[] = {
 
 struct key_page {
 	int32_t limit;
-	const char *cursor;
+	const char *cursor, *state, *kind;
+	const struct uuid *creator;
 };
-static const struct field key_page_fields[] = { PAGE_FIELDS(key_page), { 0 } };
-
-struct by_key {
-	const struct uuid *id;
+static const struct field key_page_fields[] = {
+	PAGE_FIELDS(key_page),
+	FIELD(key_page, state, "state", .flags = IN_QUERY, .one_of = "active|expired|revoked"),
+	FIELD(key_page, kind, "kind", .flags = IN_QUERY, .one_of = "personal|team|cli"),
+	FIELD(key_page, creator, "creator", .flags = IN_QUERY, .prefix = "usr-"),
+	{ 0 },
 };
-static const struct field by_key_fields[] = { PATH_ID(by_key, "key-"), { 0 } };
 
-#define KEY_COMMON(st)                                                                   \
-	FIELD(st, id, "id", .flags = NEEDED, .prefix = "key-"),                          \
-	    FIELD(st, team_id, "team_id", .flags = NEEDED, .prefix = "team-"),           \
-	    FIELD(st, name, "name", .flags = NEEDED),                                    \
-	    FIELD(st, key_prefix, "key_prefix", .flags = NEEDED),                        \
-	    FIELD(st, created_by, "created_by", .flags = NEEDED, .prefix = "usr-"),      \
-	    FIELD(st, creator_email, "creator_email", .flags = OMIT),                    \
-	    FIELD(st, created_at, "created_at", .flags = NEEDED, .format = "date-time"), \
-	    FIELD(st, last_used_at, "last_used", .flags = OMIT, .format = "date-time"),  \
-	    FIELD(st, kind, "kind", .flags = NEEDED),                                    \
-	    FIELD(st, description, "description", .flags = NEEDED),                      \
-	    FIELD(st, scopes, "scopes", .flags = NEEDED),                                \
-	    FIELD(st, expires_at, "expires_at", .format = "date-time"),                  \
-	    FIELD(st, revoked_at, "revoked_at", .format = "date-time"),                  \
-	    FIELD(st, state, "state", .flags = NEEDED, .one_of = "active|expired|revoked")
+const struct field by_key_fields[] = { PATH_ID(by_key, "key-"), { 0 } };
 
-static const struct field key_fields[] = { KEY_COMMON(q_key), { 0 } };
+const struct field key_fields[] = { KEY_COMMON(q_key), { 0 } };
 
-struct key_made {
-	struct q_key row;
-	const char *key;
-};
-static const struct field key_made_fields[] = {
+const struct field key_made_fields[] = {
 	KEY_COMMON(q_key),
 	FIELD(key_made, key, "key", .flags = NEEDED, .doc = "Shown once, here."),
 	{ 0 },
@@ -83,8 +76,8 @@ const struct route key_routes[] = {
 };
 /* clang-format on */
 
-static bool
-sees_all(const struct request *r)
+bool
+key_sees_all(const struct request *r)
 {
 	struct err ignored = { 0 };
 
@@ -100,13 +93,13 @@ default_scopes(struct request *r)
 	int n = 0;
 
 	for (; *all; all++)
-		if (perm_kinds[perm_find(*all)].scope)
+		if (perm_kinds[perm_find(*all)].scope == KEY_DATA)
 			list[n++] = *all;
 	return list;
 }
 
-static int
-check_scopes(struct request *r, const char *const *scopes)
+int
+key_check_scopes(struct request *r, const char *const *scopes)
 {
 	enum perm p;
 	bool own;
@@ -123,8 +116,31 @@ check_scopes(struct request *r, const char *const *scopes)
 	return 0;
 }
 
-static int
-within_count(struct request *r)
+int
+key_check_networks(struct request *r, const char *const *list)
+{
+	struct in6_addr a;
+	char text[64], *slash, *end;
+	long bits;
+
+	for (; list && *list; list++) {
+		snprintf(text, sizeof text, "%s", *list);
+		slash = strchr(text, '/');
+		if (slash)
+			*slash++ = '\0';
+		bits = slash ? strtol(slash, &end, 10) : 0;
+		if (strlen(*list) >= sizeof text || !cidr_address(text, &a) ||
+		    (slash &&
+			(!*slash || *end || *slash == '-' || *slash == '+' || *slash == ' ' ||
+			    bits > (strchr(text, ':') ? 128 : 32))))
+			return fail(r, E_BAD_INPUT,
+			    "\"allowed_ips\" has an entry that is no network: %.60s", *list);
+	}
+	return 0;
+}
+
+int
+key_within_count(struct request *r)
 {
 	struct q_key_counts *n;
 
@@ -140,19 +156,58 @@ within_count(struct request *r)
 	return 0;
 }
 
-static int
-audit_key(struct request *r, enum audit_kind kind, const struct uuid *id, const char *name,
-    const char *extra)
+int
+key_audit(struct request *r, enum audit_kind kind, const struct q_key *k, const char *extra)
 {
-	struct buf b = BUF(r);
+	struct buf b = BUF(r), data = BUF(r);
+	const char *id = id_text(r, "key-", k->id);
 
 	buf_str(&b, "{\"name\":");
-	buf_json(&b, name);
-	buf_str(&b, extra);
-	buf_chr(&b, '}');
+	buf_json(&b, k->name);
+	buf_fmt(&b, "%s}", extra);
+	buf_fmt(&data, "{\"key_id\":\"%s\",\"name\":", id);
+	buf_json(&data, k->name);
+	buf_chr(&data, '}');
 	return audit_add(&r->work, kind,
-	    &(struct audit){
-		.team = r->who.team, .resource_id = id_text(r, "key-", id), .metadata = b.data });
+	    &(struct audit){ .team = r->who.team,
+		.resource_id = id,
+		.subject = k->created_by,
+		.metadata = b.data,
+		.data = data.data });
+}
+
+const char *
+key_texts(struct request *r, const char *name, const char *const *list)
+{
+	struct buf b = BUF(r);
+	const char *const *t;
+
+	buf_fmt(&b, ",\"%s\":[", name);
+	for (t = list; *t; t++) {
+		if (t > list)
+			buf_chr(&b, ',');
+		buf_json(&b, *t);
+	}
+	buf_chr(&b, ']');
+	return b.data;
+}
+
+/* When a new key ends: as asked, and not after keys.max_age. NULL_INT: never. -1: not possible. */
+static int64_t
+end_of(struct request *r, const struct key_create *in)
+{
+	int64_t now = (int64_t)time(NULL) * 1000000, end = NULL_INT,
+		most = r->app->conf->keys_max_age;
+
+	if (in->expires_at && in->expires_in)
+		return fail(r, E_BAD_INPUT, "\"expires_in\" and \"expires_at\" exclude each other");
+	if (in->expires_in)
+		end = now + in->expires_in * 1000000;
+	if (in->expires_at && (!time_read(in->expires_at, &end) || end <= now))
+		return fail(r, E_BAD_INPUT, "\"expires_at\" is not in the future");
+	if (most && (end == NULL_INT || end > now + most * 1000000))
+		end = now + most * 1000000;
+	return end;
 }
 
 static int
@@ -160,36 +215,51 @@ key_create(struct request *r)
 {
 	const struct key_create *in = r->in;
 	const char *const *scopes = in->scopes ? in->scopes : default_scopes(r);
-	const char *name =
-	    in->name && strspn(in->name, " ") < strlen(in->name) ? in->name : "Unnamed API Key";
-	struct uuid id = uuid_new();
+	struct q_key k = { .kind = in->kind,
+		.name = in->name && strspn(in->name, " ") < strlen(in->name) ? in->name
+									     : "Unnamed API Key",
+		.description = in->description,
+		.scopes = scopes,
+		.allowed_ips = in->allowed_ips,
+		.rate_limit = in->rate_limit,
+		.expires_at = end_of(r, in) };
 	struct key_made made;
-	uint8_t hash[HASH_SIZE];
-	struct q_key *row;
-	int n;
 
-	if (strcmp(in->kind, "team") == 0 && !sees_all(r))
+	if (k.expires_at == -1)
+		return -1;
+	if (strcmp(in->kind, "team") == 0 && !key_sees_all(r))
 		return fail(r, E_FORBIDDEN, "a key of kind team needs the permission keys.manage");
-	if (check_scopes(r, scopes) < 0 || within_count(r) < 0)
+	if (key_check_scopes(r, scopes) < 0 || key_check_networks(r, in->allowed_ips) < 0 ||
+	    key_within_count(r) < 0 || key_make(r, &k, in->prefix, &made) < 0)
 		return -1;
-	made.key = apikey_new(r, in->prefix);
-	(void)apikey_hash(made.key, hash);
-	if (q_key_insert(r->work.db, .id = &id, .team = r->who.team, .kind = in->kind,
-		.user = r->who.user, .name = name, .description = in->description,
-		.hash = { hash, sizeof hash },
-		.prefix = talloc_strndup(r, made.key, strlen(in->prefix) + 7), .scopes = scopes,
-		.expires_at = in->expires_in
-		    ? (int64_t)time(NULL) * 1000000 + in->expires_in * 1000000
-		    : NULL_INT) < 0)
-		return -1;
-	n = q_key_get(r->work.db, &row, .id = &id, .team = r->who.team, .everybody = true,
-	    .user = r->who.user);
-	if (n <= 0)
-		return -1;
-	made.row = *row;
-	if (audit_key(r, AUDIT_API_KEY_CREATE, &id, name, "") < 0)
+	if (key_audit(r, AUDIT_API_KEY_CREATE, &made.row,
+		talloc_asprintf(
+		    r, ",\"kind\":\"%s\"%s", in->kind, key_texts(r, "scopes", scopes))) < 0)
 		return -1;
 	return reply_row(r, 1, &made);
+}
+
+int
+key_make(struct request *r, const struct q_key *k, const char *word, struct key_made *made)
+{
+	struct uuid id = uuid_new();
+	uint8_t hash[HASH_SIZE];
+	struct q_key *row;
+
+	made->key = apikey_new(r, word);
+	(void)apikey_hash(made->key, hash);
+	if (q_key_insert(r->work.db, .id = &id, .team = r->who.team, .kind = k->kind,
+		.user = r->who.user, .name = k->name, .description = k->description,
+		.hash = { hash, sizeof hash },
+		.prefix = talloc_strndup(r, made->key, strlen(word) + 7), .scopes = k->scopes,
+		.expires_at = k->expires_at, .rate_limit = k->rate_limit,
+		.allowed_ips = k->allowed_ips) < 0)
+		return -1;
+	if (q_key_get(r->work.db, &row, .id = &id, .team = r->who.team, .everybody = true,
+		.user = r->who.user) <= 0)
+		return -1;
+	made->row = *row;
+	return 0;
 }
 
 static int
@@ -202,19 +272,19 @@ key_list(struct request *r)
 
 	if (page_read(r, in->limit, in->cursor, &p) < 0)
 		return -1;
-	n = q_key_list(r->work.db, &keys, .team = r->who.team, .everybody = sees_all(r),
-	    .user = r->who.user, .before = p.before, .before_id = p.before_id,
-	    .limit = p.limit + 1);
+	n = q_key_list(r->work.db, &keys, .team = r->who.team, .everybody = key_sees_all(r),
+	    .user = r->who.user, .kind = in->kind, .state = in->state, .creator = in->creator,
+	    .before = p.before, .before_id = p.before_id, .limit = p.limit + 1);
 	return page_reply(r, n, keys, sizeof *keys, &p, offsetof(struct q_key, created_at),
 	    offsetof(struct q_key, id));
 }
 
-static int
-find(struct request *r, struct q_key **row)
+int
+key_find(struct request *r, struct q_key **row)
 {
-	const struct by_key *in = r->in;
+	const struct by_key *in = r->in; /* each input of a path with {id} begins with it */
 	int n = q_key_get(r->work.db, row, .id = in->id, .team = r->who.team,
-	    .everybody = sees_all(r), .user = r->who.user);
+	    .everybody = key_sees_all(r), .user = r->who.user);
 
 	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "no such object, or not yours");
 }
@@ -224,7 +294,7 @@ key_get(struct request *r)
 {
 	struct q_key *row;
 
-	return find(r, &row) < 0 ? -1 : reply_row(r, 1, row);
+	return key_find(r, &row) < 0 ? -1 : reply_row(r, 1, row);
 }
 
 static int
@@ -233,11 +303,10 @@ key_delete(struct request *r)
 	struct q_key *row;
 	int n;
 
-	if (find(r, &row) < 0)
+	if (key_find(r, &row) < 0)
 		return -1;
 	n = q_key_delete(r->work.db, .id = row->id, .team = r->who.team);
-	if (n > 0 &&
-	    audit_key(r, AUDIT_API_KEY_REVOKE, row->id, row->name, ",\"reason\":\"delete\"") < 0)
+	if (n > 0 && key_audit(r, AUDIT_API_KEY_REVOKE, row, ",\"reason\":\"delete\"") < 0)
 		return -1;
 	return reply_done(r, n);
 }
@@ -248,14 +317,14 @@ key_revoke(struct request *r)
 	struct q_key *row;
 	int n;
 
-	if (find(r, &row) < 0)
+	if (key_find(r, &row) < 0)
 		return -1;
 	n = q_key_revoke(r->work.db, .id = row->id, .team = r->who.team);
 	if (n < 0)
 		return -1;
 	if (n == 0)
 		return fail(r, E_BAD_STATE, "the key was revoked before");
-	if (audit_key(r, AUDIT_API_KEY_REVOKE, row->id, row->name, ",\"reason\":\"revoke\"") < 0)
+	if (key_audit(r, AUDIT_API_KEY_REVOKE, row, ",\"reason\":\"revoke\"") < 0)
 		return -1;
 	return key_get(r);
 }

@@ -17,5 +17,6 @@ static const struct field team_fields[] = {
 	FIELD(q_team, member_count, "member_count", .flags = NEEDED),
 	FIELD(q_team, role, "role", .flags = NEEDED, .one_of = "owner|admin|member|viewer|auditor"),
 	FIELD(q_team, is_default, "is_default", .flags = NEEDED),
+	FIELD(q_team, permissions, "permissions", .flags = NEEDED),
 	{ 0 },
 };

@@ -3,18 +3,18 @@
 -- row: principal
 --   type text, key_id uuid?, user_id uuid?, session_id uuid?, team_id uuid?, role text?, platform_role text,
 --   user_status text?, email text?, name text, scopes text[]?, team_live bool, key_state text,
---   must_change_password bool, has_factor bool, team_mfa bool
+--   must_change_password bool, has_factor bool, team_mfa bool, rate_limit int4?
 
 -- name: auth_by_key :one principal
--- The principal of an API key's hash; sets the tenant of row-level security.
-SELECT type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes, team_live,
-       key_state, must_change_password, false AS has_factor, false AS team_mfa
-  FROM auth_key(:hash::bytea);
+-- The principal of an API key's hash, used from an address; sets the tenant of row-level security.
+SELECT 'api_key' AS type, key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name, scopes,
+       team_live, key_state, false AS must_change_password, false AS has_factor, false AS team_mfa, rate_limit
+  FROM auth_key(:hash::bytea, :ip::text?);
 
 -- name: auth_by_session :one principal
 -- The principal of an access token: session, user, team, membership as they are now.
 SELECT type, NULL::uuid AS key_id, user_id, session_id, team_id, role, platform_role, user_status, email, name,
-       NULL::text[] AS scopes, team_live, key_state, must_change_password, has_factor, team_mfa
+       NULL::text[] AS scopes, team_live, key_state, must_change_password, has_factor, team_mfa, NULL::int AS rate_limit
   FROM auth_session(:session::uuid, :user::uuid, :team::uuid?);
 
 -- row: auth_host
@@ -24,3 +24,10 @@ SELECT type, NULL::uuid AS key_id, user_id, session_id, team_id, role, platform_
 -- The host of a host token, unless it was deleted; forgets the tenant.
 SELECT h.id, h.name, h.status FROM hosts h, set_config('hutch.team', '', false) s
  WHERE h.id = :host::uuid AND h.deleted_at IS NULL;
+
+-- row: permission
+--   name text, roles text
+
+-- name: permission_list :many permission
+-- The dictionary as it was seeded.
+SELECT name, array_to_string(roles, ',') AS roles FROM permissions;

@@ -28,6 +28,12 @@ SELECT id, email, name, status, platform_role, password_hash, must_change_passwo
        extract(epoch FROM now() - created_at)::int8 AS row_age_s
   FROM users WHERE id = :id::uuid FOR SHARE;
 
+-- name: user_active_share :one user
+-- The active account of an address, not to be disabled before this transaction ends.
+SELECT id, email, name, status, platform_role, password_hash, must_change_password, created_at, email_verified_at,
+       extract(epoch FROM now() - created_at)::int8 AS row_age_s
+  FROM users WHERE email = :email::text AND status = 'active' FOR SHARE;
+
 -- name: user_insert :exec
 -- A new account.
 INSERT INTO users (id, source, email, name, status, platform_role, password_hash, password_changed_at, webauthn_handle,
@@ -100,27 +106,3 @@ SELECT count(*) AS n FROM one_time_tokens t JOIN users u ON u.id = t.user_id
 -- name: tokens_sweep :exec
 -- Forgets tokens that expired a day ago.
 DELETE FROM one_time_tokens WHERE ctid IN (SELECT ctid FROM one_time_tokens WHERE expires_at < now() - interval '1 day' LIMIT 10000);
-
--- row: throttle
---   failures int4, month_failures int4, wait_s int8
-
--- name: throttle_get :one throttle
--- Failed sign-ins of an account in the running window of 15 minutes and of 30 days.
-SELECT CASE WHEN window_start > now() - interval '15 minutes' THEN failures ELSE 0 END AS failures,
-       CASE WHEN month_start > now() - interval '30 days' THEN month_failures ELSE 0 END AS month_failures,
-       greatest(1, extract(epoch FROM window_start + interval '15 minutes' - now()))::int8 AS wait_s
-  FROM auth_throttle WHERE subject = :subject::bytea AND kind = :kind::text;
-
--- name: throttle_fail :exec
--- One more failed sign-in.
-INSERT INTO auth_throttle AS t (subject, kind, failures, window_start, month_failures, month_start)
-VALUES (:subject::bytea, :kind::text, 1, now(), 1, now())
-    ON CONFLICT (subject, kind) DO UPDATE SET
-       failures = CASE WHEN t.window_start > now() - interval '15 minutes' THEN t.failures + 1 ELSE 1 END,
-       window_start = CASE WHEN t.window_start > now() - interval '15 minutes' THEN t.window_start ELSE now() END,
-       month_failures = CASE WHEN t.month_start > now() - interval '30 days' THEN t.month_failures + 1 ELSE 1 END,
-       month_start = CASE WHEN t.month_start > now() - interval '30 days' THEN t.month_start ELSE now() END;
-
--- name: throttle_clear :exec
--- A good sign-in clears the window.
-DELETE FROM auth_throttle WHERE subject = :subject::bytea AND kind = :kind::text;
