@@ -42,15 +42,15 @@ static const char push_script[] =
 static const char rate_script[] =
     "local t = redis.call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-    "local burst, per = tonumber(ARGV[1]) * 1000, tonumber(ARGV[2])\n"
+    "local burst, per = tonumber(ARGV[1]) * 1000, tonumber(ARGV[2]) / tonumber(ARGV[3])\n"
     "local b = redis.call('HMGET', KEYS[1], 'n', 'at')\n"
     "local n = burst\n"
-    "if b[1] then n = math.min(burst, tonumber(b[1]) + math.max(0, now - tonumber(b[2])) * per / "
-    "60) end\n"
+    "if b[1] then n = math.min(burst, tonumber(b[1]) + math.max(0, now - tonumber(b[2])) * per) "
+    "end\n"
     "local ok = 0\n"
-    "if n >= 1000 then n = n - 1000; ok = 1 end\n"
+    "if n >= 1000 then n = n - 1000 * tonumber(ARGV[4]); ok = 1 end\n"
     "redis.call('HSET', KEYS[1], 'n', tostring(n), 'at', tostring(now))\n"
-    "redis.call('PEXPIRE', KEYS[1], math.ceil((burst - n) * 60 / per) + 1000)\n"
+    "redis.call('PEXPIRE', KEYS[1], math.ceil((burst - n) / per) + 1000)\n"
     "return {ok, math.floor(n)}";
 
 static int64_t
@@ -311,12 +311,14 @@ queue_bell_ring(struct queue *q, const char *key)
 }
 
 static void
-rate_fill(struct rate *ret, bool ok, double tokens, int64_t burst, int64_t per_minute)
+rate_fill(struct rate *ret, bool ok, double tokens, const struct bucket_rule *rule)
 {
-	ret->limit = burst;
+	double each = (double)rule->window_sec / (double)rule->tokens;
+
+	ret->limit = rule->burst;
 	ret->remaining = (int64_t)tokens;
-	ret->reset_sec = (int64_t)ceil(((double)burst - tokens) * 60 / (double)per_minute);
-	ret->retry_after = ok ? 0 : (int64_t)ceil((1 - tokens) * 60 / (double)per_minute);
+	ret->reset_sec = (int64_t)ceil(((double)rule->burst - tokens) * each);
+	ret->retry_after = ok ? 0 : (int64_t)ceil((1 - tokens) * each);
 	if (!ok && ret->retry_after < 1)
 		ret->retry_after = 1;
 }
@@ -324,7 +326,7 @@ rate_fill(struct rate *ret, bool ok, double tokens, int64_t burst, int64_t per_m
 /* The table is small and keyed by a hash: two keys in one place push each other out, which is
  * generous. */
 static int
-rate_local(struct queue *q, const char *key, int64_t burst, int64_t per_minute, struct rate *ret)
+rate_local(struct queue *q, const char *key, const struct bucket_rule *rule, struct rate *ret)
 {
 	uint64_t hash = 14695981039346656037u;
 	struct bucket *b;
@@ -338,36 +340,45 @@ rate_local(struct queue *q, const char *key, int64_t burst, int64_t per_minute, 
 		q->buckets = talloc_zero_array(q, struct bucket, BUCKETS);
 	b = &q->buckets[hash % BUCKETS];
 	if (b->key != hash || !b->at_ms)
-		*b = (struct bucket){ hash, (double)burst, now };
-	b->tokens += (double)(now - b->at_ms) * (double)per_minute / 60000;
-	if (b->tokens > (double)burst)
-		b->tokens = (double)burst;
+		*b = (struct bucket){ hash, (double)rule->burst, now };
+	b->tokens +=
+	    (double)(now - b->at_ms) * (double)rule->tokens / ((double)rule->window_sec * 1000);
+	if (b->tokens > (double)rule->burst)
+		b->tokens = (double)rule->burst;
 	b->at_ms = now;
 	ok = b->tokens >= 1;
-	if (ok)
+	if (ok && !rule->look)
 		b->tokens -= 1;
-	rate_fill(ret, ok, b->tokens, burst, per_minute);
+	rate_fill(ret, ok, b->tokens, rule);
 	return ok;
 }
 
 int
-rate_take(struct queue *q, const char *key, int64_t burst, int64_t per_minute, struct rate *ret)
+rate_bucket(struct queue *q, const char *key, const struct bucket_rule *rule, struct rate *ret)
 {
 	const char *sha = script(q, q->rate_sha, rate_script);
 	redisReply *r = NULL;
 	bool ok;
 
 	if (*sha)
-		r = queue_cmd(q, "EVALSHA %s 1 hutch:rate:%s %lld %lld", sha, key, (long long)burst,
-		    (long long)per_minute);
+		r = queue_cmd(q, "EVALSHA %s 1 hutch:rate:%s %lld %lld %lld %d", sha, key,
+		    (long long)rule->burst, (long long)rule->tokens, (long long)rule->window_sec,
+		    !rule->look);
 	if (!r || r->type != REDIS_REPLY_ARRAY || r->elements != 2) {
 		if (r)
 			freeReplyObject(r);
 		q->rate_sha[0] = '\0';
-		return rate_local(q, key, burst, per_minute, ret);
+		return rate_local(q, key, rule, ret);
 	}
 	ok = r->element[0]->integer == 1;
-	rate_fill(ret, ok, (double)r->element[1]->integer / 1000, burst, per_minute);
+	rate_fill(ret, ok, (double)r->element[1]->integer / 1000, rule);
 	freeReplyObject(r);
 	return ok;
+}
+
+int
+rate_take(struct queue *q, const char *key, int64_t burst, int64_t per_minute, struct rate *ret)
+{
+	return rate_bucket(q, key,
+	    &(struct bucket_rule){ .burst = burst, .tokens = per_minute, .window_sec = 60 }, ret);
 }

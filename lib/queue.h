@@ -61,3 +61,11 @@ struct rate {
  * away it is a local one of this process.
  */
 int rate_take(struct queue *, const char *key, int64_t burst, int64_t per_minute, struct rate *ret);
+
+/* The same for other windows: a bucket of `burst` that gains `tokens` in `window_sec`. look:
+ * nothing is taken. */
+struct bucket_rule {
+	int64_t burst, tokens, window_sec;
+	bool look;
+};
+int rate_bucket(struct queue *, const char *key, const struct bucket_rule *, struct rate *ret);

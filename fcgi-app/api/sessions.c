@@ -8,9 +8,11 @@
  * Queries: sql/queries/sessions.sql.  Tests: tests/http/auth.t.
  */
 #include "sessions.h"
+#include "account.h"
+#include "accounts.q.h"
 #include "audit.h"
-#include "mail.h"
 #include "cleanup.h"
+#include "fcgi-app/cookie.h"
 #include "job.h"
 #include "sessions.q.h"
 #include "teams.q.h"
@@ -57,6 +59,10 @@ const struct field session_logout_fields[] = {
 	FIELD(session_logout, refresh_token, "refresh_token", .flags = WRITE_ONLY, .max = 512),
 	{ 0 },
 };
+const struct field session_switch_fields[] = {
+	FIELD(session_switch, team, "team_id", .flags = NEEDED, .prefix = "team-"),
+	{ 0 },
+};
 struct csrf {
 	const char *csrf_token;
 };
@@ -65,7 +71,7 @@ const struct field session_csrf_fields[] = {
 	{ 0 },
 };
 
-enum { OVERLAP_SECONDS = 10, RAW = 52, MAC = 16, MAC_AT = 36 };
+enum { DEVICE_DAYS = 60, OVERLAP_SECONDS = 10, RAW = 52, MAC = 16, MAC_AT = 36 };
 static const char token_word[] = "hrt_";
 
 /* --- tokens -------------------------------------------------------------------------------- */
@@ -113,44 +119,6 @@ static void
 successor_key(const char *token, uint8_t key[KEY_SIZE])
 {
 	crypto_hmac((const uint8_t *)"hutch refresh token's successor.", token, strlen(token), key);
-}
-
-static bool
-is_loopback_http(const struct request *r)
-{
-	const char *url = r->app->conf->http_public_url;
-
-	return strncmp(url, "http://localhost", 16) == 0 || strncmp(url, "http://127.", 11) == 0 ||
-	    strncmp(url, "http://[::1]", 12) == 0;
-}
-
-static const char *
-cookie_name(const struct request *r)
-{
-	return is_loopback_http(r) ? "hutch_refresh" : "__Host-hutch_refresh";
-}
-
-static void
-set_cookie(struct request *r, const char *value, int64_t age)
-{
-	reply_header(r, "Set-Cookie", "%s=%s; Path=/; HttpOnly; SameSite=Strict%s; Max-Age=%d",
-	    cookie_name(r), value, is_loopback_http(r) ? "" : "; Secure", (int)age);
-}
-
-static const char *
-cookie_token(struct request *r)
-{
-	const char *name = cookie_name(r), *p = request_env(r, "HTTP_COOKIE"), *end;
-	size_t n = strlen(name);
-
-	for (; p && *p; p = *end ? end + 1 : end) {
-		while (*p == ' ')
-			p++;
-		end = strchrnul(p, ';');
-		if (strncmp(p, name, n) == 0 && p[n] == '=')
-			return talloc_strndup(r, p + n + 1, end - p - n - 1);
-	}
-	return NULL;
 }
 
 static const char *
@@ -235,8 +203,9 @@ fill_response(struct request *r, const struct q_user *u, const struct uuid *sid,
 	struct q_membership *m;
 	struct token_claims c = { .sub = *u->id, .sid = *sid, .email = u->email, .name = u->name };
 	int n = q_team_for_token(r->work.db, &m, .user = u->id, .asked = asked);
+	struct q_mfa_state *mfa;
 
-	if (n < 0)
+	if (n < 0 || q_user_mfa(r->work.db, &mfa, .user = u->id, .team = n ? m->team_id : NULL) < 0)
 		return -1;
 	*team = n ? m->team_id : NULL;
 	*a = (struct auth_response){ .email = u->email,
@@ -247,6 +216,8 @@ fill_response(struct request *r, const struct q_user *u, const struct uuid *sid,
 		.platform_role = u->platform_role,
 		.is_admin = strcmp(u->platform_role, "admin") == 0,
 		.must_change_password = u->must_change_password,
+		.mfa_enrollment_required = !mfa->has_factor &&
+		    (mfa->team_mfa || mfa_wanted(r->app->conf->auth_require_mfa, u->platform_role)),
 		.team = n ? id_text(r, "team-", m->team_id) : "",
 		.expires_in = r->app->conf->auth_access_ttl };
 	c.has_team = n;
@@ -271,14 +242,59 @@ act_as(struct request *r, const struct q_user *u)
 	r->work.actor.user = u->id;
 }
 
+/* A new sign-in from a device that the account does not know is told to its owner; the cookie makes
+ * it known. */
+static int
+meet_device(struct request *r, const struct login *l, const struct q_user *u, bool *new_device,
+    struct bytes *hash)
+{
+	const char *cookie = device_cookie(r);
+	uint8_t random[32];
+	struct q_device *d;
+
+	if (!*cookie) {
+		crypto_random(random, sizeof random);
+		cookie = base64url_write(r, random, sizeof random);
+	}
+	*hash = device_hash(r, cookie);
+	if (q_device_of(r->work.db, &d, .user = u->id, .hash = *hash) < 0)
+		return -1;
+	cookie_set(r, "device", cookie, "Strict", DEVICE_DAYS * 86400);
+	*new_device = !d->known;
+	if (d->known || !d->met || strcmp(l->method, "activation") == 0)
+		return 0;
+	return account_mail(r, "new_login", u, NULL, NULL, NULL, NULL);
+}
+
+static int
+audit_login(struct request *r, const struct login *l, const struct uuid *user,
+    const struct uuid *team, bool new_device)
+{
+	struct buf meta = BUF(r);
+
+	buf_fmt(&meta, "{\"method\":\"%s\",\"kind\":\"%s\",\"mfa\":", l->method,
+	    strcmp(l->client, "cli") == 0 ? "cli" : "web");
+	buf_json(&meta, l->mfa);
+	if (l->idp)
+		buf_fmt(&meta, ",\"idp\":\"%s\"", id_text(r, "idp-", l->idp));
+	buf_fmt(&meta, ",\"new_device\":%s}", new_device ? "true" : "false");
+	return audit_add(&r->work, AUDIT_AUTH_LOGIN,
+	    &(struct audit){ .team = team,
+		.resource_id = id_text(r, "usr-", user),
+		.subject = user,
+		.metadata = meta.data,
+		.data = talloc_asprintf(r, "{\"method\":\"%s\"}", l->method) });
+}
+
 int
 login_open(struct request *r, const struct login *l)
 {
 	const struct conf *c = r->app->conf;
-	bool cli = strcmp(l->client, "cli") == 0;
+	bool cli = strcmp(l->client, "cli") == 0, new_device;
 	struct uuid *sid = talloc(r, struct uuid);
 	const struct uuid *team = NULL;
 	struct auth_response a;
+	struct bytes device;
 	uint8_t hash[HASH_SIZE];
 	struct q_membership *m;
 	struct q_user *u;
@@ -289,33 +305,28 @@ login_open(struct request *r, const struct login *l)
 		return n < 0 ? -1 : fail(r, E_UNAUTHORIZED, "the account is not active");
 	act_as(r, u);
 	n = q_team_for_token(r->work.db, &m, .user = u->id, .asked = l->team);
-	if (n < 0 || (n == 0 && team_make(r, u->id, u->name, &team) < 0))
+	if (n < 0 || (n == 0 && c->teams_personal && team_make(r, u->id, u->name, &team) < 0))
 		return -1;
 	*sid = uuid_new();
 	token = refresh_make(r, sid, 1);
 	crypto_sha256(token, strlen(token), hash);
-	if (fill_response(r, u, sid, l->team, &a, &team) < 0)
+	if (fill_response(r, u, sid, l->team, &a, &team) < 0 ||
+	    meet_device(r, l, u, &new_device, &device) < 0)
 		return -1;
 	if (q_session_insert(r->work.db, .id = sid, .user = u->id, .team = team,
 		.kind = cli ? "cli" : "web", .method = l->method, .hash = { hash, sizeof hash },
-		.ip = r->ip, .user_agent = r->work.actor.user_agent,
+		.device = device, .mfa = l->mfa, .idp = l->idp, .ip = r->ip,
+		.user_agent = r->work.actor.user_agent,
 		.idle = cli ? 2592000 : c->auth_refresh_idle,
 		.longest = cli ? 7776000 : c->auth_refresh_max) < 0)
 		return -1;
-	if (q_session_prune(r->work.db, .user = u->id) < 0)
-		return -1;
-	if (audit_add(&r->work, AUDIT_AUTH_LOGIN,
-		&(struct audit){ .team = team,
-		    .resource_id = id_text(r, "usr-", u->id),
-		    .subject = u->id,
-		    .metadata = talloc_asprintf(
-			r, "{\"method\":\"%s\",\"kind\":\"%s\"}", l->method, cli ? "cli" : "web"),
-		    .data = talloc_asprintf(r, "{\"method\":\"%s\"}", l->method) }) < 0)
+	if (q_session_prune(r->work.db, .user = u->id) < 0 ||
+	    audit_login(r, l, u->id, team, new_device) < 0)
 		return -1;
 	if (l->want_refresh)
 		a.refresh_token = token;
 	else
-		set_cookie(r, token, c->auth_refresh_max);
+		cookie_set(r, "refresh", token, "Strict", c->auth_refresh_max);
 	return reply_with(r, auth_response_fields, &a);
 }
 
@@ -331,15 +342,7 @@ refused(struct request *r)
 static int
 reused(struct request *r, const struct q_session *s, const struct q_user *u)
 {
-	const struct pair vars[] = { { "ip", r->ip ? r->ip : "" },
-		{ "agent", r->work.actor.user_agent ? r->work.actor.user_agent : "" }, { 0 } };
-	struct mail_new mail = { .template = "session_stolen",
-		.user = u->id,
-		.to = u->email,
-		.name = u->name,
-		.vars = vars };
-
-	if (mail_add(&r->work, r->app->keys, &mail) < 0)
+	if (account_mail(r, "session_stolen", u, NULL, NULL, NULL, NULL) < 0)
 		return -1;
 	if (q_session_revoke(r->work.db, .id = s->id, .reason = "reuse") < 0)
 		return -1;
@@ -393,11 +396,25 @@ hash_is(const char *token, struct bytes want)
 	return want.n == sizeof hash && crypto_equal(hash, want.p, sizeof hash);
 }
 
+static int
+too_often(struct request *r, const struct uuid *sid)
+{
+	int64_t most = r->app->conf->auth_session_refreshes;
+	struct rate rate;
+
+	if (!r->app->conf->auth_rate_limits ||
+	    rate_take(r->app->queue, talloc_asprintf(r, "refresh:%s", id_text(r, "ses-", sid)),
+		most, most, &rate))
+		return 0;
+	reply_header(r, "Retry-After", "%lld", (long long)rate.retry_after);
+	return fail(r, E_RATE, "too many refreshes of this login");
+}
+
 int
 session_refresh(struct request *r)
 {
 	const struct session_refresh *in = r->in;
-	const char *old = in->refresh_token ? in->refresh_token : cookie_token(r), *token;
+	const char *old = in->refresh_token ? in->refresh_token : cookie_get(r, "refresh"), *token;
 	const struct uuid *team;
 	struct auth_response a;
 	struct q_session *s;
@@ -408,6 +425,8 @@ session_refresh(struct request *r)
 	if (!old || !refresh_read(r, old, &sid))
 		return refused(r);
 	if (!in->refresh_token && csrf_check(r, &sid) < 0)
+		return -1;
+	if (too_often(r, &sid) < 0)
 		return -1;
 	n = q_session_lock(r->work.db, &s, .id = &sid);
 	if (n <= 0 || !s->live)
@@ -431,8 +450,49 @@ session_refresh(struct request *r)
 	if (in->refresh_token)
 		a.refresh_token = token;
 	else
-		set_cookie(r, token, r->app->conf->auth_refresh_max);
+		cookie_set(r, "refresh", token, "Strict", r->app->conf->auth_refresh_max);
 	return reply_with(r, auth_response_fields, &a);
+}
+
+/* --- the same login, read anew -------------------------------------------------------------- */
+
+static int
+answer_for(struct request *r, const struct uuid *asked)
+{
+	const struct uuid *team;
+	struct auth_response a;
+	struct q_user *u;
+
+	if (q_user_share(r->work.db, &u, .id = r->who.user) <= 0 ||
+	    fill_response(r, u, r->who.session, asked, &a, &team) < 0)
+		return -1;
+	if (asked && !(team && uuid_equal(team, asked)))
+		return fail(r, E_NOT_FOUND, "no such object, or not yours");
+	return reply_with(r, auth_response_fields, &a);
+}
+
+int
+session_answer(struct request *r)
+{
+	return answer_for(r, r->who.team);
+}
+
+int
+session_switch_team(struct request *r)
+{
+	const struct session_switch *in = r->in;
+
+	if (answer_for(r, in->team) < 0 ||
+	    q_session_team(r->work.db, .id = r->who.session, .team = in->team) < 0)
+		return -1;
+	return audit_add(&r->work, AUDIT_AUTH_SWITCH_TEAM,
+	    &(struct audit){ .team = in->team,
+		.resource_id = id_text(r, "usr-", r->who.user),
+		.subject = r->who.user,
+		.metadata = r->who.team
+		    ? talloc_asprintf(r, "{\"from\":\"%s\"}", id_text(r, "team-", r->who.team))
+		    : "{\"from\":null}",
+		.data = "{}" });
 }
 
 /* --- the end ------------------------------------------------------------------------------- */
@@ -443,7 +503,7 @@ static bool
 current_session(struct request *r, const struct session_logout *in, struct uuid *sid)
 {
 	const char *auth = request_env(r, "HTTP_AUTHORIZATION");
-	const char *token = in->refresh_token ? in->refresh_token : cookie_token(r);
+	const char *token = in->refresh_token ? in->refresh_token : cookie_get(r, "refresh");
 	struct token_claims c;
 	struct err ignored = { 0 };
 
@@ -464,7 +524,7 @@ session_logout(struct request *r)
 	struct uuid sid;
 	int n;
 
-	set_cookie(r, "", 0);
+	cookie_set(r, "refresh", "", "Strict", 0);
 	if (!current_session(r, in, &sid))
 		return reply_done(r, 1);
 	n = q_session_lock(r->work.db, &s, .id = &sid);
@@ -492,7 +552,7 @@ session_logout(struct request *r)
 int
 session_csrf(struct request *r)
 {
-	const char *token = cookie_token(r);
+	const char *token = cookie_get(r, "refresh");
 	struct csrf c;
 	struct uuid sid;
 

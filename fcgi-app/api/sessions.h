@@ -10,6 +10,12 @@ struct session_logout {
 	bool all;
 	const char *refresh_token;
 };
+struct session_switch {
+	const struct uuid *team;
+};
 extern const struct field auth_response_fields[], session_refresh_fields[], session_logout_fields[],
-    session_csrf_fields[];
-extern handler session_refresh, session_logout, session_csrf;
+    session_csrf_fields[], session_switch_fields[];
+extern handler session_refresh, session_logout, session_csrf, session_switch_team;
+
+/* Answers with an authResponse of the caller's own login and team, all read anew. */
+int session_answer(struct request *);

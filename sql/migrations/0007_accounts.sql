@@ -84,7 +84,13 @@ BEGIN
 	IF NOT FOUND THEN nobody := set_config('hutch.team', '', false); END IF;
 END $$;
 
-REVOKE ALL ON FUNCTION auth_session(uuid, uuid, uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION auth_session(uuid, uuid, uuid) TO hutch_app, hutch_work;
+-- How many mails of a template an address was sent within the hour; the API's role may not read mails.
+CREATE FUNCTION email_recent(m_hash bytea, m_template text) RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+	SET search_path = public, pg_temp AS
+$$ SELECT count(*) FROM emails WHERE to_hash = m_hash AND template = m_template AND state <> 'suppressed'
+	AND created_at > now() - interval '1 hour' $$;
+
+REVOKE ALL ON FUNCTION auth_session(uuid, uuid, uuid), email_recent(bytea, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION auth_session(uuid, uuid, uuid), email_recent(bytea, text) TO hutch_app, hutch_work;
 GRANT SELECT, INSERT, UPDATE, DELETE ON identity_providers, external_identities, mfa_factors, mfa_backup_codes
 	TO hutch_app, hutch_work;

@@ -2,8 +2,10 @@
 
 -- name: session_insert :exec
 -- A new login.
-INSERT INTO login_sessions (id, user_id, team_id, kind, method, refresh_hash, auth_at, ip, user_agent, idle_expires_at, expires_at)
-VALUES (:id::uuid, :user::uuid, :team::uuid?, :kind::text, :method::text, :hash::bytea, now(), :ip::text?::inet, :user_agent::text?,
+INSERT INTO login_sessions (id, user_id, team_id, kind, method, idp_id, refresh_hash, device_hash, auth_at, mfa_at, ip, user_agent,
+       idle_expires_at, expires_at)
+VALUES (:id::uuid, :user::uuid, :team::uuid?, :kind::text, :method::text, :idp::uuid?, :hash::bytea, :device::bytea?, now(),
+       CASE WHEN :mfa::text? IS NOT NULL THEN now() END, :ip::text?::inet, :user_agent::text?,
        now() + make_interval(secs => :idle::int8), now() + make_interval(secs => :longest::int8));
 
 -- name: session_prune :exec

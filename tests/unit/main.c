@@ -23,6 +23,7 @@ static Suite *(*const suites[])(void) = {
 	event_suite,
 	http_suite,
 	route_suite,
+	oidc_suite,
 	totp_suite,
 	tls_suite,
 };

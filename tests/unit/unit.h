@@ -27,6 +27,7 @@ Suite *http_suite(void);
 Suite *id_suite(void);
 Suite *json_suite(void);
 Suite *mustache_suite(void);
+Suite *oidc_suite(void);
 Suite *password_suite(void);
 Suite *principal_suite(void);
 Suite *route_suite(void);
