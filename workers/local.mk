@@ -2,7 +2,7 @@
 sbin_PROGRAMS += workers/hutch-worker
 workers_hutch_worker_SOURCES = \
 	workers/main.c workers/parent.c workers/child.c workers/sweeper.c workers/relay.c workers/kinds.c \
-	workers/worker.h workers/job.h workers/cascade.c workers/cascade.h workers/jobs/team.c workers/jobs/user.c workers/jobs/storage.c workers/jobs/capsules.c workers/jobs/mail.c workers/jobs/retention.c workers/jobs/test.c
+	workers/worker.h workers/job.h workers/cascade.c workers/cascade.h workers/jobs/team.c workers/jobs/user.c workers/jobs/storage.c workers/jobs/capsules.c workers/jobs/metrics.c workers/jobs/mail.c workers/jobs/retention.c workers/jobs/test.c
 workers_hutch_worker_LDADD = lib/libhutch.a $(PQ_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(HIREDIS_LIBS) $(CURL_LIBS) \
 	$(CRYPTO_LIBS) $(CONFUSE_LIBS) $(UUID_LIBS) $(CRYPT_LIBS) -lm
 
@@ -28,6 +28,15 @@ dist_mailen_DATA += \
 	share/mail/en/role_changed.subject share/mail/en/role_changed.txt share/mail/en/role_changed.html \
 	share/mail/en/invitation.subject share/mail/en/invitation.txt share/mail/en/invitation.html \
 	share/mail/en/mfa_reset.subject share/mail/en/mfa_reset.txt share/mail/en/mfa_reset.html
+
+dist_mailen_DATA += \
+	share/mail/en/address_in_deletion.subject share/mail/en/address_in_deletion.txt share/mail/en/address_in_deletion.html \
+	share/mail/en/password_reset.subject share/mail/en/password_reset.txt share/mail/en/password_reset.html \
+	share/mail/en/password_changed.subject share/mail/en/password_changed.txt share/mail/en/password_changed.html \
+	share/mail/en/password_added.subject share/mail/en/password_added.txt share/mail/en/password_added.html \
+	share/mail/en/email_change.subject share/mail/en/email_change.txt share/mail/en/email_change.html \
+	share/mail/en/new_login.subject share/mail/en/new_login.txt share/mail/en/new_login.html \
+	share/mail/en/mfa_changed.subject share/mail/en/mfa_changed.txt share/mail/en/mfa_changed.html
 
 check_PROGRAMS += tests/unit/workers
 TESTS += tests/unit/workers

@@ -132,6 +132,7 @@ password_set(struct request *r)
 static int
 reset_mail(struct request *r, const struct q_user *u)
 {
+	static const struct pair more[] = { { "minutes", "15" }, { 0 } };
 	struct q_number *sent;
 	struct uuid token;
 	int n;
@@ -144,7 +145,7 @@ reset_mail(struct request *r, const struct q_user *u)
 	if (q_tokens_forget(r->work.db, .user = u->id, .purpose = "password_reset") < 0 ||
 	    mailed_token(r, u->id, "password_reset", NULL, RESET_TTL, &token) < 0)
 		return -1;
-	n = account_mail(r, "password_reset_link", u, NULL, &token, "password_reset", NULL);
+	n = account_mail(r, "password_reset_link", u, NULL, &token, "password_reset", more);
 	if (n < 0)
 		return -1;
 	if (n == 0) { /* no mail, no new link */
