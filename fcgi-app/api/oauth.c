@@ -587,6 +587,7 @@ oauth_exchange(struct request *r)
 	struct q_login_state *s;
 	struct json_object *p;
 	uint8_t h[HASH_SIZE];
+	struct uuid idp;
 	int n;
 
 	crypto_sha256(in->code, strlen(in->code), h);
@@ -600,7 +601,10 @@ oauth_exchange(struct request *r)
 	l.user = s->user_id;
 	l.method = strcmp(json_str(p, "type", ""), "oidc") == 0 ? "oidc" : "oauth";
 	cookie_set(r, "state", "", "Lax", 0);
-	return login_open(r, &l);
+	if (id_read(json_str(p, "idp", ""), "idp-", &idp))
+		l.idp = &idp;
+	/* a provider whose second factor is trusted has asked for one */
+	return json_flag(p, "mfa", false) ? login_open(r, &l) : login_next(r, &l);
 }
 
 /* --- unlink -------------------------------------------------------------------------------- */
