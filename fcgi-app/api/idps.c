@@ -123,13 +123,13 @@ static const struct field idp_tested_fields[] = {
 /* clang-format off */
 const struct route idp_routes[] = {
 	{ "GET", "/v1/admin/idps", POOL_API, PLATFORM_READ, idp_list, "List identity providers", LISTS, 200, OUT(idp_out) },
-	{ "POST", "/v1/admin/idps", POOL_API, PLATFORM_ADMIN, idp_make, "Add an identity provider", CREATES, 201, IN(idp_new),
+	{ "POST", "/v1/admin/idps", POOL_API, PLATFORM_ADMIN, idp_make, "Add an identity provider", CREATES | PROOF, 201, IN(idp_new),
 	    OUT(idp_out) },
 	{ "GET", "/v1/admin/idps/{id}", POOL_API, PLATFORM_READ, idp_show, "One identity provider", .status = 200, IN(idp_id),
 	    OUT(idp_out) },
-	{ "PATCH", "/v1/admin/idps/{id}", POOL_API, PLATFORM_ADMIN, idp_change, "Change an identity provider", 0, 200, IN(idp_change),
+	{ "PATCH", "/v1/admin/idps/{id}", POOL_API, PLATFORM_ADMIN, idp_change, "Change an identity provider", PROOF, 200, IN(idp_change),
 	    OUT(idp_out) },
-	{ "DELETE", "/v1/admin/idps/{id}", POOL_API, PLATFORM_ADMIN, idp_remove, "Remove an identity provider", 0, 204, IN(idp_remove) },
+	{ "DELETE", "/v1/admin/idps/{id}", POOL_API, PLATFORM_ADMIN, idp_remove, "Remove an identity provider", PROOF, 204, IN(idp_remove) },
 	{ "POST", "/v1/admin/idps/{id}/test", POOL_OPS, PLATFORM_ADMIN, idp_test, "Try whether an identity provider answers", NO_BODY,
 	    200, IN(idp_id), OUT(idp_tested) },
 	{ 0 },

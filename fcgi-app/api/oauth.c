@@ -83,7 +83,7 @@ const struct route oauth_routes[] = {
 	    200, IN(oauth_code), .out = auth_response_fields },
 	{ "GET", "/v1/me/providers/{provider}/connect", POOL_OPS, SIGNED_IN, provider_connect, "Begin to link a provider to the account",
 	    .status = 200, IN(provider), OUT(auth_url) },
-	{ "DELETE", "/v1/me/providers/{provider}", POOL_API, SIGNED_IN, provider_unlink, "Unlink a provider from the account", 0, 204,
+	{ "DELETE", "/v1/me/providers/{provider}", POOL_API, SIGNED_IN, provider_unlink, "Unlink a provider from the account", PROOF_OF_FACTOR, 204,
 	    IN(provider) },
 	{ 0 },
 };
