@@ -11,6 +11,8 @@ QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/
 
 QUERIES += sql/queries/deletion.sql sql/queries/cascade.sql sql/queries/storage.sql
 
+QUERIES += sql/queries/metrics.sql
+
 QUERY_C = $(QUERIES:.sql=.q.c)
 QUERY_H = $(QUERIES:.sql=.q.h)
 BUILT_SOURCES += $(QUERY_H)

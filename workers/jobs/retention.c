@@ -8,6 +8,7 @@
 #include "cleanup.h"
 #include "db.h"
 #include "log.h"
+#include "metrics.q.h"
 #include "sweeper.q.h"
 
 static job_fn retention_sweep, partition_create;
@@ -18,7 +19,7 @@ const struct job_kind retention_jobs[] = {
 	{ 0 },
 };
 
-enum { EVENTS_KEEP_DAYS = 90, KINDS_MAX = 200 };
+enum { EVENTS_KEEP_DAYS = 90, METRICS_KEEP_DAYS = 30, KINDS_MAX = 200 };
 
 static int
 old_jobs(struct job *j)
@@ -37,7 +38,7 @@ old_jobs(struct job *j)
 /* The statements without parameters, one transaction each. */
 static const struct query *const sweeps[] = { &Q_retain_slots, &Q_retain_tokens,
 	&Q_retain_idempotency, &Q_retain_sessions, &Q_retain_addresses, &Q_retain_unsent,
-	&Q_retain_signups };
+	&Q_retain_signups, &Q_retain_metrics, &Q_retain_team_metrics };
 
 static int
 retention_sweep(struct job *j)
@@ -61,10 +62,12 @@ static int
 partition_create(struct job *j)
 {
 	struct q_partitions *row;
+	struct q_metric_partitions *metrics;
 
 	if (job_begin(j) < 0)
 		return -1;
-	if (q_partitions_make(j->work.db, &row, .keep_days = EVENTS_KEEP_DAYS) < 0)
+	if (q_partitions_make(j->work.db, &row, .keep_days = EVENTS_KEEP_DAYS) < 0 ||
+	    q_metrics_partitions_make(j->work.db, &metrics, .keep_days = METRICS_KEEP_DAYS) < 0)
 		return -1;
 	return job_commit(j);
 }

@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""watch_test.py - what the host agent watches: idle time, metrics, logs, hung machines, pools, adoption.
+
+usage: watch_test.py AGENT IMAGE_DIR [NAME...]    (a hutch-agent binary, images/build's output)
+
+Real virtual machines, an agent of its own under /tmp. Rows of spec 02 §9: 13 with times of 3 s instead of 10,
+4 without a control plane at all, 5 and 17 on one machine.
+Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
+"""
+import os, signal, subprocess, sys, time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from watch_agent import TOKEN, Agent, new_id, wait_for  # noqa: E402
+
+IDLE = 3  # seconds of timeout_sec in these tests
+agent = Agent(sys.argv[1], sys.argv[2], 'hutch-watch-', 66000, 24)
+
+
+def asleep(cid):
+    return agent.state_of(cid) == 'paused'
+
+
+def awake_for(cid, seconds):
+    end = time.time() + seconds
+    while time.time() < end:
+        assert agent.state_of(cid) == 'running', (agent.state_of(cid), agent.log_text()[-800:])
+        time.sleep(0.2)
+
+
+# ---- settings
+
+def test_settings_are_checked():
+    for bad in ({'timeout_sec': 2592001}, {'timeout_sec': 'x'}, {'timeout_mode': 'soon'}, {'idle_action': 'forget'},
+                {'idle_signals': ['api', 'smell']}, {'idle_signals': 'api'}):
+        status, got = agent.put(new_id(), **bad)
+        assert status == 400 and got['error']['code'] == 'invalid_request', (bad, status, got)
+    assert agent.inventory() == {}
+
+
+# ---- row 13
+
+def test_nobody_came():
+    c = agent.create(timeout_sec=IDLE)
+    began = time.time()
+    wait_for('the idle pause', lambda: asleep(c), IDLE + 5)
+    assert time.time() - began >= IDLE - 1
+    assert agent.inventory()[c]['paused_by'] == 'idle', agent.inventory()[c]
+    assert 'idle for' in agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode()
+    agent.delete(c)
+
+
+def test_foreground_exec_holds():
+    c = agent.create(timeout_sec=IDLE)
+    p = agent.start_process(c, 'sleep 8; echo done')
+    awake_for(c, 7)
+    assert b'"end"' in p.communicate()[0]
+    wait_for('the idle pause after it', lambda: asleep(c), IDLE + 6)
+    agent.delete(c)
+
+
+def test_upload_holds():
+    c = agent.create(timeout_sec=IDLE)
+    p = subprocess.Popen(['curl', '-sS', '--http2-prior-knowledge', '--unix-socket', agent.sock, '-X', 'POST', '-H',
+                          'x-access-token: ' + TOKEN, '-H', 'content-type: application/octet-stream', '-T', '-',
+                          'http://agent/agent/v1/capsules/%s/guest/files?path=/root/x' % c], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+    end = time.time() + 2 * IDLE + 1
+    while time.time() < end:
+        p.stdin.write(b'x' * 1000)
+        p.stdin.flush()
+        time.sleep(0.3)
+    assert agent.state_of(c) == 'running'
+    p.communicate()
+    agent.delete(c)
+
+
+def test_typed_keys_count():
+    c = agent.create(timeout_sec=IDLE)
+    for _ in range(4):
+        time.sleep(IDLE / 2)
+        assert agent.verb(c, 'touch', {'signal': 'input'})[0] == 204
+    assert agent.state_of(c) == 'running'
+    assert agent.verb(c, 'touch', {'signal': 'smell'})[0] == 400
+    agent.delete(c)
+
+
+def test_watchers_do_not():
+    c = agent.create(timeout_sec=IDLE)
+    top = agent.start_process(c, 'while :; do date; sleep 0.2; done', ['hutch-activity: touch'], pty=True)
+    began = time.time()
+    while not asleep(c):
+        for path in ('/capsules/' + c, '/capsules', '/capsules/%s/metrics' % c, '/capsules/%s/logs' % c):
+            agent.call('GET', path)
+        assert time.time() - began < IDLE + 8, 'a watcher keeps it awake'
+        time.sleep(0.2)
+    top.kill()
+    top.communicate()
+    agent.delete(c)
+
+
+def test_signals_are_chosen():
+    """Without exec among the signals a command in the foreground holds nothing."""
+    c = agent.create(timeout_sec=IDLE, idle_signals=['input'])
+    p = agent.start_process(c, 'sleep 20')
+    wait_for('the idle pause', lambda: asleep(c), IDLE + 6)
+    p.kill()
+    p.communicate()
+    agent.delete(c)
+
+
+def test_fixed_time():
+    c = agent.create(timeout_sec=IDLE, timeout_mode='fixed')
+    began = time.time()
+    while not asleep(c):
+        if agent.state_of(c) == 'running':
+            agent.verb(c, 'touch')
+        assert time.time() - began < IDLE + 6, 'activity moved a fixed time'
+        time.sleep(0.3)
+    agent.delete(c)
+
+
+def test_process_holds_when_asked():
+    c = agent.create(timeout_sec=IDLE, idle_signals=['api', 'process'])
+    p = agent.start_process(c, 'sleep 9', ['hutch-activity: touch'])
+    time.sleep(0.5)
+    p.kill()
+    p.communicate()
+    awake_for(c, 7)
+    wait_for('the idle pause after it', lambda: asleep(c), IDLE + 8)
+    agent.delete(c)
+
+
+def test_destroy_is_only_a_pause_here():
+    c = agent.create(timeout_sec=IDLE, idle_action='destroy')
+    wait_for('the idle pause', lambda: asleep(c), IDLE + 6)
+    assert c in agent.inventory()
+    agent.delete(c)
+
+
+# ---- logs and metrics
+
+def test_logs():
+    c = agent.create(boot='cold')
+    boot = agent.call('GET', '/capsules/%s/logs?source=boot' % c)
+    agent.run(c, 'for i in 1 2 3 4 5; do echo line-$i >/dev/hvc0; done')
+    wait_for('the console', lambda: b'line-5' in agent.call('GET', '/capsules/%s/logs?source=serial' % c, head=True)[1], 10)
+    with open(agent.dir + '/head') as f:
+        place = [line.split(':')[1].strip() for line in f if line.startswith('hutch-next')][0]
+    tail = agent.call('GET', '/capsules/%s/logs?source=serial&tail=2' % c)[1].decode()
+    assert tail.split() == ['line-4', 'line-5'], tail
+    agent.run(c, 'echo more >/dev/hvc0')
+    wait_for('what follows', lambda: agent.call('GET', '/capsules/%s/logs?source=serial&from=%s' % (c, place))[1] in
+             (b'more\r\n', b'more\n'), 10)
+    assert boot[0] == 200
+    notes = agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode()
+    assert 'starting -> running' in notes, notes
+    for bad in ('source=x', 'tail=-1', 'tail=10001', 'from=x'):
+        assert agent.call('GET', '/capsules/%s/logs?%s' % (c, bad))[0] == 400, bad
+    agent.delete(c)
+    assert not os.path.exists(agent.state + '/log/' + c)
+
+
+def test_a_flood_is_bounded():
+    c = agent.create()
+    agent.run(c, 'timeout 6 sh -c "while :; do head -c 100000 /dev/zero | tr \'\\\\0\' x; done >/dev/hvc0"; true')
+    size = sum(os.path.getsize(agent.state + '/log/%s/%s' % (c, n)) for n in os.listdir(agent.state + '/log/' + c)
+               if n.startswith('serial'))
+    assert 0 < size <= 2 << 20, size
+    assert os.path.getsize(agent.state + '/log/%s/boot' % c) <= 65536
+    agent.delete(c)
+
+
+def test_metrics():
+    c = agent.create()
+    agent.run(c, 'dd if=/dev/zero of=/root/big bs=1M count=20 2>/dev/null; sync; timeout 3 sh -c "while :; do :; done"; true')
+
+    def enough():
+        got = agent.call('GET', '/capsules/%s/metrics?tier=10m' % c)[1]
+        p = got['points']
+        return len(p) >= 12 and any('mem_guest_bytes' in x for x in p) and sum(x['disk_write'] for x in p) > 10 << 20 and got
+    got = wait_for('points', enough, 40)
+    points = got['points']
+    assert got['step_ms'] == 1000 and got['sources']['mem_guest'] == 'guest', got
+    assert max(x['cpu_pct'] for x in points) > 50 and all(0 <= x['cpu_pct'] <= 100 for x in points), points
+    assert all(x['mem_bytes'] > 10 << 20 for x in points) and points[-1]['disk_bytes'] > 20 << 20, points[-1]
+    times = [x['timestamp_unix'] for x in points]
+    assert times == sorted(times) and abs(times[-1] - time.time()) < 3
+    assert agent.call('GET', '/capsules/%s/metrics?tier=1y' % c)[0] == 400
+    status, got = agent.call('GET', '/capsules/%s/metrics?tier=24h' % c)
+    assert status == 200 and got['step_ms'] == 300000
+    agent.delete(c)
+    assert agent.call('GET', '/capsules/%s/metrics' % c)[0] == 404
+
+
+TESTS = [v for k, v in list(globals().items()) if k.startswith('test_')]
+
+
+def main():
+    passed = failed = 0
+    wanted = sys.argv[3:]
+    try:
+        agent.start()
+        wait_for('an image', lambda: agent.delete(agent.create())[0] == 204, 1)
+        wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 90)
+        for test in TESTS:
+            name = test.__name__[5:]
+            if wanted and name not in wanted:
+                continue
+            began = time.time()
+            try:
+                test()
+                passed += 1
+                print('ok %s (%.1f s)' % (name, time.time() - began))
+            except Exception as e:  # noqa: BLE001
+                failed += 1
+                print('not ok %s: %s: %s' % (name, type(e).__name__, str(e)[:1500]))
+            sys.stdout.flush()
+    finally:
+        agent.end(keep=bool(failed))
+        if failed:
+            print('# see ' + agent.dir)
+    print('%d passed, %d failed, 0 skipped' % (passed, failed))
+    return failed > 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
