@@ -49,6 +49,7 @@ struct look {
 	struct credentials with;
 	struct uuid capsule;
 	enum perm perm;
+	bool asleep; /* the capsule may be in any state */
 	const char *who;       /* the credential in rate limits, once it is known to be good */
 	const char *ip;        /* of the client, as the web server says; or NULL */
 	struct access *access; /* the answer; already there when it was remembered */
@@ -69,7 +70,7 @@ tie_destroy(struct tie *t)
 	return 0;
 }
 
-static struct desk *
+struct desk *
 desk_take(struct doorman *d)
 {
 	struct desk *k = NULL;
@@ -82,7 +83,13 @@ desk_take(struct doorman *d)
 	return k;
 }
 
-static void
+struct db *
+desk_db(struct desk *k)
+{
+	return k->db;
+}
+
+void
 desk_return(struct doorman *d, struct desk *k)
 {
 	pthread_mutex_lock(&d->lock);
@@ -107,7 +114,7 @@ visible(const struct q_gateway_place *c, const struct principal *p)
 static int
 found(struct look *l, const struct q_gateway_place *c, const char *who)
 {
-	if (strcmp(c->state, "running") != 0)
+	if (!l->asleep && strcmp(c->state, "running") != 0)
 		return err_set(
 		    &l->work.err, E_BAD_STATE, "the capsule is %s, not running", c->state);
 	l->access = talloc_zero(l, struct access);
@@ -119,10 +126,11 @@ found(struct look *l, const struct q_gateway_place *c, const char *who)
 		.epoch = c->epoch,
 		.host = talloc_strdup(l->access, c->address),
 		.who = talloc_strdup(l->access, who),
+		.state = talloc_strdup(l->access, c->state),
 	};
 	id_write(l->access->id, "cl-", &l->capsule);
 	snprintf(l->access->token, sizeof l->access->token, "%s",
-	    crypto_guest_token(l, l->d->keys, &l->capsule, c->epoch));
+	    crypto_guest_token(l, l->d->keys, &l->capsule, GUEST_TOKEN_EPOCH));
 	return 0;
 }
 
@@ -219,6 +227,7 @@ copy(void *mem, const struct access *a)
 		abort();
 	own->host = talloc_strdup(own, a->host);
 	own->who = talloc_strdup(own, a->who);
+	own->state = talloc_strdup(own, a->state);
 	return own;
 }
 
@@ -236,7 +245,7 @@ remember(struct doorman *d, const struct look *l)
 static void
 put_rate(struct request *r, const struct rate *rate)
 {
-	if (!rate->limit)
+	if (!rate->limit || r->reply.state != REPLY_NONE)
 		return;
 	reply_header(r, "X-RateLimit-Limit", talloc_asprintf(r, "%" PRId64, rate->limit));
 	reply_header(r, "X-RateLimit-Remaining", talloc_asprintf(r, "%" PRId64, rate->remaining));
@@ -297,7 +306,7 @@ question(const struct look *l, uint8_t key[HASH_SIZE])
 {
 	struct buf b = BUF(NULL);
 
-	buf_fmt(&b, "%d %d ", l->with.api_key != NULL, (int)l->perm);
+	buf_fmt(&b, "%d %d %d ", l->with.api_key != NULL, (int)l->perm, l->asleep);
 	buf_add(&b, l->capsule.b, sizeof l->capsule.b);
 	buf_str(&b, l->with.api_key ? l->with.api_key : l->with.bearer);
 	crypto_sha256(b.data, b.len, key);
@@ -321,7 +330,8 @@ access_check(struct request *r, void (*ok)(struct request *))
 	l = talloc_zero(NULL, struct look);
 	if (!l)
 		abort();
-	*l = (struct look){ .d = d, .r = r, .ok = ok, .perm = r->route->may, .req.data = l };
+	*l = (struct look){ .d = d, .r = r, .ok = ok, .perm = r->route->may,
+		.asleep = r->route->flags & ASLEEP, .req.data = l };
 	l->with.api_key = key ? talloc_strdup(l, key) : NULL;
 	l->with.bearer = key ? NULL : talloc_strdup(l, bearer(r));
 	(void)id_read(r->param[0], "cl-", &l->capsule);

@@ -16,9 +16,16 @@ struct access {
 	const char *host; /* the agent's address: unix:/path */
 	char token[65];   /* x-access-token of the guest */
 	const char *who;  /* the credential in rate limits */
+	const char *state;
 };
 
 struct doorman;
+
+/* A database connection for a thread of the pool; NULL: none is free. */
+struct desk;
+struct desk *desk_take(struct doorman *);
+struct db *desk_db(struct desk *);
+void desk_return(struct doorman *, struct desk *);
 
 struct doorman *doorman_open(void *mem, struct gateway *, struct err *);
 

@@ -333,7 +333,7 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
     const struct guest_events *on, void *arg)
 {
 	struct guest *g = talloc_zero(mem, struct guest);
-	struct h2_header head[9] = { 0 };
+	struct h2_header head[10] = { 0 };
 	size_t n = 0;
 
 	if (!g)
@@ -341,7 +341,8 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
 	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g), .finished = call->end };
 	head[n++] = (struct h2_header){ ":method", call->method };
 	head[n++] = (struct h2_header){ ":path",
-		talloc_asprintf(g, "/agent/v1/capsules/%s/guest%s", r->access->id, call->path) };
+		talloc_asprintf(g, "/agent/v1/capsules/%s%s%s", r->access->id,
+		    call->agent ? "" : "/guest", call->path) };
 	head[n++] = (struct h2_header){ "x-access-token", r->access->token };
 	head[n++] = (struct h2_header){ "x-request-id", r->work.id };
 	if (r->work.trace)
@@ -350,6 +351,8 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
 		head[n++] = (struct h2_header){ "authorization", basic(g, call->user) };
 	if (call->type)
 		head[n++] = (struct h2_header){ "content-type", call->type };
+	if (call->activity)
+		head[n++] = (struct h2_header){ "hutch-activity", call->activity };
 	if (call->name && call->value)
 		head[n++] = (struct h2_header){ call->name, call->value };
 	g->stream = request(r, head, call->end, g);

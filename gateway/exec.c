@@ -634,6 +634,7 @@ static int
 exec_run(struct request *r)
 {
 	struct exec *x = talloc_zero(r, struct exec);
+	/* what runs in the background holds the idle timer only where the process itself counts */
 	struct guest_call call = { .method = "POST", .path = "/process.Process/Start" };
 	struct buf message = BUF(x), framed = BUF(x);
 
@@ -649,6 +650,7 @@ exec_run(struct request *r)
 	r->on_room = on_room;
 	call.type = "application/connect+json";
 	call.user = x->in->user;
+	call.activity = x->in->background ? "touch" : "hold";
 	/* The guest ends it by itself when we do not live to do it. */
 	if (!x->in->background) {
 		call.name = "connect-timeout-ms";

@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct route *const route_tables[] = { exec_routes, process_routes, file_routes, NULL };
+const struct route *const route_tables[] = { exec_routes, process_routes, file_routes, metrics_routes,
+	logs_routes, NULL };
 
 enum {
 	SEGMENT_MAX = 512,
@@ -154,6 +155,26 @@ input(struct request *r)
 	return fields_read(row->in, json, in, r, &r->work.err);
 }
 
+/* The query of a GET, by the same kind of table. */
+static int
+input_query(struct request *r)
+{
+	const struct field *f;
+	void *in = talloc_zero_size(r, r->route->insize);
+
+	if (!in)
+		abort();
+	r->in = in;
+	fields_default(r->route->in, in);
+	for (f = r->route->in; f->name; f++) {
+		const char *text = query_get(r, f->name);
+
+		if (text && field_read_text(f, text, in, r, &r->work.err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static void
 collected(struct request *r)
 {
@@ -180,7 +201,12 @@ allowed(struct request *r)
 		    PER_CAPSULE, PER_CREDENTIAL);
 		return;
 	}
-	if (r->route->in) {
+	if (r->route->in && strcmp(r->method, "GET") == 0) {
+		if (input_query(r) < 0)
+			reply_error(r);
+		else
+			run(r);
+	} else if (r->route->in) {
 		r->on_body = collect;
 		r->on_body_end = collected;
 	} else {

@@ -27,6 +27,7 @@ enum {
 	BEFORE_MFA = 1024,   /* works while a second factor is wanted and not there */
 	ANY_INPUT = 2048,    /* bad input reaches the handler, as far as it could be read */
 	IN_TEAM = 4096,      /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
+	ASLEEP = 32768,      /* the gateway: of capsules in every state, not only of running ones */
 };
 
 struct route {

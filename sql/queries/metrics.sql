@@ -16,6 +16,13 @@ SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem,
        tx = series_join(capsule_metrics.tx, excluded.tx), rd = series_join(capsule_metrics.rd, excluded.rd),
        wr = series_join(capsule_metrics.wr, excluded.wr);
 
+-- row: metric_tenant
+--   team text
+
+-- name: metrics_tenant :one metric_tenant
+-- The rest of the transaction is the team's.
+SELECT set_config('hutch.team', :team::uuid::text, true) AS team;
+
 -- row: metric_point
 --   at int8, cpu float8, mem int8, mem_guest int8?, disk int8, rx int8, tx int8, rd int8, wr int8
 
