@@ -10,6 +10,7 @@
 #include "adopt.h"
 #include "capsule.h"
 #include "journal.h"
+#include "net.h"
 #include "priv.h"
 #include "template.h"
 #include "vm.h"
@@ -225,6 +226,8 @@ adopted(void *user, const struct err *e)
 		talloc_free(vm);
 	} else {
 		capsule_adopted(w->capsule, vm);
+		if (net_open(ad->agent, vm, w->capsule->id, &why) < 0)
+			log_error(NULL, "capsule %s: its network: %s", w->capsule->id, why.text);
 		if (e && vm->state != VM_RUNNING) {
 			log_error(NULL, "capsule %s: %s; it is killed", w->capsule->id, e->text);
 			(void)priv_kill(ad->agent->priv, vm->pid, vm->start, &why);

@@ -19,6 +19,8 @@ struct certs;
 struct control;
 struct image;
 struct journal;
+struct network;
+struct posture;
 struct priv;
 struct template;
 struct vm;
@@ -29,6 +31,8 @@ struct agent {
 	uv_loop_t *loop;
 	const struct conf *conf;
 	struct priv *priv;
+	const struct posture *posture; /* what keeps capsules apart here */
+	struct network *network;       /* NULL: capsules have no way out */
 	struct journal *journal;
 	struct control *control; /* NULL: works alone */
 	struct certs *certs;

@@ -1,7 +1,7 @@
 /* host.c - see host.h. */
 #include "host.h"
 #include "disk.h"
-#include "priv.h"
+#include "posture.h"
 #include "qemu.h"
 #include "vm.h"
 
@@ -43,26 +43,22 @@ host_facts(const struct agent *a, struct host *ret, struct err *e)
 void
 host_conditions(const struct agent *a, struct buf *b)
 {
-	const struct {
-		bool holds;
-		const char *name;
-	} list[] = {
-		{ a->accel != ACCEL_KVM, "accel_tcg" },
-		{ !priv_separate(a->priv), "capsules_share_uid" },
-		{ priv_separate(a->priv) && geteuid() == 0, "agent_is_root" },
-		{ !a->journal_complete, "journal_incomplete" },
-		/* no capsule reaches the internet (spec 02 §6.8) */
-		{ true, "network_user_mode" },
-	};
+	const struct posture_point *p = posture_points;
 	const char *comma = "";
-	size_t i;
+	int i;
 
-	for (i = 0; i < nitems(list); i++) {
-		if (!list[i].holds)
+	for (i = 0; p[i].name; i++) {
+		if (!p[i].condition || a->posture->point[i].level == POSTURE_OK)
 			continue;
-		buf_fmt(b, "%s\"%s\"", comma, list[i].name);
+		buf_fmt(b, "%s\"%s\"", comma, p[i].condition);
 		comma = ",";
 	}
+	if (a->accel != ACCEL_KVM) {
+		buf_fmt(b, "%s\"accel_tcg\"", comma);
+		comma = ",";
+	}
+	if (!a->journal_complete)
+		buf_fmt(b, "%s\"journal_incomplete\"", comma);
 }
 
 int

@@ -3,7 +3,13 @@ sbin_PROGRAMS += hostagent/hutch-agent
 hostagent_hutch_agent_SOURCES = \
 	hostagent/agent.h hostagent/main.c \
 	hostagent/loop.c hostagent/loop.h hostagent/flow.c hostagent/flow.h \
-	hostagent/priv.c hostagent/priv.h hostagent/uids.c \
+	hostagent/priv.c hostagent/priv.h hostagent/priv_serve.c hostagent/priv_wire.h hostagent/uids.c \
+	hostagent/posture.c hostagent/posture.h hostagent/confine.c hostagent/confine.h \
+	hostagent/cgroup.c hostagent/cgroup.h hostagent/landlock.c hostagent/landlock.h \
+	hostagent/net.c hostagent/net.h hostagent/net_policy.c hostagent/net_policy.h \
+	hostagent/netns.c hostagent/netns.h hostagent/netlink.c hostagent/netlink.h \
+	hostagent/nft.c hostagent/nft.h hostagent/egress.c hostagent/egress.h hostagent/egress_own.h \
+	hostagent/egress_dns.c hostagent/egress_head.c hostagent/egress_proxy.c \
 	hostagent/journal.c hostagent/journal.h hostagent/adopt.c hostagent/adopt.h \
 	hostagent/accel.c hostagent/accel.h \
 	hostagent/qemu.c hostagent/qemu.h hostagent/qmp.c hostagent/qmp.h \
@@ -22,7 +28,8 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h \
 	hostagent/certs.c hostagent/certs.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
-	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS)
+	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS) \
+	$(MNL_LIBS) $(NFTABLES_LIBS)
 EXTRA_DIST += hostagent/README.md
 
 check_PROGRAMS += tests/vm/engine_filter_test

@@ -15,6 +15,8 @@
 #include "image.h"
 #include "idle.h"
 #include "journal.h"
+#include "net.h"
+#include "posture.h"
 #include "metrics.h"
 #include "priv.h"
 #include "qemu.h"
@@ -105,6 +107,24 @@ state_open(struct agent *a, struct err *e)
 	return 0;
 }
 
+/* Looked at while we are root; the launcher inherits it. The control groups are named by the state
+   directory, so that the next agent finds them. */
+static int
+posture_start(struct agent *a, struct err *e)
+{
+	struct posture *p = talloc_zero(a, struct posture);
+	char group[32];
+	struct stat s;
+
+	if (stat(a->conf->agent_state_dir, &s) < 0)
+		return err_sys(e, "%s", a->conf->agent_state_dir);
+	snprintf(group, sizeof group, "hutch-%lx-%lx", (unsigned long)s.st_dev,
+	    (unsigned long)s.st_ino);
+	posture_look(a->conf, group, true, p);
+	a->posture = p;
+	return 0;
+}
+
 /* What nobody waits for: pools, failed images, logs that grew, folders that were left. */
 static void
 upkeep(void *arg)
@@ -115,6 +135,8 @@ upkeep(void *arg)
 
 	pool_fill(a);
 	adopt_sweep(a);
+	priv_sweep(a->priv);
+	net_sweep(a);
 	journal_compact(a->journal);
 	idle_save(a);
 	TAILQ_FOREACH(vm, &a->vms, link)
@@ -204,8 +226,7 @@ run(const struct conf *conf)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* before threads, descriptors and locks: the launcher inherits nothing */
 	if (make_dir(conf->agent_state_dir, conf->agent_user, &e) < 0 ||
-	    !(a->priv = priv_start(
-		  a, conf->agent_uid_first, conf->agent_uid_count, conf->agent_user, &e)) ||
+	    posture_start(a, &e) < 0 || !(a->priv = priv_start(a, conf, a->posture, &e)) ||
 	    state_open(a, &e) < 0 ||
 	    qemu_version(conf->agent_qemu, a->qemu_version, sizeof a->qemu_version, &e) < 0)
 		quit(a, &e);
@@ -216,6 +237,8 @@ run(const struct conf *conf)
 	a->tsc_khz = tsc_khz();
 	(void)read_line(AT_FDCWD, "/proc/sys/kernel/random/boot_id", a->boot_id, sizeof a->boot_id);
 	priv_watch(a->priv, a->loop, vm_exited, a);
+	if (net_start(a, &e) < 0)
+		quit(a, &e);
 	for (i = 0; i < nitems(numbers); i++) {
 		(void)uv_signal_init(a->loop, &signals[i]);
 		signals[i].data = a;

@@ -1,58 +1,22 @@
-/* priv.c - see priv.h. */
-#include "priv.h"
+/* priv.c - see priv.h. The agent's side; the launcher's is priv_serve.c. */
+#include "conf.h"
 #include "cleanup.h"
 #include "loop.h"
+#include "priv_wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <pwd.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
-enum op { OP_SPAWN = 1, OP_KILL };
-enum { CALL_TIMEOUT_SEC = 10, MAX_ARGS = 160 };
+enum { CALL_TIMEOUT_SEC = 10 };
 
-struct call {
-	enum op op;
-	uid_t uid;
-	pid_t pid;
-	uint64_t start;
-	uint32_t fds, len; /* descriptors beside the record, the log last; bytes of argv */
-	char argv[PRIV_ARGV];
-};
-
-struct answer {
-	pid_t pid; /* or -1 */
-	int error; /* errno */
-};
-
-struct exited {
-	pid_t pid;
-	int status;
-};
-
-struct priv {
-	int calls, exits;
-	int separate;
-	uid_t first;
-	uint32_t count;
-	void (*on_exit)(void *, pid_t, int);
-	void *arg;
-};
-
-/* Bytes and up to `n` descriptors as one packet. */
-static int
-packet_send(int sock, const void *p, size_t len, const int *fd, int n)
+int
+priv_send(int sock, const void *p, size_t len, const int *fd, int n)
 {
 	char control[CMSG_SPACE(sizeof(int) * (PRIV_FDS + 1))] = { 0 };
 	struct iovec io = { .iov_base = (void *)p, .iov_len = len };
@@ -71,9 +35,8 @@ packet_send(int sock, const void *p, size_t len, const int *fd, int n)
 	return sendmsg(sock, &m, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -1;
 }
 
-/* One packet; *n: how many descriptors came. 0: the peer is gone. */
-static ssize_t
-packet_receive(int sock, void *p, size_t len, int *fd, int *n)
+ssize_t
+priv_receive(int sock, void *p, size_t len, int *fd, int *n)
 {
 	char control[CMSG_SPACE(sizeof(int) * (PRIV_FDS + 1))];
 	struct iovec io = { .iov_base = p, .iov_len = len };
@@ -117,178 +80,6 @@ proc_start(pid_t pid)
 	return start;
 }
 
-/* The group that may use /dev/kvm, when the device is made that way. */
-static gid_t
-kvm_group(void)
-{
-	struct stat s;
-
-	return stat("/dev/kvm", &s) == 0 && s.st_gid != 0 && (s.st_mode & 060) == 060 ? s.st_gid
-										      : 0;
-}
-
-static void
-limit(int what, rlim_t n)
-{
-	struct rlimit r = { .rlim_cur = n, .rlim_max = n };
-
-	(void)setrlimit(what, &r);
-}
-
-static int
-change_user(uid_t uid)
-{
-	gid_t kvm = kvm_group();
-
-	if (setgroups(kvm ? 1 : 0, &kvm) < 0 || setresgid(uid, uid, uid) < 0 ||
-	    setresuid(uid, uid, uid) < 0)
-		return -1;
-	/* it must not be possible to go back */
-	return setuid(0) == 0 ? -1 : 0;
-}
-
-/* In the child, between fork and exec: descriptors, limits, identity. Never returns. */
-static void
-become(const struct priv *p, const struct call *c, char **argv, const int *fd)
-{
-	static char *const env[] = { "PATH=/usr/bin:/bin", "LC_ALL=C", NULL };
-	int high[PRIV_FDS + 1], i, n = c->fds;
-	int null = open("/dev/null", O_RDWR);
-
-	/* out of the way first, so that no dup2 hits a descriptor that is still needed */
-	for (i = 0; i < n; i++)
-		high[i] = fcntl(fd[i], F_DUPFD, 100);
-	if (null < 0 || dup2(null, 0) < 0 || dup2(high[n - 1], 1) < 0 || dup2(high[n - 1], 2) < 0)
-		_exit(126);
-	for (i = 0; i < n - 1; i++)
-		if (dup2(high[i], 3 + i) < 0)
-			_exit(126);
-	(void)syscall(SYS_close_range, 3 + n - 1, ~0U, 0);
-	sigset_t none;
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)signal(SIGPIPE, SIG_DFL);
-	(void)setsid();
-	(void)umask(077);
-	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_NOFILE, 512);
-	if (p->separate) {
-		limit(RLIMIT_NPROC, 128);
-		if (change_user(c->uid) < 0)
-			_exit(125);
-	}
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
-		_exit(125);
-	execve(argv[0], argv, env);
-	dprintf(2, "hutch: exec %s: %s\n", argv[0], strerror(errno));
-	_exit(127);
-}
-
-/* A record of ours, but checked all the same: this is the process with the privileges. */
-static pid_t
-spawn(const struct priv *p, struct call *c, const int *fd)
-{
-	char *argv[MAX_ARGS + 1] = { 0 };
-	size_t at = 0;
-	pid_t pid;
-	int n = 0;
-
-	if (!c->fds || !c->len || c->len > sizeof c->argv || c->argv[c->len - 1] ||
-	    (p->separate && (c->uid < p->first || c->uid - p->first >= p->count))) {
-		errno = EINVAL;
-		return -1;
-	}
-	for (; at < c->len && n < MAX_ARGS; at += strlen(c->argv + at) + 1)
-		argv[n++] = c->argv + at;
-	if (at < c->len) {
-		errno = E2BIG;
-		return -1;
-	}
-	pid = fork();
-	if (pid == 0)
-		become(p, c, argv, fd);
-	return pid;
-}
-
-static int
-kill_checked(const struct priv *p, const struct call *c)
-{
-	char path[64];
-	struct stat s;
-
-	snprintf(path, sizeof path, "/proc/%d", (int)c->pid);
-	if (c->pid <= 1 || stat(path, &s) < 0 || proc_start(c->pid) != c->start) {
-		errno = ESRCH;
-		return -1;
-	}
-	if (p->separate && (s.st_uid < p->first || s.st_uid - p->first >= p->count)) {
-		errno = EPERM;
-		return -1;
-	}
-	return kill(c->pid, SIGKILL);
-}
-
-static void
-serve_call(const struct priv *p)
-{
-	static struct call c;
-	struct answer a = { .pid = -1 };
-	int fd[PRIV_FDS + 1], n, i;
-	ssize_t k = packet_receive(p->calls, &c, sizeof c, fd, &n);
-	auto_fd pidfd = -1;
-
-	if (k <= 0)
-		_exit(0); /* the agent is gone */
-	errno = EINVAL;
-	if (k >= (ssize_t)offsetof(struct call, argv) && (uint32_t)n == c.fds &&
-	    (size_t)k == offsetof(struct call, argv) + c.len) {
-		if (c.op == OP_SPAWN && (a.pid = spawn(p, &c, fd)) > 0)
-			pidfd = (int)syscall(SYS_pidfd_open, a.pid, 0);
-		else if (c.op == OP_KILL && kill_checked(p, &c) == 0)
-			a.pid = c.pid;
-	}
-	a.error = errno;
-	for (i = 0; i < n; i++)
-		close(fd[i]);
-	(void)packet_send(p->calls, &a, sizeof a, &pidfd, pidfd >= 0);
-}
-
-static void
-reap(const struct priv *p, int signals)
-{
-	struct signalfd_siginfo info;
-	struct exited x;
-
-	(void)!read(signals, &info, sizeof info);
-	while ((x.pid = waitpid(-1, &x.status, WNOHANG)) > 0)
-		(void)packet_send(p->exits, &x, sizeof x, NULL, 0);
-}
-
-static void
-serve(const struct priv *p)
-{
-	struct pollfd pfd[2] = { { .fd = p->calls, .events = POLLIN }, { .events = POLLIN } };
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	(void)sigprocmask(SIG_BLOCK, &set, NULL);
-	pfd[1].fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	/* stopping is the agent's decision: it closes the socket */
-	(void)signal(SIGINT, SIG_IGN);
-	(void)signal(SIGTERM, SIG_IGN);
-	(void)signal(SIGHUP, SIG_IGN);
-	(void)prctl(PR_SET_NAME, "hutch-priv", 0, 0, 0);
-	for (;;) {
-		if (poll(pfd, 2, -1) < 0 && errno != EINTR)
-			_exit(1);
-		if (pfd[1].revents)
-			reap(p, pfd[1].fd);
-		if (pfd[0].revents)
-			serve_call(p);
-	}
-}
-
 static int
 priv_free(struct priv *p)
 {
@@ -313,16 +104,15 @@ drop(const char *user, struct err *e)
 }
 
 struct priv *
-priv_start(void *mem, uid_t first, uint32_t count, const char *user, struct err *e)
+priv_start(void *mem, const struct conf *conf, const struct posture *posture, struct err *e)
 {
 	struct priv *p = talloc_zero(mem, struct priv);
 	struct timeval wait = { .tv_sec = CALL_TIMEOUT_SEC };
 	int calls[2], exits[2];
 	pid_t pid;
 
-	p->first = first;
-	p->count = count;
-	p->separate = geteuid() == 0;
+	p->conf = conf;
+	p->posture = posture;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, calls) < 0 ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, exits) < 0) {
 		err_sys(e, "socketpair");
@@ -338,11 +128,11 @@ priv_start(void *mem, uid_t first, uint32_t count, const char *user, struct err 
 	close(calls[pid == 0]);
 	close(exits[pid == 0]);
 	if (pid == 0)
-		serve(p);
+		priv_serve(p);
 	talloc_set_destructor(p, priv_free);
 	(void)setsockopt(p->calls, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
 	(void)fcntl(p->exits, F_SETFL, O_NONBLOCK);
-	if (p->separate && *user && drop(user, e) < 0)
+	if (priv_separate(p) && *conf->agent_user && drop(conf->agent_user, e) < 0)
 		return NULL;
 	return p;
 }
@@ -350,14 +140,14 @@ priv_start(void *mem, uid_t first, uint32_t count, const char *user, struct err 
 int
 priv_separate(const struct priv *p)
 {
-	return p->separate;
+	return p->posture->cage.separate;
 }
 
 static void
 on_exits(void *arg, int events)
 {
 	struct priv *p = arg;
-	struct exited x;
+	struct priv_exited x;
 	ssize_t k;
 
 	(void)events;
@@ -378,45 +168,98 @@ priv_watch(struct priv *p, uv_loop_t *loop, void (*on_exit)(void *, pid_t, int),
 	(void)watch_new(p, loop, p->exits, UV_READABLE, on_exits, p);
 }
 
+/* got: room for `want` descriptors, which must come. */
 static pid_t
-ask(struct priv *p, struct call *c, const int *fd, int *ret_pidfd, struct err *e)
+ask(struct priv *p, struct priv_call *c, const int *fd, int *got, int want, struct err *e)
 {
-	struct answer a;
-	int got[PRIV_FDS + 1], n;
+	struct priv_answer a;
+	int all[PRIV_FDS + 1], n = 0, i;
 
-	if (packet_send(p->calls, c, offsetof(struct call, argv) + c->len, fd, (int)c->fds) < 0 ||
-	    packet_receive(p->calls, &a, sizeof a, got, &n) != sizeof a)
+	if (priv_send(p->calls, c, offsetof(struct priv_call, argv) + c->len, fd, (int)c->fds) <
+		0 ||
+	    priv_receive(p->calls, &a, sizeof a, all, &n) != sizeof a)
 		return err_sys(e, "launcher");
-	if (a.pid <= 0) {
-		errno = a.error;
-		return err_sys(e, "launcher");
+	if (a.pid > 0 && n == want) {
+		for (i = 0; i < n; i++)
+			got[i] = all[i];
+		return a.pid;
 	}
-	if (ret_pidfd && n == 1)
-		*ret_pidfd = got[0];
-	else if (ret_pidfd)
-		return err_set(e, E_SYSTEM, "launcher: no pidfd");
-	return a.pid;
+	for (i = 0; i < n; i++)
+		close(all[i]);
+	if (a.pid > 0)
+		return err_set(e, E_SYSTEM, "launcher: %d descriptors instead of %d", n, want);
+	a.why[sizeof a.why - 1] = '\0';
+	return err_set(e, E_QEMU, "%s", a.why);
 }
 
 pid_t
 priv_spawn(struct priv *p, const struct priv_spawn *s, int *ret_pidfd, struct err *e)
 {
-	static struct call c;
+	static struct priv_call c;
 	int fd[PRIV_FDS + 1];
 
 	if (s->argv_len > sizeof c.argv || s->fds > PRIV_FDS)
 		return err_set(e, E_BUG, "command line is too long");
-	c = (struct call){ .op = OP_SPAWN, .uid = s->uid, .fds = s->fds + 1, .len = s->argv_len };
+	c = (struct priv_call){ .op = OP_SPAWN,
+		.uid = s->uid,
+		.size = s->size,
+		.tap = s->tap,
+		.fds = s->fds + 1,
+		.len = s->argv_len };
 	memcpy(c.argv, s->argv, s->argv_len);
 	memcpy(fd, s->fd, sizeof s->fd[0] * s->fds);
 	fd[s->fds] = s->log;
-	return ask(p, &c, fd, ret_pidfd, e);
+	return ask(p, &c, fd, ret_pidfd, 1, e);
+}
+
+int
+priv_check(struct priv *p, pid_t pid, uint64_t start, uid_t uid, const struct cage_size *size,
+    struct err *e)
+{
+	struct priv_call c = {
+		.op = OP_CHECK, .pid = pid, .start = start, .uid = uid, .size = *size
+	};
+
+	return ask(p, &c, NULL, NULL, 0, e) < 0 ? -1 : 0;
+}
+
+int
+priv_network(struct priv *p, pid_t pid, uint64_t start, const struct net_rules *r, bool fresh,
+    int fd[PRIV_NET_FDS], struct err *e)
+{
+	struct priv_call c = { .op = OP_NETWORK,
+		.pid = pid,
+		.start = start,
+		.fresh = fresh,
+		.sockets = fd != NULL,
+		.len = sizeof *r };
+
+	c.rules = *r;
+	return ask(p, &c, NULL, fd, fd ? PRIV_NET_FDS : 0, e) < 0 ? -1 : 0;
+}
+
+int
+priv_egress(struct priv *p, struct err *e)
+{
+	struct priv_call c = { .op = OP_EGRESS };
+	int fd = -1;
+
+	return ask(p, &c, NULL, &fd, 1, e) < 0 ? -1 : fd;
+}
+
+void
+priv_sweep(struct priv *p)
+{
+	struct priv_call c = { .op = OP_SWEEP };
+	struct err e = { 0 };
+
+	(void)ask(p, &c, NULL, NULL, 0, &e);
 }
 
 int
 priv_kill(struct priv *p, pid_t pid, uint64_t start, struct err *e)
 {
-	struct call c = { .op = OP_KILL, .pid = pid, .start = start };
+	struct priv_call c = { .op = OP_KILL, .pid = pid, .start = start };
 
-	return ask(p, &c, NULL, NULL, e) < 0 ? -1 : 0;
+	return ask(p, &c, NULL, NULL, 0, e) < 0 ? -1 : 0;
 }
