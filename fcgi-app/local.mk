@@ -7,7 +7,7 @@ fcgi_app_hutch_api_SOURCES = \
 	fcgi-app/api/api.h fcgi-app/api/tables.def fcgi-app/api/health.c fcgi-app/api/auth.c fcgi-app/api/sessions.c fcgi-app/api/sessions.h \
 	fcgi-app/cookie.c fcgi-app/cookie.h fcgi-app/api/oauth.c fcgi-app/api/idps.c fcgi-app/api/idps.h fcgi-app/api/account.c fcgi-app/api/account.h fcgi-app/api/auth_mfa.c fcgi-app/api/auth_signup.c \
 	fcgi-app/api/logins.c fcgi-app/api/mfa.c fcgi-app/api/password.c fcgi-app/api/throttle.c \
-	fcgi-app/api/me.c fcgi-app/api/teams.c fcgi-app/api/teams.h fcgi-app/api/members.c fcgi-app/api/invitations.c fcgi-app/api/team_shape.h fcgi-app/api/member_shape.h fcgi-app/api/keys.c fcgi-app/api/keys.h fcgi-app/api/key_change.c fcgi-app/api/capsules.c fcgi-app/api/hosts.c
+	fcgi-app/api/admin.h fcgi-app/api/admin_users.c fcgi-app/api/admin_teams.c fcgi-app/api/account_end.c fcgi-app/api/me.c fcgi-app/api/teams.c fcgi-app/api/teams.h fcgi-app/api/members.c fcgi-app/api/invitations.c fcgi-app/api/team_shape.h fcgi-app/api/member_shape.h fcgi-app/api/audit.c fcgi-app/api/audit_out.c fcgi-app/api/audit_read.h fcgi-app/api/keys.c fcgi-app/api/keys.h fcgi-app/api/key_change.c fcgi-app/api/capsules.c fcgi-app/api/capsules.h fcgi-app/api/capsules_create.c fcgi-app/api/capsules_do.c fcgi-app/api/capsules_fork.c fcgi-app/api/capsules_life.c fcgi-app/api/capsules_spec.c fcgi-app/api/capsule_events.c fcgi-app/api/snapshots.c fcgi-app/api/hosts.c fcgi-app/api/hosts_admin.c fcgi-app/api/host_shape.h
 HUTCH_LIBS = lib/libhutch.a $(FCGI_LIBS) $(PQ_LIBS) $(HIREDIS_LIBS) $(JSONC_LIBS) $(CURL_LIBS) $(JWT_LIBS) $(CJOSE_LIBS) $(CRYPTO_LIBS) \
 	$(CONFUSE_LIBS) $(TALLOC_LIBS) $(UUID_LIBS) $(CRYPT_LIBS) $(UNISTRING_LIBS) -lm
 fcgi_app_hutch_api_LDADD = $(HUTCH_LIBS)

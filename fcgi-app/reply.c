@@ -147,28 +147,40 @@ query_rest(struct request *r)
 	return b.data ? b.data : "";
 }
 
+const char *
+page_cursor(struct request *r, int64_t at, const struct uuid *id)
+{
+	uint8_t raw[CURSOR_SIZE], mac[HASH_SIZE];
+
+	memcpy(raw, &at, 8);
+	memcpy(raw + 8, id->b, 16);
+	cursor_mac(r, raw, mac);
+	memcpy(raw + CURSOR_KEY, mac, CURSOR_SIZE - CURSOR_KEY);
+	return base64url_write(r, raw, sizeof raw);
+}
+
+void
+page_link(struct request *r, int n, const void *rows, size_t size, const struct page *p,
+    size_t time_off, size_t id_off)
+{
+	const char *last, *cursor;
+
+	if (n <= p->limit)
+		return;
+	last = (const char *)rows + (p->limit - 1) * size;
+	cursor = page_cursor(
+	    r, *(const int64_t *)(last + time_off), *(const struct uuid *const *)(last + id_off));
+	reply_header(r, "X-Next-Cursor", "%s", cursor);
+	reply_header(r, "Link", "<%s%s?%scursor=%s>; rel=\"next\"", r->app->conf->http_public_url,
+	    r->path, query_rest(r), cursor);
+}
+
 int
 page_reply(struct request *r, int n, const void *rows, size_t size, const struct page *p,
     size_t time_off, size_t id_off)
 {
-	uint8_t raw[CURSOR_SIZE], mac[HASH_SIZE];
-	const char *last, *cursor;
-	bool more = n > p->limit;
-
-	if (more)
-		n = p->limit;
-	if (reply_rows(r, n, rows, size) < 0)
+	if (reply_rows(r, n > p->limit ? p->limit : n, rows, size) < 0)
 		return -1;
-	if (!more)
-		return 0;
-	last = (const char *)rows + (n - 1) * size;
-	memcpy(raw, last + time_off, 8);
-	memcpy(raw + 8, (*(const struct uuid *const *)(last + id_off))->b, 16);
-	cursor_mac(r, raw, mac);
-	memcpy(raw + CURSOR_KEY, mac, CURSOR_SIZE - CURSOR_KEY);
-	cursor = base64url_write(r, raw, sizeof raw);
-	reply_header(r, "X-Next-Cursor", "%s", cursor);
-	reply_header(r, "Link", "<%s%s?%scursor=%s>; rel=\"next\"", r->app->conf->http_public_url,
-	    r->path, query_rest(r), cursor);
+	page_link(r, n, rows, size, p, time_off, id_off);
 	return 0;
 }

@@ -87,8 +87,14 @@ struct page {
 	    .doc = "Rows in this page."),                                               \
 	    FIELD(st, cursor, "cursor", .flags = IN_QUERY,                              \
 		.doc = "X-Next-Cursor of the page before.")
+/* The cursor that begins below this row. */
+const char *page_cursor(struct request *, int64_t at, const struct uuid *id);
 int page_read(struct request *, int32_t limit, const char *cursor, struct page *ret);
 int page_reply(struct request *, int n, const void *rows, size_t size, const struct page *,
+    size_t time_off, size_t id_off);
+
+/* The links to the next page alone, for answers that are no bare array. */
+void page_link(struct request *, int n, const void *rows, size_t size, const struct page *,
     size_t time_off, size_t id_off);
 
 /* dispatch.c */

@@ -2,8 +2,11 @@
 #include "audit.h"
 #include "audit.q.h"
 #include "event.h"
+#include "job.h"
 
 #include <talloc.h>
+
+enum { EVERY_ROWS = 1000 }; /* of one chain: a checkpoint besides the one of each minute */
 
 static const struct audit_row {
 	const char *resource, *action, *event, *scope, *status;
@@ -32,14 +35,20 @@ audit_add(struct work *w, enum audit_kind kind, const struct audit *a)
 
 	if (row->event && event_add(w, &ev) < 0)
 		return -1;
-	return q_audit_append(w->db, &seq, .id = &id, .team = team,
+	if (q_audit_append(w->db, &seq, .id = &id, .team = team,
 		   .actor_type = who->type ? who->type : "system", .actor_id = who->id,
 		   .actor_name = who->name ? who->name : "", .actor_user = who->user,
 		   .subject = a->subject, .resource_type = row->resource,
 		   .resource_id = a->resource_id, .action = row->action, .event = row->event,
 		   .scope = row->scope, .status = row->status,
 		   .metadata = a->metadata ? a->metadata : "{}", .ip = who->ip,
-		   .user_agent = who->user_agent, .request_id = w->id) < 0
+		   .user_agent = who->user_agent, .request_id = w->id) < 0)
+		return -1;
+	if (seq->seq % EVERY_ROWS)
+		return 0;
+	return job_add(w,
+		   &(struct job_new){ .kind = "audit.checkpoint", .unique_key = "audit.checkpoint" },
+		   NULL, NULL) < 0
 	    ? -1
 	    : 0;
 }

@@ -73,3 +73,21 @@ cidr_list_has(const char *list, const struct in6_addr *a)
 			return true;
 	return false;
 }
+
+bool
+cidr_network(const char *text)
+{
+	struct in6_addr a;
+	char one[64], *slash;
+
+	snprintf(one, sizeof one, "%s", text);
+	slash = strchr(one, '/');
+	if (slash)
+		*slash++ = '\0';
+	if (strlen(text) >= sizeof one || !cidr_address(one, &a))
+		return false;
+	if (!slash)
+		return true;
+	return *slash && strspn(slash, "0123456789") == strlen(slash) && strlen(slash) <= 3 &&
+	    strtol(slash, NULL, 10) <= (strchr(one, ':') ? 128 : 32);
+}

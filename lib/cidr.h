@@ -11,6 +11,8 @@
 /* False: not an address. */
 bool cidr_address(const char *text, struct in6_addr *ret);
 bool cidr_sockaddr(const struct sockaddr *, struct in6_addr *ret);
+/* Is it an address, or one with /bits? */
+bool cidr_network(const char *text);
 /* Whether a network of the list (separated by blanks or commas) holds it; what is no network holds
  * nothing. */
 bool cidr_list_has(const char *list, const struct in6_addr *);

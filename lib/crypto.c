@@ -27,6 +27,7 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_MAIL] = "mail",
 	[KEY_GUEST] = "guest",
 	[KEY_CURSOR] = "cursor",
+	[KEY_AUDIT] = "audit",
 	[KEY_IDP] = "idp",
 	[KEY_STATE] = "state",
 	[KEY_FACTOR] = "factor",
@@ -133,6 +134,45 @@ crypto_hmac(const uint8_t key[KEY_SIZE], const void *p, size_t n, uint8_t out[HA
 
 	if (!HMAC(EVP_sha256(), key, KEY_SIZE, p, n, out, &len))
 		abort();
+}
+
+void
+crypto_public(const uint8_t seed[KEY_SIZE], uint8_t out[KEY_SIZE])
+{
+	EVP_PKEY *k = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, KEY_SIZE);
+	size_t n = KEY_SIZE;
+
+	if (!k || EVP_PKEY_get_raw_public_key(k, out, &n) != 1 || n != KEY_SIZE)
+		abort();
+	EVP_PKEY_free(k);
+}
+
+void
+crypto_sign(const uint8_t seed[KEY_SIZE], const void *p, size_t n, uint8_t out[SIGNATURE_SIZE])
+{
+	EVP_PKEY *k = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, KEY_SIZE);
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	size_t len = SIGNATURE_SIZE;
+
+	if (!k || EVP_DigestSignInit(c, NULL, NULL, NULL, k) != 1 ||
+	    EVP_DigestSign(c, out, &len, p, n) != 1 || len != SIGNATURE_SIZE)
+		abort();
+	EVP_MD_CTX_free(c);
+	EVP_PKEY_free(k);
+}
+
+bool
+crypto_signed(
+    const uint8_t key[KEY_SIZE], const void *p, size_t n, const uint8_t sig[SIGNATURE_SIZE])
+{
+	EVP_PKEY *k = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, key, KEY_SIZE);
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	bool good = k && EVP_DigestVerifyInit(c, NULL, NULL, NULL, k) == 1 &&
+	    EVP_DigestVerify(c, sig, SIGNATURE_SIZE, p, n) == 1;
+
+	EVP_MD_CTX_free(c);
+	EVP_PKEY_free(k);
+	return good;
 }
 
 bool

@@ -28,6 +28,7 @@ enum key_use {
 	KEY_MAIL,
 	KEY_GUEST,
 	KEY_CURSOR,
+	KEY_AUDIT, /* seed of the Ed25519 key that signs audit checkpoints */
 	KEY_IDP,   /* secrets of identity providers */
 	KEY_STATE, /* what travels through a provider and back */
 	KEY_FACTOR, /* secrets of second factors */
@@ -51,6 +52,11 @@ void crypto_random(void *, size_t);
 void crypto_sha256(const void *, size_t, uint8_t out[HASH_SIZE]);
 void crypto_hmac(const uint8_t key[KEY_SIZE], const void *, size_t, uint8_t out[HASH_SIZE]);
 bool crypto_equal(const void *, const void *, size_t); /* in constant time */
+/* Ed25519 (RFC 8032); the secret is a seed of KEY_SIZE bytes, as is the public key. */
+enum { SIGNATURE_SIZE = 64 };
+void crypto_public(const uint8_t seed[KEY_SIZE], uint8_t out[KEY_SIZE]);
+void crypto_sign(const uint8_t seed[KEY_SIZE], const void *, size_t, uint8_t out[SIGNATURE_SIZE]);
+bool crypto_signed(const uint8_t key[KEY_SIZE], const void *, size_t, const uint8_t sig[SIGNATURE_SIZE]);
 uint32_t crypto_crc32(const void *, size_t);           /* ISO-HDLC, as in zlib */
 
 /* Lower-case hex; out has 2 n + 1 bytes. */

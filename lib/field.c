@@ -1,5 +1,6 @@
 /* field.c - see field.h. */
 #include "field.h"
+#include "cidr.h"
 #include "cleanup.h"
 
 #include <ctype.h>
@@ -78,6 +79,12 @@ is_tag(const char *s)
 }
 
 static bool
+is_host_tag(const char *s)
+{
+	return is_tag(s) && !strchr(s, ':');
+}
+
+static bool
 is_uuid(const char *s)
 {
 	struct uuid u;
@@ -114,9 +121,11 @@ static const struct format {
 	{ "env-name", "^[A-Za-z_][A-Za-z0-9_]*$", "a variable name", is_env_name },
 	{ "meta-key", "^[A-Za-z0-9._/-]{1,64}$", "a metadata key", is_meta_key },
 	{ "tag", "^[a-z0-9][a-z0-9._:/-]{0,62}$", "a tag", is_tag },
+	{ "host-tag", "^[a-z0-9][a-z0-9._/-]{0,62}$", "a tag of a host", is_host_tag },
 	{ "uuid", NULL, "a UUID", is_uuid },
 	{ "hex", "^[0-9a-fA-F]*$", "hex digits", is_hex },
 	{ "date-time", NULL, "a time as in RFC 3339", is_time },
+	{ "cidr", NULL, "an address or a network: 10.0.0.0/8", cidr_network },
 	/* clang-format on */
 };
 
@@ -389,6 +398,32 @@ fields_read(const struct field *all, struct json_object *obj, void *st, void *me
 	return 0;
 }
 
+/* "a,b" and a repeated parameter are one list. */
+static int
+add_texts(const struct field *f, const char *text, void *to, void *mem, struct err *e)
+{
+	const char *const *old = *(const char *const **)to;
+	const char **list, *p, *end;
+	size_t n = 0;
+
+	while (old && old[n])
+		n++;
+	list = talloc_zero_array(mem, const char *, n + strlen(text) + 2);
+	if (n)
+		memcpy(list, old, n * sizeof *list);
+	for (p = text; *p; p = *end ? end + 1 : end) {
+		end = strchrnul(p, ',');
+		if (end == p)
+			continue;
+		list[n] = talloc_strndup(mem, p, end - p);
+		if ((f->format && !format_ok(f->format, list[n])) || (f->one_of && !one_of(f->one_of, list[n])))
+			return err_set(e, E_BAD_INPUT, "\"%s\" has a bad entry: %.60s", f->name, list[n]);
+		n++;
+	}
+	*(const char *const **)to = list;
+	return in_range(f, n, " entries", e);
+}
+
 int
 field_read_text(const struct field *f, const char *text, void *st, void *mem, struct err *e)
 {
@@ -407,6 +442,8 @@ field_read_text(const struct field *f, const char *text, void *st, void *mem, st
 			return err_set(e, E_BAD_INPUT, "\"%s\" is not true or false", f->name);
 		*(bool *)to = *text == 't';
 		return 0;
+	case F_TEXTS:
+		return add_texts(f, text, to, mem, e);
 	case F_I32:
 	case F_I64:
 		n = strtoll(text, &end, 10);

@@ -49,6 +49,9 @@ write_config() {
 		api {
 			ops_socket = "$SOCK/ops.sock"
 		}
+		audit {
+			checkpoint_file = "$RUN/tmp/audit-checkpoints"
+		}
 		mail {
 			dir = "$RUN/mail"
 		}

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-extern const struct job_kind capsule_jobs[], metrics_jobs[], mail_jobs[], retention_jobs[], team_jobs[],
+extern const struct job_kind audit_jobs[], capsule_jobs[], metrics_jobs[], mail_jobs[], retention_jobs[], team_jobs[],
     user_jobs[], storage_jobs[], test_jobs[];
 
 static const struct job_kind *const tables[] = {
@@ -11,6 +11,7 @@ static const struct job_kind *const tables[] = {
 	metrics_jobs,
 	mail_jobs,
 	retention_jobs,
+	audit_jobs,
 	team_jobs,
 	user_jobs,
 	storage_jobs,

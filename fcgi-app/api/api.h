@@ -5,7 +5,7 @@
 #define T(table) extern const struct route table[];
 #include "tables.def"
 #undef T
-extern const struct route audit_routes[];
+
 
 /* A path with {id} only. */
 #define PATH_ID(st, kind) FIELD(st, id, "id", .flags = NEEDED | IN_PATH, .prefix = kind)

@@ -36,9 +36,8 @@ struct key_made {
 bool key_sees_all(const struct request *);
 /* The key of the path: 0, or -1 and 404 when it is none of the caller's. */
 int key_find(struct request *, struct q_key **row);
-/* Scopes that exist and that the caller's role holds; networks that are some; room for one more. */
+/* Scopes that exist and that the caller's role holds; room for one more. */
 int key_check_scopes(struct request *, const char *const *scopes);
-int key_check_networks(struct request *, const char *const *list);
 int key_within_count(struct request *);
 /* Inserts a key as k says, with new digits behind the word. */
 int key_make(struct request *, const struct q_key *k, const char *word, struct key_made *);
