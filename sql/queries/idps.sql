@@ -108,13 +108,6 @@ SELECT u.password_hash IS NOT NULL AS password,
                 WHERE e.user_id = u.id AND p.slug = :slug::text) AS this
   FROM users u WHERE u.id = :user::uuid FOR UPDATE;
 
--- row: provider_slug
---   slug text
-
--- name: user_providers :many provider_slug
--- The providers linked to an account.
-SELECT p.slug FROM external_identities e JOIN identity_providers p ON p.id = e.idp_id WHERE e.user_id = :user::uuid ORDER BY p.slug;
-
 -- name: state_insert :exec
 -- A sign-in that went to a provider; or the code that the browser comes back with.
 INSERT INTO one_time_tokens (token_hash, id, user_id, purpose, payload, secret_enc, ip, expires_at)
