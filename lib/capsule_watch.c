@@ -7,8 +7,7 @@
  */
 #include "agent.h"
 #include "audit.h"
-#include "capsule_op.h"
-#include "capsules.q.h"
+#include "capsule_steps.h"
 #include "cleanup.h"
 #include "event.h"
 #include "hosts.q.h"
@@ -19,26 +18,46 @@
 
 enum { STUCK_SECONDS = 10, PROOF_SECONDS = 30 };
 
+/* Which job brings a capsule on from this state. */
+static const struct {
+	const char *state, *kind;
+} ways[] = {
+	{ "pending", "capsule.start" },
+	{ "starting", "capsule.start" },
+	{ "pausing", "capsule.pause" },
+	{ "resuming", "capsule.resume" },
+	{ "hibernating", "capsule.hibernate" },
+	{ "stopping", "capsule.destroy" },
+};
+
+static int
+ask_again(struct work *w, const struct q_life_due *due)
+{
+	struct job_ref job;
+	size_t i;
+
+	for (i = 0; strcmp(ways[i].state, due->observed_state) != 0; i++)
+		;
+	db_begin(w->db);
+	if (capsule_job(w, ways[i].kind, due->team_id,
+		&(struct op_args){ .capsule = due->id, .epoch = due->epoch, .memory = true }, NULL,
+		&job, NULL) < 0)
+		return -1;
+	return db_commit(w->db);
+}
+
 int
 capsule_reconcile(struct work *w, const struct op_env *env)
 {
-	struct q_capsule_due *due;
+	struct q_life_due *due;
 	int n, i;
 
+	if (q_capsules_op_lost(w->db, .age = PROOF_SECONDS) < 0)
+		return -1;
 	n = q_capsules_stuck(w->db, &due, .age = STUCK_SECONDS);
-	for (i = 0; i < n; i++) {
-		bool start = strcmp(due[i].observed_state, "starting") == 0;
-		struct job_new job = { .kind = start ? "capsule.start" : "capsule.destroy",
-			.team = due[i].team_id,
-			.args = capsule_args(w, due[i].id, due[i].epoch),
-			.unique_key = id_text(w, "cl-", due[i].id),
-			.lock_key = id_text(w, "cl-", due[i].id) };
-		struct uuid id;
-
-		db_begin(w->db);
-		if (job_add(w, &job, &id, NULL) < 0 || db_commit(w->db) < 0)
+	for (i = 0; i < n; i++)
+		if (ask_again(w, &due[i]) < 0)
 			return -1;
-	}
 	if (n > 0 && env->queue)
 		job_announce(w, env->queue);
 	return n < 0 ? -1 : 0;
@@ -48,32 +67,11 @@ static int
 error_event(struct work *w, const struct uuid *id, const char *code)
 {
 	struct q_capsule_op *c;
-	struct event ev = { .type = "capsule.error",
-		.capsule = id,
-		.resource_type = "sandbox",
-		.resource_id = id_text(w, "cl-", id) };
 
 	if (q_capsule_for_op(w->db, &c, .id = id) <= 0)
 		return -1;
-	ev.team = c->team_id;
-	ev.data =
-	    talloc_asprintf(w, "{\"operation\":\"run\",\"code\":\"%s\",\"message\":\"%s\"}", code,
-		strcmp(code, "vmm_exit") == 0 ? "the virtual machine ended"
-					      : "the host does not have it any more");
-	return event_add(w, &ev);
-}
-
-int
-capsule_reported(struct work *w, const struct uuid *id, int64_t epoch, const char *state,
-    const char *code, const char *message)
-{
-	int n;
-
-	if (strcmp(state, "error") != 0 && strcmp(state, "exited") != 0)
-		return 0;
-	n = q_capsule_failed(
-	    w->db, .id = id, .epoch = epoch, .code = code, .message = message, .was = "running");
-	return n > 0 ? error_event(w, id, code) : n;
+	return op_event_error(
+	    w, c, "capsule.error", "run", code, "the host does not have it any more");
 }
 
 static int
@@ -135,12 +133,24 @@ discard(struct work *w, const struct q_host_seen *h, const char *id, int64_t epo
 	return agent_send(w, &call, &answer);
 }
 
+/* The inventory says what a report would have: in a transaction of its own. */
+static int
+seen(struct work *w, const struct uuid *id, struct json_object *one, int64_t change_no)
+{
+	struct capsule_report r = capsule_report_read(id, one);
+
+	db_begin(w->db);
+	if (capsule_reported(w, &r, change_no) < 0)
+		return -1;
+	return db_commit(w->db);
+}
+
 /* One entry of the inventory against its row. */
 static int
 compare(struct work *w, const struct q_host_seen *h, struct json_object *one,
     struct q_capsule_known *known, int n)
 {
-	const char *text = json_str(one, "id", ""), *state = json_str(one, "state", "");
+	const char *text = json_str(one, "id", "");
 	int64_t epoch = json_int(one, "epoch", 0);
 	struct uuid id;
 	int i;
@@ -161,11 +171,7 @@ compare(struct work *w, const struct q_host_seen *h, struct json_object *one,
 		return discard(w, h, text, epoch);
 	}
 	known[i].age_s = -1; /* seen */
-	if (strcmp(known[i].observed_state, "missing") == 0 && known[i].epoch == epoch &&
-	    strcmp(state, "running") == 0)
-		return q_capsule_found(w->db, .id = &id, .epoch = epoch, .state = "running",
-		    .change_no = known[i].change_no);
-	return 0;
+	return seen(w, &id, one, known[i].change_no);
 }
 
 static int
@@ -192,6 +198,7 @@ inventory(struct work *w, const struct q_host_seen *h)
 	for (k = 0; k < n; k++)
 		if (known[k].age_s >= PROOF_SECONDS &&
 		    (strcmp(known[k].observed_state, "running") == 0 ||
+			strcmp(known[k].observed_state, "paused") == 0 ||
 			strcmp(known[k].observed_state, "missing") == 0) &&
 		    proven(w, h->id, id_text(w, "cl-", known[k].id), "lost") &&
 		    lost(w, &known[k]) < 0)

@@ -5,11 +5,11 @@ QUERIES = \
 
 QUERIES += sql/queries/life.sql sql/queries/snapshots.sql
 QUERIES += sql/queries/invitations.sql sql/queries/idps.sql
-QUERIES += sql/queries/gateway.sql sql/queries/placement.sql
+QUERIES += sql/queries/gateway.sql sql/queries/placement.sql sql/queries/copies.sql
 
 QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/queries/relay.sql sql/queries/sweeper.sql
 
-QUERIES += sql/queries/deletion.sql sql/queries/cascade.sql sql/queries/storage.sql
+QUERIES += sql/queries/deletion.sql sql/queries/cascade.sql sql/queries/storage.sql sql/queries/admin.sql
 
 QUERIES += sql/queries/metrics.sql
 

@@ -61,6 +61,14 @@ job_yield(struct job *j)
 	return 0;
 }
 
+int
+job_again(struct job *j, int64_t delay_ms)
+{
+	j->how = JOB_YIELD;
+	j->delay_us = delay_ms * 1000;
+	return 0;
+}
+
 /* A visible job's first start is an event, by the one who asked for it. */
 static int
 tell_started(struct job *j, const struct q_job *row)
@@ -169,7 +177,7 @@ static int
 end(struct process *p, struct job *j, const struct q_job *row, int rc)
 {
 	struct err cause = j->work.err;
-	struct job_ending how = { .how = j->how, .result = j->result };
+	struct job_ending how = { .how = j->how, .result = j->result, .delay_us = j->delay_us };
 	int try;
 
 	if (rc < 0)

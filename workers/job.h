@@ -31,6 +31,7 @@ struct job {
 	/* what the function may set */
 	enum job_end how;    /* JOB_SUCCEEDED when it returns 0 */
 	const char *result;  /* text of JSON */
+	int64_t delay_us;    /* JOB_YIELD: until the next run */
 	int64_t retry_after; /* seconds the other side told; -1 */
 };
 
@@ -56,6 +57,8 @@ int job_save(struct job *, const char *checkpoint, const char *phase);
 /* Between two steps: must the job save itself and `return job_yield(j)`? Its worker ends. */
 bool job_must_stop(const struct job *);
 int job_yield(struct job *);
+/* Nothing can be done yet: again after that time, uncounted. */
+int job_again(struct job *, int64_t delay_ms);
 /* Between two steps: does somebody want it cancelled? Then return err_set(&j->work.err,
  * E_CANCELLED, …). */
 bool job_cancelled(const struct job *);

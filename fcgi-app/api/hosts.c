@@ -5,9 +5,11 @@
  */
 #include "api.h"
 #include "audit.h"
+#include "ca.h"
+#include "host_shape.h"
 #include "capsule_op.h"
 #include "cleanup.h"
-#include "hosts.q.h"
+#include "metrics.q.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -16,27 +18,6 @@
 static handler host_create, host_list, host_get, host_token, host_register, host_refresh,
     host_heartbeat, host_reports;
 
-#define HOST_FIELDS                                                                          \
-	FIELD(q_host, id, "id", .flags = NEEDED, .prefix = "host-"),                         \
-	    FIELD(q_host, type, "type", .flags = NEEDED, .one_of = "regular|byoc"),          \
-	    FIELD(q_host, team_id, "team_id", .flags = OMIT, .prefix = "team-"),             \
-	    FIELD(q_host, name, "name", .flags = NEEDED),                                    \
-	    FIELD(q_host, arch, "arch", .flags = NEEDED),                                    \
-	    FIELD(q_host, accel, "accel", .flags = NEEDED),                                  \
-	    FIELD(q_host, cpu_cores, "cpu_cores", .flags = NEEDED),                          \
-	    FIELD(q_host, memory_mb, "memory_mb", .flags = NEEDED),                          \
-	    FIELD(q_host, disk_gb, "disk_gb", .flags = NEEDED),                              \
-	    FIELD(q_host, status, "status", .flags = NEEDED,                                 \
-		.one_of = "pending|online|unreachable|draining"),                            \
-	    FIELD(q_host, schedulable, "schedulable", .flags = NEEDED),                      \
-	    FIELD(q_host, last_heartbeat_at, "last_heartbeat_at", .format = "date-time"),    \
-	    FIELD(q_host, agent_version, "agent_version", .flags = NEEDED),                  \
-	    FIELD(q_host, conditions, "conditions", .flags = NEEDED, .format = "json"),      \
-	    FIELD(q_host, created_by, "created_by", .prefix = "usr-"),                       \
-	    FIELD(q_host, created_at, "created_at", .flags = NEEDED, .format = "date-time"), \
-	    FIELD(q_host, updated_at, "updated_at", .flags = NEEDED, .format = "date-time")
-static const struct field host_fields[] = { HOST_FIELDS, { 0 } };
-
 struct by_host {
 	const struct uuid *id;
 };
@@ -44,15 +25,31 @@ static const struct field by_host_fields[] = { PATH_ID(by_host, "host-"), { 0 } 
 
 struct host_page {
 	int32_t limit;
-	const char *cursor;
+	const char *cursor, *status, *type, *tag;
+	const struct uuid *team;
 };
-static const struct field host_page_fields[] = { PAGE_FIELDS(host_page), { 0 } };
+static const struct field host_page_fields[] = {
+	FIELD(host_page, status, "status", .flags = IN_QUERY,
+	    .one_of = "pending|online|unreachable|draining"),
+	FIELD(host_page, type, "type", .flags = IN_QUERY, .one_of = "regular|byoc"),
+	FIELD(host_page, team, "team", .flags = IN_QUERY, .prefix = "team-"),
+	FIELD(host_page, tag, "tag", .flags = IN_QUERY, .format = "host-tag"),
+	PAGE_FIELDS(host_page),
+	{ 0 },
+};
 
 struct host_create {
-	const char *name;
+	const char *name, *type, *provider, *availability_zone;
+	const struct uuid *team_id;
+	const char *const *tags;
 };
 static const struct field host_create_fields[] = {
 	FIELD(host_create, name, "name", .text = "", .max = 64),
+	FIELD(host_create, type, "type", .text = "regular", .one_of = "regular|byoc"),
+	FIELD(host_create, team_id, "team_id", .prefix = "team-", .doc = "Whose, of type byoc."),
+	FIELD(host_create, provider, "provider", .text = "", .max = 64),
+	FIELD(host_create, availability_zone, "availability_zone", .text = "", .max = 64),
+	FIELD(host_create, tags, "tags", .max = 32, .format = "host-tag"),
 	{ 0 },
 };
 
@@ -68,7 +65,8 @@ static const struct field host_made_fields[] = {
 };
 
 struct host_register {
-	const char *token, *name, *address, *arch, *accel, *agent_version;
+	const char *token, *name, *address, *arch, *accel, *agent_version, *csr;
+	const char *const *cpu_classes;
 	int32_t cpu_cores, memory_mb, disk_gb;
 };
 static const struct field host_register_fields[] = {
@@ -81,26 +79,37 @@ static const struct field host_register_fields[] = {
 	FIELD(host_register, disk_gb, "disk_gb", .flags = NEEDED, .max = 100000000),
 	FIELD(host_register, accel, "accel", .flags = NEEDED, .one_of = "kvm|tcg"),
 	FIELD(host_register, agent_version, "agent_version", .text = "", .max = 64),
+	FIELD(host_register, cpu_classes, "cpu_classes", .max = 64,
+	    .doc = "Kinds of memory images it can load."),
+	FIELD(host_register, csr, "csr", .max = 8192,
+	    .doc = "Request for a certificate, in PEM; needed with an address that begins with "
+	           "https:"),
 	{ 0 },
 };
 
 struct host_credentials {
 	struct q_host *host;
-	const char *token, *refresh_token;
+	const char *token, *refresh_token, *cert_pem, *ca_cert_pem;
+	const struct uuid *cluster_id;
 };
 static const struct field host_credentials_fields[] = {
 	SUB(host_credentials, host, "host", host_fields, q_host, .flags = NEEDED),
 	FIELD(host_credentials, token, "token", .flags = NEEDED),
 	FIELD(host_credentials, refresh_token, "refresh_token", .flags = NEEDED),
+	FIELD(host_credentials, cert_pem, "cert_pem", .doc = "For the key of the request."),
+	FIELD(host_credentials, ca_cert_pem, "ca_cert_pem", .doc = "Whom the host believes."),
+	FIELD(host_credentials, cluster_id, "cluster_id", .flags = NEEDED, .prefix = "cluster-",
+	    .doc = "Which database knows the host."),
 	{ 0 },
 };
 
 struct host_refresh {
-	const char *refresh_token;
+	const char *refresh_token, *csr;
 };
 static const struct field host_refresh_fields[] = {
 	FIELD(host_refresh, refresh_token, "refresh_token", .flags = NEEDED | WRITE_ONLY, .min = 1,
 	    .max = 256),
+	FIELD(host_refresh, csr, "csr", .max = 8192, .doc = "For a new certificate."),
 	{ 0 },
 };
 
@@ -109,6 +118,7 @@ struct host_heartbeat {
 	int64_t seq, free_disk_mb;
 	int32_t free_memory_mb;
 	const char *boot_id, *agent_version, *inventory_hash, *conditions;
+	const char *const *holds;
 };
 static const struct field host_heartbeat_fields[] = {
 	PATH_ID(host_heartbeat, "host-"),
@@ -120,13 +130,16 @@ static const struct field host_heartbeat_fields[] = {
 	FIELD(host_heartbeat, inventory_hash, "inventory_hash", .max = 128),
 	FIELD(host_heartbeat, conditions, "conditions", .text = "[]", .format = "json",
 	    .doc = "List of what is not as it should be."),
+	FIELD(host_heartbeat, holds, "holds", .max = 1000,
+	    .doc = "Names of templates there; warm:NAME where its memory is ready."),
 	{ 0 },
 };
 
 struct change {
 	const struct uuid *id;
 	int64_t epoch;
-	const char *state, *code, *message;
+	const char *state, *code, *message, *residency, *by, *memory, *disk, *cpu_class;
+	int64_t bytes;
 };
 static const struct field change_fields[] = {
 	FIELD(change, id, "id", .flags = NEEDED, .prefix = "cl-"),
@@ -134,6 +147,12 @@ static const struct field change_fields[] = {
 	FIELD(change, state, "state", .flags = NEEDED, .max = 32),
 	FIELD(change, code, "code", .text = "vmm_exit", .max = 64),
 	FIELD(change, message, "message", .text = "the virtual machine ended", .max = 200),
+	FIELD(change, residency, "residency", .one_of = "ram|disk", .doc = "Of a paused one."),
+	FIELD(change, by, "paused_by", .max = 32, .doc = "Why it sleeps: idle, host, user."),
+	FIELD(change, memory, "memory", .max = 64, .doc = "Artifacts of a hibernated one."),
+	FIELD(change, disk, "disk", .max = 64),
+	FIELD(change, cpu_class, "cpu_class", .max = 200),
+	FIELD(change, bytes, "bytes", .max = INT64_MAX),
 	{ 0 },
 };
 
@@ -141,12 +160,15 @@ struct host_reports {
 	const struct uuid *id;
 	int64_t sequence;
 	struct list changes;
+	const char *metrics;
 };
 static const struct field host_reports_fields[] = {
 	PATH_ID(host_reports, "host-"),
 	FIELD(host_reports, sequence, "sequence", .flags = NEEDED),
 	SUB(host_reports, changes, "changes", change_fields, change, .flags = NEEDED | LIST,
 	    .min = 0, .max = 500),
+	FIELD(host_reports, metrics, "metrics", .text = "[]", .format = "json",
+	    .doc = "What capsules used: chunks of tiers (sql/queries/metrics.sql)."),
 	{ 0 },
 };
 
@@ -201,7 +223,26 @@ issue_registration(struct request *r, const struct uuid *host, struct host_made 
 	if (q_host_token_insert(r->work.db, .id = &id, .host = host,
 		.hash = hash_of(r, made->token), .user = r->who.user) < 0)
 		return -1;
-	return q_host_get(r->work.db, &made->host, .id = host);
+	return q_host_get(r->work.db, &made->host, HOST_PERCENTS(r), .id = host);
+}
+
+/* A team that takes hosts of its own (spec 02 §5.1). */
+static int
+check_team(struct request *r, const struct host_create *in)
+{
+	struct q_host_team *t;
+	int n;
+
+	if (strcmp(in->type, "byoc") != 0)
+		return in->team_id ? fail(r, E_BAD_INPUT, "\"team_id\" is for type byoc") : 0;
+	if (!in->team_id)
+		return fail(r, E_BAD_INPUT, "\"team_id\" is missing");
+	n = q_host_team_get(r->work.db, &t, .id = in->team_id);
+	if (n < 0)
+		return -1;
+	if (n == 0)
+		return fail(r, E_NOT_FOUND, "no such team");
+	return t->is_byoc ? 0 : fail(r, E_FORBIDDEN, "the team may not bring hosts of its own");
 }
 
 static int
@@ -210,13 +251,21 @@ host_create(struct request *r)
 	const struct host_create *in = r->in;
 	struct uuid id = uuid_new();
 	struct host_made made;
+	size_t i;
 
-	if (q_host_insert(r->work.db, .id = &id, .name = in->name, .user = r->who.user) < 0 ||
-	    issue_registration(r, &id, &made) < 0)
+	if (check_team(r, in) < 0 ||
+	    q_host_insert(r->work.db, .id = &id, .name = in->name, .team = in->team_id,
+		.provider = in->provider, .zone = in->availability_zone, .user = r->who.user) < 0)
+		return -1;
+	for (i = 0; in->tags && in->tags[i]; i++)
+		if (q_host_tag_add(r->work.db, .host = &id, .tag = in->tags[i]) < 0)
+			return -1;
+	if (issue_registration(r, &id, &made) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_HOST_CREATE,
-		&(struct audit){ .resource_id = id_text(r, "host-", &id),
-		    .metadata = "{\"type\":\"regular\"}" }) < 0)
+		&(struct audit){ .team = in->team_id,
+		    .resource_id = id_text(r, "host-", &id),
+		    .metadata = talloc_asprintf(r, "{\"type\":\"%s\"}", in->type) }) < 0)
 		return -1;
 	return reply_row(r, 1, &made);
 }
@@ -227,14 +276,15 @@ host_token(struct request *r)
 	const struct by_host *in = r->in;
 	struct host_made made;
 	struct q_host *h;
-	int n = q_host_get(r->work.db, &h, .id = in->id);
+	int n = q_host_get(r->work.db, &h, HOST_PERCENTS(r), .id = in->id);
 
 	if (n <= 0)
 		return reply_done(r, n);
 	if (issue_registration(r, in->id, &made) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_HOST_TOKEN,
-		&(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
+		&(struct audit){ .team = h->team_id, .resource_id = id_text(r, "host-", in->id) }) <
+	    0)
 		return -1;
 	return reply_row(r, 1, &made);
 }
@@ -249,8 +299,9 @@ host_list(struct request *r)
 
 	if (page_read(r, in->limit, in->cursor, &p) < 0)
 		return -1;
-	n = q_host_list(
-	    r->work.db, &rows, .before = p.before, .before_id = p.before_id, .limit = p.limit + 1);
+	n = q_host_list(r->work.db, &rows, HOST_PERCENTS(r), .status = in->status, .type = in->type,
+	    .team = in->team, .tag = in->tag, .before = p.before, .before_id = p.before_id,
+	    .limit = p.limit + 1);
 	return page_reply(r, n, rows, sizeof *rows, &p, offsetof(struct q_host, created_at),
 	    offsetof(struct q_host, id));
 }
@@ -260,7 +311,7 @@ host_get(struct request *r)
 {
 	const struct by_host *in = r->in;
 	struct q_host *h;
-	int n = q_host_get(r->work.db, &h, .id = in->id);
+	int n = q_host_get(r->work.db, &h, HOST_PERCENTS(r), .id = in->id);
 
 	return reply_row(r, n, h);
 }
@@ -272,6 +323,7 @@ issue_credentials(struct request *r, const struct uuid *host, struct host_creden
 	const struct conf *conf = r->app->conf;
 	struct token_claims claims = { .sub = *host, .iat = time(NULL) };
 	struct uuid id = uuid_new();
+	struct q_cluster *cluster;
 
 	claims.exp = claims.iat + conf->host_token_ttl;
 	c->token =
@@ -281,7 +333,24 @@ issue_credentials(struct request *r, const struct uuid *host, struct host_creden
 	    q_host_refresh_insert(r->work.db, .id = &id, .host = host,
 		.hash = hash_of(r, c->refresh_token), .ttl = conf->host_refresh_ttl) < 0)
 		return -1;
-	return q_host_get(r->work.db, &c->host, .id = host) > 0 ? 0 : -1;
+	if (q_cluster_id(r->work.db, &cluster) <= 0 ||
+	    q_host_get(r->work.db, &c->host, HOST_PERCENTS(r), .id = host) <= 0)
+		return -1;
+	c->cluster_id = cluster->id;
+	return 0;
+}
+
+/* A certificate for a host that is reached from other machines. */
+static int
+certify(struct request *r, const struct uuid *host, const char *address, const char *csr,
+    struct host_credentials *c, struct ca_cert *cert)
+{
+	if (ca_sign_host(r, r->app->keys, csr, host, address, r->app->conf->host_cert_ttl, cert,
+		&r->work.err) < 0)
+		return -1;
+	c->cert_pem = cert->pem;
+	c->ca_cert_pem = ca_pem(r, r->app->keys);
+	return 0;
 }
 
 static void
@@ -291,11 +360,24 @@ act_as_host(struct request *r, const struct uuid *host)
 	r->work.actor.id = id_text(r, "host-", host);
 }
 
+static const char *
+audit_address(struct request *r, const char *address)
+{
+	struct buf b = BUF(r);
+
+	buf_str(&b, "{\"address\":");
+	buf_json(&b, address);
+	buf_chr(&b, '}');
+	return b.data;
+}
+
 static int
 host_register(struct request *r)
 {
+	static const char *const none[] = { NULL };
 	const struct host_register *in = r->in;
-	struct host_credentials c;
+	struct host_credentials c = { 0 };
+	struct ca_cert cert = { .expires_at = NULL_INT };
 	struct q_host_ref *ref;
 	int n = q_host_token_use(r->work.db, &ref, .hash = hash_of(r, in->token));
 
@@ -304,18 +386,32 @@ host_register(struct request *r)
 			     : fail(r, E_UNAUTHORIZED,
 				   "the registration token is unknown, expired or already used");
 	act_as_host(r, ref->id);
+	if (strncmp(in->address, "https:", 6) == 0 && !in->csr)
+		return fail(r, E_BAD_INPUT, "\"csr\" is missing");
+	if (strncmp(in->address, "unix:/", 6) != 0 && !in->csr)
+		return fail(
+		    r, E_BAD_INPUT, "\"address\" is neither https://NAME:PORT nor unix:/PATH");
+	if (in->csr && certify(r, ref->id, in->address, in->csr, &c, &cert) < 0)
+		return -1;
 	if (q_host_refresh_revoke_all(r->work.db, .host = ref->id) < 0)
 		return -1;
 	if (q_host_register(r->work.db, .id = ref->id, .name = in->name, .address = in->address,
 		.arch = in->arch, .accel = in->accel, .cpu_cores = in->cpu_cores,
 		.memory_mb = in->memory_mb, .disk_gb = in->disk_gb,
-		.agent_version = in->agent_version) < 0)
+		.cpu_classes = in->cpu_classes ? in->cpu_classes : none,
+		.fingerprint = in->csr ? cert.fingerprint : NULL,
+		.cert_expires_at = cert.expires_at, .agent_version = in->agent_version) < 0) {
+		if (strcmp(r->work.db->constraint, "hosts_address") == 0)
+			return fail(r, E_CONFLICT, "another host is registered at %s", in->address);
 		return -1;
+	}
 	if (issue_credentials(r, ref->id, &c) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_HOST_REGISTER,
-		&(struct audit){ .resource_id = id_text(r, "host-", ref->id),
-		    .data = "{\"type\":\"regular\"}" }) < 0)
+		&(struct audit){ .team = c.host->team_id,
+		    .resource_id = id_text(r, "host-", ref->id),
+		    .metadata = audit_address(r, in->address),
+		    .data = talloc_asprintf(r, "{\"type\":\"%s\"}", c.host->type) }) < 0)
 		return -1;
 	return reply_row(r, 1, &c);
 }
@@ -341,7 +437,8 @@ host_refresh(struct request *r)
 {
 	const struct host_refresh *in = r->in;
 	struct q_host_refresh *t;
-	struct host_credentials c;
+	struct host_credentials c = { 0 };
+	struct ca_cert cert;
 	int n = q_host_refresh_get(r->work.db, &t, .hash = hash_of(r, in->refresh_token));
 
 	if (n <= 0)
@@ -350,7 +447,14 @@ host_refresh(struct request *r)
 		return reused(r, t);
 	/* that this one is used proves that it arrived: those before it end (issue, then revoke) */
 	if (q_host_refresh_used(r->work.db, .host = t->host_id, .id = t->id) < 0 ||
-	    issue_credentials(r, t->host_id, &c) < 0)
+	    q_host_refresh_touch(r->work.db, .id = t->id) < 0)
+		return -1;
+	if (in->csr &&
+	    (certify(r, t->host_id, t->address, in->csr, &c, &cert) < 0 ||
+		q_host_cert_renewed(r->work.db, .id = t->host_id, .fingerprint = cert.fingerprint,
+		    .cert_expires_at = cert.expires_at) < 0))
+		return -1;
+	if (issue_credentials(r, t->host_id, &c) < 0)
 		return -1;
 	return reply_row(r, 1, &c);
 }
@@ -365,6 +469,7 @@ is_own(struct request *r, const struct uuid *id)
 static int
 host_heartbeat(struct request *r)
 {
+	static const char *const none[] = { NULL };
 	const struct host_heartbeat *in = r->in;
 	struct q_host_beat *b;
 	int n;
@@ -374,7 +479,7 @@ host_heartbeat(struct request *r)
 	n = q_host_heartbeat(r->work.db, &b, .id = in->id, .seq = in->seq, .boot_id = in->boot_id,
 	    .agent_version = in->agent_version, .free_memory_mb = in->free_memory_mb,
 	    .free_disk_mb = in->free_disk_mb, .conditions = in->conditions,
-	    .inventory_hash = in->inventory_hash);
+	    .holds = in->holds ? in->holds : none, .inventory_hash = in->inventory_hash);
 	if (n > 0 && strcmp(b->was, "unreachable") == 0 &&
 	    audit_add(&r->work, AUDIT_HOST_MARKED_UP,
 		&(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
@@ -392,10 +497,26 @@ host_reports(struct request *r)
 
 	if (is_own(r, in->id) < 0)
 		return -1;
-	for (i = 0; i < in->changes.n; i++)
-		if (capsule_reported(
-			&r->work, c[i].id, c[i].epoch, c[i].state, c[i].code, c[i].message) < 0)
+	for (i = 0; i < in->changes.n; i++) {
+		struct capsule_report said = { .id = c[i].id,
+			.epoch = c[i].epoch,
+			.state = c[i].state,
+			.code = c[i].code,
+			.message = c[i].message,
+			.residency = c[i].residency,
+			.by = c[i].by,
+			.memory = c[i].memory,
+			.disk = c[i].disk,
+			.cpu_class = c[i].cpu_class,
+			.bytes = c[i].bytes,
+			.idle_s = -1 };
+
+		if (capsule_reported(&r->work, &said, NULL_INT) < 0)
 			return -1;
+	}
+	if (strlen(in->metrics) > 2 &&
+	    q_metrics_store(r->work.db, .host = in->id, .rows = in->metrics) < 0)
+		return -1;
 	if (q_host_reported(r->work.db, .id = in->id, .seq = in->sequence) < 0)
 		return -1;
 	return reply_row(r, 1, &a);

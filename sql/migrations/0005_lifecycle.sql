@@ -67,10 +67,15 @@ ALTER TABLE capsules
 	ADD snapshot_id uuid REFERENCES snapshots ON DELETE SET NULL,
 	ADD residency text CHECK (residency IN ('ram','disk')),
 	ADD paused_by text CHECK (paused_by IN ('user','idle','lifetime','snapshot','host','drain','schedule')),
-	ADD wake_boot text CHECK (wake_boot IN ('warm','cold')), -- how the start under way begins; NULL: from its image
+	-- what the start under way begins with: the instance that the host holds, the newest image, the disk that the host
+	-- kept, its parent (by the parent's fork); NULL: its template
+	ADD wake_from text CHECK (wake_from IN ('held','image','disk','parent')),
+	ADD wake_cold bool NOT NULL DEFAULT false, -- … without its memory
+	ADD host_tags text[] NOT NULL DEFAULT '{}',
 	ADD failures int NOT NULL DEFAULT 0, -- wakes that failed, one after the other
 	ADD restarts int NOT NULL DEFAULT 0, ADD restarts_since timestamptz, -- by restart_policy, in this hour
 	ADD reboots int NOT NULL DEFAULT 0, ADD reboots_since timestamptz, -- of the guest, in these 10 minutes
+	ADD lost_note text, -- what a recovery cost
 	ADD pending_spec jsonb, -- sizes that the next cold boot takes
 	ADD timeout_sec int NOT NULL DEFAULT 0 CHECK (timeout_sec BETWEEN 0 AND 2592000),
 	ADD timeout_mode text NOT NULL DEFAULT 'idle' CHECK (timeout_mode IN ('idle','fixed')),

@@ -5,17 +5,26 @@
 --   started_at timestamptz?, last_active_at timestamptz?, last_updated timestamptz, metadata jsonb, state text,
 --   desired_state text, generation int8, name text?, team_id uuid, owner_id uuid?, owner_name text?, template_id uuid,
 --   template_version int4, disk_size_mb int4, tags text[], env_names text[], error jsonb?, start_mode text?, accel text?,
---   epoch int8
+--   epoch int8, residency text?, visibility text, network jsonb, idle_action text, idle_signals text[], auto_resume text,
+--   timeout_mode text, expires_at timestamptz?, max_lifetime_sec int4, on_max_lifetime text, restart_policy text,
+--   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[]
 
 -- name: capsule_get :one capsule
 -- A capsule of the tenant, in any state while its tombstone lives.
 SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' THEN 'starting' WHEN 'hibernating' THEN 'paused'
          WHEN 'stopping' THEN 'stopped' ELSE c.observed_state END AS status,
-       c.template_name AS template, c.vcpus, c.memory_mb, 0 AS timeout_sec, c.created_at, c.started_at, c.last_active_at,
+       c.template_name AS template, c.vcpus, c.memory_mb, c.timeout_sec, c.created_at, c.started_at, c.last_active_at,
        c.updated_at AS last_updated,
        c.metadata || CASE WHEN v.kernel_version = '' THEN '{}' ELSE jsonb_build_object('kernel_version', v.kernel_version) END AS metadata,
        c.observed_state AS state, c.desired_state, c.generation, c.name, c.team_id, c.owner_id, u.name AS owner_name,
-       c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch
+       c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch,
+       CASE WHEN c.observed_state IN ('pausing','paused') THEN c.residency END AS residency, c.visibility, c.network,
+       c.idle_action, c.idle_signals, c.auto_resume, c.timeout_mode,
+       least(CASE WHEN c.timeout_mode = 'fixed' THEN c.deadline_at END, CASE WHEN c.max_lifetime_sec > 0
+         THEN c.started_at + make_interval(secs => c.max_lifetime_sec) END) AS expires_at,
+       c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
+       array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
+         c.lost_note], NULL) AS warnings
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
  WHERE c.id = :id::uuid AND c.team_id = current_team();
@@ -24,18 +33,28 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
 -- Capsules of the tenant, newest first; all but stopped ones, or those of one state.
 SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' THEN 'starting' WHEN 'hibernating' THEN 'paused'
          WHEN 'stopping' THEN 'stopped' ELSE c.observed_state END AS status,
-       c.template_name AS template, c.vcpus, c.memory_mb, 0 AS timeout_sec, c.created_at, c.started_at, c.last_active_at,
+       c.template_name AS template, c.vcpus, c.memory_mb, c.timeout_sec, c.created_at, c.started_at, c.last_active_at,
        c.updated_at AS last_updated,
        c.metadata || CASE WHEN v.kernel_version = '' THEN '{}' ELSE jsonb_build_object('kernel_version', v.kernel_version) END AS metadata,
        c.observed_state AS state, c.desired_state, c.generation, c.name, c.team_id, c.owner_id, u.name AS owner_name,
-       c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch
+       c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch,
+       CASE WHEN c.observed_state IN ('pausing','paused') THEN c.residency END AS residency, c.visibility, c.network,
+       c.idle_action, c.idle_signals, c.auto_resume, c.timeout_mode,
+       least(CASE WHEN c.timeout_mode = 'fixed' THEN c.deadline_at END, CASE WHEN c.max_lifetime_sec > 0
+         THEN c.started_at + make_interval(secs => c.max_lifetime_sec) END) AS expires_at,
+       c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
+       array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
+         c.lost_note], NULL) AS warnings
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
  WHERE c.team_id = current_team()
    AND (c.observed_state <> 'stopped' OR :state::text? = 'stopped')
    AND (:state::text? IS NULL OR c.observed_state = :state::text?)
    AND (:template::text? IS NULL OR c.template_name = :template::text?)
-   AND (:tag::text? IS NULL OR c.tags @> ARRAY[:tag::text?])
+   AND (:tags::text[]? IS NULL OR c.tags @> :tags::text[]?)
+   AND (:tag_any::text[]? IS NULL OR c.tags && :tag_any::text[]?)
+   AND (:created_after::timestamptz? IS NULL OR c.created_at > :created_after::timestamptz?)
+   AND (:created_before::timestamptz? IS NULL OR c.created_at < :created_before::timestamptz?)
    AND (:name::text? IS NULL OR starts_with(c.name, :name::text?))
    AND (:owner::uuid? IS NULL OR c.owner_id = :owner::uuid?)
    AND (:metadata::jsonb? IS NULL OR c.metadata @> :metadata::jsonb?)
@@ -54,40 +73,20 @@ SELECT t.id, t.name, v.version, v.disk_size_mb FROM templates t
    AND (t.id = :id::uuid? OR t.name = :name::text?)
  ORDER BY t.team_id = :team::uuid DESC LIMIT 1;
 
--- row: host_choice
---   id uuid, address text
-
--- name: host_candidates :many host_choice
--- The three least loaded hosts that would take the capsule.
-SELECT h.id, h.address FROM hosts h, LATERAL host_used(h.id) u
- WHERE h.deleted_at IS NULL AND h.status = 'online' AND h.schedulable AND h.type = 'regular'
-   AND h.last_heartbeat_at > now() - make_interval(secs => :suspect::int8)
-   AND u.memory_mb + :memory_mb::int4 + 128 <= (h.memory_mb - greatest(1024, h.memory_mb / 12)) * :mem_percent::int8 / 100
-   AND u.vcpus + :vcpus::int4 <= h.cpu_cores * :cpu_percent::int8 / 100
-   AND coalesce(h.free_disk_mb, 0) > 1024
- ORDER BY least(1 - (u.memory_mb + :memory_mb::int4)::float8 / greatest(h.memory_mb, 1),
-                1 - (u.vcpus + :vcpus::int4)::float8 / greatest(h.cpu_cores * 4, 1)) DESC, h.id LIMIT 3;
-
--- name: host_lock :exec
--- Locks a host's row: reservations on it come one after the other.
-SELECT 1 FROM hosts WHERE id = :id::uuid AND status = 'online' AND schedulable FOR UPDATE;
-
--- row: fits
---   ok bool
-
--- name: host_fits :one fits
--- With the row locked: is there still room.
-SELECT u.memory_mb + :memory_mb::int4 + 128 <= (h.memory_mb - greatest(1024, h.memory_mb / 12)) * :mem_percent::int8 / 100
-       AND u.vcpus + :vcpus::int4 <= h.cpu_cores * :cpu_percent::int8 / 100 AS ok
-  FROM hosts h, LATERAL host_used(h.id) u WHERE h.id = :id::uuid;
-
 -- name: capsule_insert :exec
--- A new capsule, placed on a host whose row is locked.
+-- A new capsule: on a host whose row is locked (starting), or waiting for one (pending).
 INSERT INTO capsules (id, team_id, owner_id, created_by_key, name, template_id, template_name, template_version, host_id,
-       observed_state, vcpus, memory_mb, disk_size_mb, guest_user, workdir, boot, envs_enc, env_names, metadata, tags)
+       observed_state, vcpus, memory_mb, disk_size_mb, guest_user, workdir, boot, envs_enc, env_names, metadata, tags,
+       timeout_sec, timeout_mode, deadline_at, idle_action, idle_signals, auto_resume, max_lifetime_sec, on_max_lifetime,
+       restart_policy, network, host_tags, parent_id, snapshot_id, wake_from, wake_cold)
 VALUES (:id::uuid, :team::uuid, :owner::uuid?, :key::uuid?, :name::text?, :template::uuid, :template_name::text,
-       :version::int4, :host::uuid, 'starting', :vcpus::int4, :memory_mb::int4, :disk_size_mb::int4, :user::text?,
-       :workdir::text?, :boot::text, :envs_enc::bytea?, :env_names::text[], :metadata::jsonb, :tags::text[]);
+       :version::int4, :host::uuid?, CASE WHEN :host::uuid? IS NULL THEN 'pending' ELSE 'starting' END, :vcpus::int4,
+       :memory_mb::int4, :disk_size_mb::int4, :user::text?, :workdir::text?, :boot::text, :envs_enc::bytea?,
+       :env_names::text[], :metadata::jsonb, :tags::text[], :timeout_sec::int4, :timeout_mode::text,
+       CASE WHEN :timeout_mode::text = 'fixed' AND :timeout_sec::int4 > 0
+         THEN now() + make_interval(secs => :timeout_sec::int4) END, :idle_action::text, :idle_signals::text[],
+       :auto_resume::text, :max_lifetime_sec::int4, :on_max_lifetime::text, :restart_policy::text, :network::jsonb,
+       :host_tags::text[], :parent::uuid?, :snapshot::uuid?, :wake_from::text?, :wake_cold::bool);
 
 -- name: capsule_stop_wanted :exec
 -- Destruction accepted; it cannot be undone.
@@ -95,23 +94,37 @@ UPDATE capsules SET desired_state = 'stopped', generation = generation + 1, obse
  WHERE id = :id::uuid AND observed_state NOT IN ('stopping','stopped');
 
 -- row: capsule_op
---   id uuid, team_id uuid, observed_state text, desired_state text, epoch int8, host_id uuid?, address text?, template_id uuid,
---   template_name text, template_version int4, vcpus int4, memory_mb int4, disk_size_mb int4, name text?, guest_user text,
---   workdir text, boot text, envs_enc bytea?, created_at timestamptz, host_status text?
+--   id uuid, team_id uuid, owner_id uuid?, observed_state text, desired_state text, epoch int8, change_no int8, host_id uuid?,
+--   address text?, template_id uuid, template_name text, template_version int4, vcpus int4, memory_mb int4,
+--   disk_size_mb int4, name text?, guest_user text, workdir text, boot text, envs_enc bytea?, created_at timestamptz,
+--   host_status text?, since_s int8, wake_from text?, wake_cold bool, residency text?, paused_by text?, op text?, failures int4,
+--   starts int4, timeout_sec int4, timeout_mode text, deadline_s int8?, idle_action text, idle_signals text[],
+--   auto_resume text, restart_policy text, network jsonb, host_tags text[], image_memory bytea?, image_disk bytea?,
+--   image_class text?, missing_from text?, parent_id uuid?, snapshot_id uuid?, pending_spec jsonb?, generation int8,
+--   started_at timestamptz?
 
 -- name: capsule_for_op :one capsule_op
--- What an operation on the capsule needs to know.
-SELECT c.id, c.team_id, c.observed_state, c.desired_state, c.epoch, c.host_id, h.address, c.template_id, c.template_name,
-       c.template_version, c.vcpus, c.memory_mb, c.disk_size_mb, c.name, coalesce(c.guest_user, v.default_user) AS guest_user,
-       coalesce(c.workdir, v.workdir) AS workdir, c.boot, c.envs_enc, c.created_at, h.status AS host_status
+-- What an operation on the capsule needs to know; with its newest image.
+SELECT c.id, c.team_id, c.owner_id, c.observed_state, c.desired_state, c.epoch, c.change_no, c.host_id, h.dial AS address,
+       c.template_id, c.template_name, c.template_version, c.vcpus, c.memory_mb, c.disk_size_mb, c.name,
+       coalesce(c.guest_user, v.default_user) AS guest_user, coalesce(c.workdir, v.workdir) AS workdir, c.boot, c.envs_enc,
+       c.created_at, h.status AS host_status, extract(epoch FROM now() - c.state_since)::int8 AS since_s, c.wake_from,
+       c.wake_cold, c.residency, c.paused_by, c.op, c.failures, c.starts, c.timeout_sec, c.timeout_mode,
+       extract(epoch FROM c.deadline_at - now())::int8 AS deadline_s, c.idle_action, c.idle_signals, c.auto_resume,
+       c.restart_policy, c.network, c.host_tags, i.memory_artifact AS image_memory, i.disk_artifact AS image_disk,
+       i.cpu_class AS image_class, c.missing_from, c.parent_id, c.snapshot_id, c.pending_spec, c.generation, c.started_at
   FROM capsules c JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
-  LEFT JOIN hosts h ON h.id = c.host_id WHERE c.id = :id::uuid;
+  LEFT JOIN hosts h ON h.id = c.host_id
+  LEFT JOIN LATERAL (SELECT m.memory_artifact, m.disk_artifact, m.cpu_class FROM capsule_images m WHERE m.capsule_id = c.id
+                      ORDER BY m.epoch DESC LIMIT 1) i ON true
+ WHERE c.id = :id::uuid;
 
 -- name: capsule_running :exec
--- starting -> running, by compare-and-set on the epoch.
+-- starting, resuming -> running, by compare-and-set on the epoch.
 UPDATE capsules SET observed_state = 'running', started_at = coalesce(started_at, now()), last_active_at = now(),
-       start_mode = :start_mode::text, accel = :accel::text, starts = starts + 1, state_reason = '', error = NULL
- WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = 'starting';
+       start_mode = :start_mode::text, accel = :accel::text, starts = starts + 1, state_reason = '', error = NULL,
+       wake_from = NULL, wake_cold = false, failures = 0, missing_from = NULL
+ WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state IN ('starting','resuming');
 
 -- name: capsule_failed :exec
 -- A state -> error, by compare-and-set.
@@ -129,14 +142,6 @@ UPDATE capsules SET observed_state = 'stopped', stopped_at = now(), envs_enc = N
 DELETE FROM capsules WHERE ctid IN (SELECT ctid FROM capsules WHERE observed_state = 'stopped'
    AND stopped_at < now() - interval '30 days' LIMIT 1000);
 
--- row: capsule_due
---   id uuid, team_id uuid, epoch int8, observed_state text
-
--- name: capsules_stuck :many capsule_due
--- Capsules on their way somewhere for longer than a call takes: their operation is asked for again.
-SELECT id, team_id, epoch, observed_state FROM capsules
- WHERE observed_state IN ('starting','stopping') AND state_since < now() - make_interval(secs => :age::int8) LIMIT 500;
-
 -- row: capsule_known
 --   id uuid, epoch int8, observed_state text, missing_from text?, change_no int8, age_s int8
 
@@ -149,11 +154,6 @@ SELECT id, epoch, observed_state, missing_from, change_no, extract(epoch FROM no
 -- The host is silent: what it holds is not known any more.
 UPDATE capsules SET missing_from = observed_state, observed_state = 'missing'
  WHERE host_id = :host::uuid AND observed_state IN ('starting','running','pausing','paused','resuming','hibernating');
-
--- name: capsule_found :exec
--- missing -> what the inventory shows.
-UPDATE capsules SET observed_state = :state::text, missing_from = NULL
- WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = 'missing' AND change_no = :change_no::int8;
 
 -- row: sighting
 --   age_s int8

@@ -142,8 +142,8 @@ SELECT q.capsules, q.vcpus, q.memory_mb, q.disk_mb, u.capsules AS used_capsules,
        u.memory_mb AS used_memory_mb, u.disk_mb AS used_disk_mb
   FROM (SELECT * FROM quotas WHERE team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')
          ORDER BY team_id = :team::uuid DESC LIMIT 1) q,
-       (SELECT count(*) AS capsules, coalesce(sum(c.vcpus), 0)::int8 AS vcpus,
-               coalesce(sum(c.memory_mb), 0)::int8 AS memory_mb, coalesce(sum(c.disk_size_mb), 0)::int8 AS disk_mb
+       (SELECT count(*) AS capsules, coalesce(sum(c.vcpus) FILTER (WHERE c.observed_state NOT IN ('paused','hibernating','hibernated','error')), 0)::int8 AS vcpus,
+               coalesce(sum(c.memory_mb) FILTER (WHERE c.observed_state NOT IN ('paused','hibernating','hibernated','error')), 0)::int8 AS memory_mb, coalesce(sum(c.disk_size_mb), 0)::int8 AS disk_mb
           FROM capsules c WHERE c.team_id = :team::uuid
            AND c.observed_state NOT IN ('stopping','stopped') AND NOT (c.observed_state = 'error' AND c.starts = 0)) u;
 

@@ -1,0 +1,270 @@
+/*
+ * capsules_fork.c - fork: up to 100 children of a running or paused capsule (spec 02 §2.3).
+ *
+ * Each child is counted and placed alone; what is refused is told in its place. The children that
+ * were committed are made by the parent's host in one call.
+ */
+#include "audit.h"
+#include "capsules.h"
+#include "cleanup.h"
+#include "placement.h"
+#include "quota.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static handler capsule_fork;
+
+enum { CHILDREN = 100 };
+
+struct fork_in {
+	struct capsule_create c;
+	int32_t count;
+	const char *name_prefix;
+	bool memory;
+};
+static const struct field fork_in_fields[] = {
+	FIELD(fork_in, c.id, "id", .flags = NEEDED | IN_PATH, .prefix = "cl-"),
+	FIELD(fork_in, count, "count", .min = 1, .max = CHILDREN, .dflt = 1),
+	FIELD(fork_in, name_prefix, "name_prefix", .format = "name", .max = 60,
+	    .doc = "The children are called prefix-1, prefix-2, …"),
+	FIELD(fork_in, memory, "memory", .dflt = 1,
+	    .doc = "false: of the disk alone; the children boot."),
+	FIELD(fork_in, c.envs, "envs", .max = 128, .format = "env-name"),
+	FIELD(fork_in, c.metadata, "metadata", .max = 64, .format = "meta-key"),
+	FIELD(fork_in, c.tags, "tags", .max = 32, .format = "tag"),
+	TIMES_FIELDS_OF(fork_in, c.t),
+	FIELD(fork_in, c.wait, "wait", .flags = IN_QUERY, .max = 55, .dflt = -1,
+	    .doc = "Seconds to wait for the result."),
+	{ 0 },
+};
+
+struct refusal {
+	const char *code, *message;
+};
+static const struct field refusal_fields[] = {
+	FIELD(refusal, code, "code"),
+	FIELD(refusal, message, "message"),
+	{ 0 },
+};
+struct forked {
+	struct capsule *capsule;
+	struct refusal *error;
+};
+static const struct field forked_fields[] = {
+	SUB(forked, capsule, "capsule", capsule_fields, capsule, .flags = OMIT),
+	SUB(forked, error, "error", refusal_fields, refusal, .flags = OMIT),
+	{ 0 },
+};
+
+/* clang-format off */
+const struct route capsule_fork_routes[] = {
+	{ "POST", "/v1/capsules/{id}/fork", POOL_OPS, PERM_capsules_create, capsule_fork, "Copies of a capsule, as it is now", CREATES | LISTS | MAY_BE_EMPTY, 201, IN(fork_in), OUT(forked) },
+	{ 0 },
+};
+/* clang-format on */
+
+struct brood {
+	struct uuid *id; /* of each child; zero: refused */
+	struct refusal *error;
+	enum err_code first; /* of all refused ones */
+	int32_t count, made;
+};
+
+static int
+answer(struct request *r, struct brood *b)
+{
+	struct forked *all = talloc_zero_array(r, struct forked, b->count);
+	struct q_capsule *row;
+	int i;
+
+	for (i = 0; i < b->count; i++) {
+		if (b->error[i].code) {
+			all[i].error = &b->error[i];
+			continue;
+		}
+		if (q_capsule_get(r->work.db, &row, .id = &b->id[i]) <= 0)
+			return -1;
+		all[i].capsule = talloc(all, struct capsule);
+		capsule_complete(r, row, all[i].capsule);
+	}
+	return reply_rows(r, b->count, all, sizeof *all);
+}
+
+static int
+failed_children(struct request *r)
+{
+	struct doing *d = r->after_arg;
+	struct brood *b = d->arg;
+	struct q_capsule *row;
+	int i;
+
+	/* what failed for good in the meantime is an error in its place; the row says so, too */
+	for (i = 0; i < b->count; i++) {
+		if (b->error[i].code || q_capsule_get(r->work.db, &row, .id = &b->id[i]) <= 0 ||
+		    strcmp(row->state, "error") != 0)
+			continue;
+		b->error[i] = (struct refusal){ "agent_error",
+			talloc_asprintf(r, "%s could not be started; its row says why",
+			    id_text(r, "cl-", &b->id[i])) };
+		b->made--;
+		b->first = E_AGENT;
+	}
+	if (b->made <= 0)
+		return fail(r, E_AGENT, "none of the children could be started");
+	r->work.err = (struct err){ 0 };
+	return answer(r, b);
+}
+
+/* What the children have of their parent, unless they were told otherwise. */
+static int
+inherit(struct request *r, const struct q_capsule *row, struct capsule_create *in,
+    struct origin *from, struct q_capsule_op **ret)
+{
+	struct q_capsule_op *c;
+	struct bytes envs;
+
+	if (q_capsule_for_op(r->work.db, &c, .id = row->id) <= 0)
+		return -1;
+	envs = capsule_envs_open(r, r->app->keys, row->id, c->envs_enc, &r->work.err);
+	if (!envs.p)
+		return -1;
+	*ret = c;
+	in->vcpus = row->vcpus;
+	in->memory_mb = row->memory_mb;
+	in->disk_size_mb = row->disk_size_mb;
+	in->user = c->guest_user;
+	in->workdir = c->workdir;
+	in->boot = "warm";
+	in->host_tags = c->host_tags;
+	if (in->t.timeout_sec == NULL_INT4)
+		in->t.timeout_sec = row->timeout_sec;
+	if (!in->t.timeout_mode)
+		in->t.timeout_mode = row->timeout_mode;
+	if (!in->t.idle_action)
+		in->t.idle_action = row->idle_action;
+	if (!in->t.auto_resume)
+		in->t.auto_resume = row->auto_resume;
+	if (in->t.max_lifetime_sec == NULL_INT4)
+		in->t.max_lifetime_sec = row->max_lifetime_sec;
+	if (!in->t.on_max_lifetime)
+		in->t.on_max_lifetime = row->on_max_lifetime;
+	if (!in->t.restart_policy)
+		in->t.restart_policy = row->restart_policy;
+	*from = (struct origin){ .template = row->template_id,
+		.template_name = row->template,
+		.version = row->template_version,
+		.parent = row->id,
+		.wake_from = "parent",
+		.network = row->network,
+		.tags = row->tags,
+		.idle_signals = row->idle_signals,
+		.env_names = row->env_names,
+		.envs = talloc_strndup(r, (const char *)envs.p, envs.n) };
+	return 0;
+}
+
+/* One child; what it may not have is its own error. -1: something worse. */
+static int
+child(struct request *r, struct capsule_create *in, const struct fork_in *f,
+    const struct origin *from, const struct q_capsule_op *parent, struct brood *b, int i)
+{
+	struct place_ask ask = { .conf = r->app->conf,
+		.team = r->who.team,
+		.vcpus = in->vcpus,
+		.memory_mb = in->memory_mb,
+		.disk_mb = in->disk_size_mb,
+		.only = parent->host_id };
+	struct place at;
+
+	in->name = f->name_prefix ? talloc_asprintf(r, "%s-%d", f->name_prefix, i + 1) : NULL;
+	if (quota_take(&r->work,
+		&(struct quota_ask){ .team = r->who.team,
+		    .capsules = 1,
+		    .vcpus = in->vcpus,
+		    .memory_mb = in->memory_mb,
+		    .disk_mb = in->disk_size_mb }) == 0 &&
+	    host_place(&r->work, &ask, &at) == 0 &&
+	    capsule_add(r, in, from, at.host, &b->id[i]) == 0) {
+		b->made++;
+		return 0;
+	}
+	if (r->work.err.code != E_QUOTA && r->work.err.code != E_NO_HOSTS &&
+	    r->work.err.code != E_NO_SPACE)
+		return -1;
+	if (b->first == E_OK)
+		b->first = r->work.err.code;
+	b->error[i] = (struct refusal){ err_kinds[r->work.err.code].slug,
+		talloc_strdup(r, err_public(&r->work.err)) };
+	r->work.err = (struct err){ 0 };
+	return 0;
+}
+
+static int
+begin(struct request *r, const struct fork_in *f, const struct q_capsule *row, struct brood *b)
+{
+	struct doing *d = talloc_zero(r, struct doing);
+	struct job_ref job;
+	bool claimed;
+	int n, i;
+
+	*d = (struct doing){ .id = *row->id,
+		.kind = "capsule.fork",
+		.args = { .capsule = row->id, .epoch = row->epoch, .memory = f->memory },
+		.wait_sec = wait_or(f->c.wait, WAIT_LONG),
+		.until = "-",
+		.answer = failed_children,
+		.arg = b };
+	if (capsule_job(
+		&r->work, d->kind, r->who.team, &d->args, capsule_worker(r), &job, &claimed) < 0)
+		return -1;
+	if (!claimed)
+		d->wait_sec = 0; /* the rows say how far it is */
+	for (i = 0; i < b->count; i++)
+		if (!b->error[i].code &&
+		    q_life_child_of(r->work.db, .id = &b->id[i], .job = &job.id) < 0)
+			return -1;
+	n = q_life_op(r->work.db, .id = row->id, .epoch = row->epoch, .was = row->state,
+	    .op = "fork", .job = &job.id);
+	if (n <= 0)
+		return n < 0 ? -1 : capsule_refuse(r, row->id, "running or paused");
+	return capsule_continue(r, d, &job, claimed);
+}
+
+static int
+capsule_fork(struct request *r)
+{
+	const struct fork_in *f = r->in;
+	struct capsule_create in = f->c;
+	struct q_capsule_op *parent;
+	struct q_capsule *row;
+	struct origin from;
+	struct brood *b = talloc_zero(r, struct brood);
+	int i, n = q_capsule_get(r->work.db, &row, .id = in.id);
+
+	if (n <= 0)
+		return reply_row(r, n, NULL);
+	if ((strcmp(row->state, "running") != 0 && strcmp(row->state, "paused") != 0) || row->op)
+		return capsule_refuse(r, in.id, "running or paused");
+	if (check_envs(r, in.envs) < 0 || check_metadata(r, in.metadata) < 0 ||
+	    times_check(r, &in.t) < 0 || inherit(r, row, &in, &from, &parent) < 0)
+		return -1;
+	b->count = f->count;
+	b->id = talloc_zero_array(b, struct uuid, f->count);
+	b->error = talloc_zero_array(b, struct refusal, f->count);
+	for (i = 0; i < f->count; i++)
+		if (child(r, &in, f, &from, parent, b, i) < 0)
+			return -1;
+	if (b->made == 0)
+		return fail(r, b->first, "none of the children: %s", b->error[0].message);
+	if (begin(r, f, row, b) < 0)
+		return -1;
+	if (audit_add(&r->work, AUDIT_SANDBOX_FORK,
+		&(struct audit){ .team = r->who.team,
+		    .capsule = in.id,
+		    .resource_id = id_text(r, "cl-", in.id),
+		    .metadata = talloc_asprintf(r, "{\"children\":%d}", b->made),
+		    .data = talloc_asprintf(r, "{\"children\":%d}", b->made) }) < 0)
+		return -1;
+	return answer(r, b);
+}

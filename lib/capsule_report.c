@@ -1,0 +1,219 @@
+/*
+ * capsule_report.c - what hosts say of capsules becomes the rows' state; see capsule_op.h.
+ *
+ * By compare-and-set on epoch and state only, so that a report that comes twice, late, or together
+ * with the inventory moves the row once.
+ */
+#include "audit.h"
+#include "capsule_steps.h"
+#include "cleanup.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { REBOOTS_MAX = 3 };
+
+struct capsule_report
+capsule_report_read(const struct uuid *id, struct json_object *o)
+{
+	struct json_object *error = json_get(o, "error");
+
+	return (struct capsule_report){ .id = id,
+		.epoch = json_int(o, "epoch", 0),
+		.state = json_str(o, "state", ""),
+		.code = json_str(error, "code", "vmm_exit"),
+		.message = json_str(error, "message", "the virtual machine ended"),
+		.residency = json_str(o, "residency", NULL),
+		.by = json_str(o, "paused_by", NULL),
+		.memory = json_str(o, "memory", NULL),
+		.disk = json_str(o, "disk", NULL),
+		.cpu_class = json_str(o, "cpu_class", ""),
+		.bytes = json_int(o, "bytes", 0),
+		.idle_s = json_int(o, "idle_sec", -1) };
+}
+
+static const char *
+who_slept(const char *by)
+{
+	static const char *const known[] = { "user", "idle", "lifetime", "snapshot", "host",
+		"drain", "schedule" };
+	size_t i;
+
+	for (i = 0; by && i < nitems(known); i++)
+		if (strcmp(by, known[i]) == 0)
+			return by;
+	return "host";
+}
+
+static bool
+is(const char *state, const char *list)
+{
+	size_t n = strlen(state);
+	const char *p;
+
+	for (p = list; (p = strstr(p, state)) != NULL; p += n)
+		if ((p == list || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
+			return true;
+	return false;
+}
+
+int
+capsule_destroy_for(
+    struct work *w, const struct uuid *team, const struct uuid *id, int64_t epoch, const char *why)
+{
+	const char *data = talloc_asprintf(w, "{\"reason\":\"%s\"}", why);
+	struct job_ref job;
+	int n = q_capsule_stop_wanted(w->db, .id = id, .reason = why);
+
+	if (n <= 0)
+		return n;
+	if (capsule_job(w, "capsule.destroy", team,
+		&(struct op_args){ .capsule = id, .epoch = epoch }, NULL, &job, NULL) < 0 ||
+	    audit_add(w, AUDIT_SANDBOX_DESTROY,
+		&(struct audit){ .team = team,
+		    .capsule = id,
+		    .resource_id = id_text(w, "cl-", id),
+		    .metadata = talloc_asprintf(w, "{\"cause\":\"%s\"}", why),
+		    .data = data }) < 0)
+		return -1;
+	return 1;
+}
+
+/* It stopped by itself: its idle time is over, or its host was told so. */
+static int
+said_paused(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
+{
+	const char *residency = r->residency && strcmp(r->residency, "disk") == 0 ? "disk" : "ram";
+	const char *by = who_slept(is(c->observed_state, "pausing") ? c->paused_by : r->by);
+	int n;
+
+	if (is(c->observed_state, "paused"))
+		return q_life_residency(
+		    w->db, .id = c->id, .epoch = c->epoch, .residency = residency);
+	if (!is(c->observed_state, "running pausing missing"))
+		return 0;
+	n = q_life_paused(w->db, .id = c->id, .epoch = c->epoch, .was = c->observed_state,
+	    .residency = residency, .by = by);
+	if (n <= 0 || (c->missing_from && strcmp(c->missing_from, "paused") == 0))
+		return n;
+	if (op_event(w, c, "capsule.paused", talloc_asprintf(w, "{\"reason\":\"%s\"}", by)) < 0)
+		return -1;
+	/* the agent never destroys: it pauses, and here it is decided again */
+	if (strcmp(by, "idle") == 0 && strcmp(c->idle_action, "destroy") == 0)
+		return capsule_destroy_for(w, c->team_id, c->id, c->epoch, "idle");
+	return 1;
+}
+
+static int
+said_hibernated(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
+{
+	struct json_object *answer;
+	const char *by = who_slept(is(c->observed_state, "hibernating") ? c->paused_by : r->by);
+	struct sealed s;
+	int n;
+
+	if (!r->disk || !is(c->observed_state, "running pausing paused hibernating missing"))
+		return 0;
+	answer = json_object_new_object();
+	if (r->memory)
+		json_object_object_add(answer, "memory", json_object_new_string(r->memory));
+	json_object_object_add(answer, "disk", json_object_new_string(r->disk));
+	n = op_sealed(w, c->host_id, answer, &s);
+	json_object_put(answer);
+	if (n < 0)
+		return -1;
+	s.cpu_class = r->cpu_class ? r->cpu_class : "";
+	s.bytes = r->bytes;
+	n = q_life_hibernated(
+	    w->db, .id = c->id, .epoch = c->epoch, .was = c->observed_state, .by = by);
+	if (n <= 0 || op_image(w, c, &s) < 0)
+		return n;
+	if (op_event(w, c, "capsule.hibernated", talloc_asprintf(w, "{\"reason\":\"%s\"}", by)) < 0)
+		return -1;
+	if (strcmp(by, "idle") == 0 && strcmp(c->idle_action, "destroy") == 0)
+		return capsule_destroy_for(w, c->team_id, c->id, c->epoch, "idle");
+	return 1;
+}
+
+/* The virtual machine ended; the disk is there. A policy may start it again from it. */
+static int
+said_error(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
+{
+	const char *code = r->code && *r->code ? r->code : "vmm_exit";
+	const char *text = r->message && *r->message ? r->message : "the virtual machine ended";
+	struct job_ref job;
+	int n;
+
+	if (!is(c->observed_state, "running pausing paused resuming hibernating missing"))
+		return 0;
+	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = code, .message = text,
+	    .was = c->observed_state);
+	if (n <= 0 || op_event_error(w, c, "capsule.error", "run", code, text) < 0)
+		return n;
+	if (strcmp(c->restart_policy, "on_failure") != 0 ||
+	    strcmp(c->desired_state, "running") != 0)
+		return 1;
+	n = q_life_restart(w->db, .id = c->id, .epoch = c->epoch);
+	if (n <= 0)
+		return n < 0 ? -1 : 1;
+	return capsule_job(w, "capsule.resume", c->team_id,
+		   &(struct op_args){ .capsule = c->id, .epoch = c->epoch + 1 }, NULL, &job,
+		   NULL) < 0
+	    ? -1
+	    : 1;
+}
+
+/* The guest rebooted; one that does nothing else is stopped. */
+static int
+said_rebooted(struct work *w, const struct q_capsule_op *c)
+{
+	struct q_life_reboots *row;
+	int n = q_life_rebooted(w->db, &row, .id = c->id, .epoch = c->epoch);
+
+	if (n <= 0 || op_event(w, c, "capsule.rebooted", "{}") < 0)
+		return n;
+	if (row->reboots <= REBOOTS_MAX)
+		return 1;
+	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = "boot_loop",
+	    .message = "the guest rebooted more than three times in ten minutes", .was = "running");
+	if (n > 0 &&
+	    op_event_error(w, c, "capsule.error", "run", "boot_loop",
+		"the guest rebooted more than three times in ten minutes") < 0)
+		return -1;
+	return n;
+}
+
+static int
+said_running(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
+{
+	if (is(c->observed_state, "missing"))
+		return q_life_runs_on(w->db, .id = c->id, .epoch = c->epoch, .was = "missing");
+	if (r->idle_s >= 0 && is(c->observed_state, "running"))
+		return q_life_used(w->db, .id = c->id, .epoch = c->epoch, .idle_s = r->idle_s);
+	return 0;
+}
+
+int
+capsule_reported(struct work *w, const struct capsule_report *r, int64_t change_no)
+{
+	struct q_capsule_op *c;
+	int n = q_capsule_for_op(w->db, &c, .id = r->id);
+
+	if (n <= 0)
+		return n;
+	/* a paused one may be held under an earlier epoch: its last wake did not reach it */
+	if (c->epoch != r->epoch &&
+	    !(is(r->state, "paused") && is(c->observed_state, "missing") && r->epoch < c->epoch))
+		return 0;
+	if (change_no != NULL_INT && c->change_no != change_no)
+		return 0;
+	if (strcmp(r->state, "paused") == 0)
+		return said_paused(w, c, r);
+	if (strcmp(r->state, "hibernated") == 0)
+		return said_hibernated(w, c, r);
+	if (strcmp(r->state, "rebooted") == 0)
+		return said_rebooted(w, c);
+	if (strcmp(r->state, "error") == 0 || strcmp(r->state, "exited") == 0)
+		return said_error(w, c, r);
+	return strcmp(r->state, "running") == 0 ? said_running(w, c, r) : 0;
+}
