@@ -1,30 +1,51 @@
 /*
- * pool.c - ready clones of the images used last: restored, stopped, their guest session open.
+ * pool.c - clones that wait for a create: hot ones (restored, stopped, their guest session open)
+ * and waiting ones (QEMU is up, the state is not loaded yet). See image.h.
  *
- * A create takes one and continues it; the pool makes another in the background. See image.h.
+ * How many hot ones a shape gets follows demand: as many as its largest burst of late, at least
+ * agent.pool_size for the shape used last, at most agent.pool_max. A create takes a hot one, else a
+ * waiting one, else it starts a process. Refilling goes through starts.c behind all creates, and
+ * stops, then gives back, when the host's memory runs short.
  */
+#include "host.h"
 #include "image.h"
+#include "starts.h"
 
-enum { SHAPES = 4, FAILED_PAUSE_MS = 10000 }; /* pools of this many images are kept */
+enum {
+	SHAPES = 4, /* pools of this many images are kept */
+	FAILED_PAUSE_MS = 10000,
+	BURST_MS = 10000, /* creates within this time are one burst */
+	FORGET_MS =
+	    600000,     /* a burst counts half after this time, a shape nobody used not at all */
+	LOOK_MS = 1000, /* how old the view of the host's memory may be */
+	SPARE_PERCENT = 10, /* of memory above min_free_memory_percent: no refill below */
+};
+
+enum kind { HOT, WAITING, KINDS };
 
 struct pooled {
 	TAILQ_ENTRY(pooled) link;
 	struct image *image;
 	struct vm *vm;
+	enum kind kind;
 	bool ready;
 };
 
 struct pool {
 	TAILQ_HEAD(, pooled) clones; /* those being made, too */
-	size_t count;
+	size_t count[KINDS];
 	int64_t not_before; /* after a failure */
+	/* demand */
+	int64_t burst_began, burst_seen, used_at;
+	size_t burst, most;
+	size_t taken[KINDS + 1]; /* hot, waiting, neither */
 };
 
 static int
 pooled_free(struct pooled *p)
 {
 	TAILQ_REMOVE(&p->image->pool->clones, p, link);
-	p->image->pool->count--;
+	p->image->pool->count[p->kind]--;
 	return 0;
 }
 
@@ -59,89 +80,222 @@ pooled_made(void *user, const struct err *e)
 }
 
 static void
-pool_add(struct image *i)
+pool_add(struct image *i, enum kind kind)
 {
 	struct pooled *p = talloc_zero(i->pool, struct pooled);
-	struct vm_spec spec = {
-		.t = i->t, .vcpus = i->vcpus, .memory_mb = i->memory_mb, .image = i, .hot = true
-	};
+	struct vm_spec spec = { .t = i->t,
+		.vcpus = i->vcpus,
+		.memory_mb = i->memory_mb,
+		.image = i,
+		.hot = kind == HOT,
+		.waiting = kind == WAITING };
 
 	p->image = i;
+	p->kind = kind;
 	TAILQ_INSERT_TAIL(&i->pool->clones, p, link);
-	i->pool->count++;
+	i->pool->count[kind]++;
 	talloc_set_destructor(p, pooled_free);
 	p->vm = vm_start(i->agent, &spec, pooled_made, p);
+}
+
+static void
+pooled_drop(struct pooled *p)
+{
+	struct vm *vm = p->vm;
+
+	talloc_free(p);
+	vm_destroy(vm, NULL, NULL);
+}
+
+/* Demand. */
+
+static struct pool *
+pool_of(struct image *i)
+{
+	if (!i->pool) {
+		i->pool = talloc_zero(i, struct pool);
+		TAILQ_INIT(&i->pool->clones);
+	}
+	return i->pool;
+}
+
+static void
+asked(struct pool *p)
+{
+	int64_t now = now_mono();
+
+	if (now - p->burst_began > BURST_MS) {
+		p->burst_began = now;
+		p->burst = 0;
+	}
+	p->used_at = now;
+	if (++p->burst >= p->most) {
+		p->most = p->burst;
+		p->burst_seen = now;
+	}
+}
+
+static void
+forget(struct pool *p)
+{
+	int64_t now = now_mono();
+
+	if (p->most > 1 && now - p->burst_seen > FORGET_MS) {
+		p->most /= 2;
+		p->burst_seen = now;
+	}
+}
+
+/* How many of a kind the shape shall have. first: it was used last of all. */
+static size_t
+target(const struct agent *a, const struct pool *p, enum kind kind, bool first)
+{
+	size_t least = (size_t)a->conf->agent_pool_size, most = (size_t)a->conf->agent_pool_max;
+	bool used = p->used_at && now_mono() - p->used_at < FORGET_MS;
+
+	if (least == 0 || (!first && !used))
+		return 0;
+	if (kind == WAITING)
+		return used ? (size_t)a->conf->agent_pool_waiting : 0;
+	if (most < least)
+		most = least;
+	return p->most < least ? least : p->most > most ? most : p->most;
+}
+
+/* Memory: 0 is plenty, 1 is too little to refill, 2 is to give back. */
+static int
+short_of_memory(const struct agent *a)
+{
+	static int64_t looked;
+	static int verdict;
+	struct err e = { 0 };
+	struct host h;
+	uint64_t percent;
+
+	if (looked && now_mono() - looked < LOOK_MS)
+		return verdict;
+	looked = now_mono();
+	if (host_facts(a, &h, &e) < 0 || h.memory_mb == 0)
+		return verdict = 1;
+	percent = h.free_memory_mb * 100 / h.memory_mb;
+	verdict = percent < (uint64_t)a->conf->agent_min_free_memory_percent + SPARE_PERCENT / 2 ? 2
+	    : percent < (uint64_t)a->conf->agent_min_free_memory_percent + SPARE_PERCENT         ? 1
+											 : 0;
+	return verdict;
+}
+
+/* What is more than `want`: those not ready first. */
+static void
+shrink(struct pool *pool, enum kind kind, size_t want)
+{
+	struct pooled *p, *next;
+	int ready;
+
+	for (ready = 0; ready < 2; ready++)
+		for (p = TAILQ_FIRST(&pool->clones); p && pool->count[kind] > want; p = next) {
+			next = TAILQ_NEXT(p, link);
+			if (p->kind == kind && p->ready == (ready == 1))
+				pooled_drop(p);
+		}
 }
 
 void
 pool_fill(struct agent *a)
 {
-	size_t want = a->conf->agent_pool_size, shapes = 0;
+	size_t shapes = 0, want;
+	int tight = short_of_memory(a);
 	struct image *i;
+	int kind;
 
 	if (a->stopping)
 		return;
 	TAILQ_FOREACH(i, &a->images, link)
 	{
-		if (i->state != IMG_READY)
+		struct pool *p;
+
+		if (i->state != IMG_READY || !*i->name)
 			continue;
-		if (!i->pool) {
-			i->pool = talloc_zero(i, struct pool);
-			TAILQ_INIT(&i->pool->clones);
+		p = pool_of(i);
+		forget(p);
+		shapes++;
+		for (kind = 0; kind < KINDS; kind++) {
+			want = shapes > SHAPES || tight == 2 ? 0 : target(a, p, kind, shapes == 1);
+			/* what is too much by one burst that is over stays until it is forgotten */
+			if (p->count[kind] > want)
+				shrink(p, kind, want);
+			/* half of the uids stay for capsules that start without a pool */
+			while (!tight && p->count[kind] < want && now_mono() >= p->not_before &&
+			    uid_free(a) > (int)a->conf->agent_uid_count / 2)
+				pool_add(i, kind);
 		}
-		if (++shapes > SHAPES) {
-			pool_drop(i);
-			continue;
-		}
-		/* half of the uids stay for capsules that start without a pool */
-		while (i->pool->count < want && now_mono() >= i->pool->not_before &&
-		    uid_free(a) > (int)a->conf->agent_uid_count / 2)
-			pool_add(i);
 	}
 }
 
 struct vm *
 pool_take(struct image *i)
 {
+	struct pool *pool = pool_of(i);
 	struct pooled *p;
 	struct vm *vm;
+	int kind;
 
-	if (!i->pool)
-		return NULL;
-	TAILQ_FOREACH(p, &i->pool->clones, link)
-	{
-		if (!p->ready || p->vm->state != VM_STOPPED || !p->vm->qmp)
-			continue;
-		vm = p->vm;
-		vm->on_dead = NULL;
-		talloc_free(p);
-		return vm;
-	}
+	asked(pool);
+	starts_noticed(i->agent);
+	for (kind = 0; kind < KINDS; kind++)
+		TAILQ_FOREACH(p, &pool->clones, link)
+		{
+			if (p->kind != (enum kind)kind || !p->ready || !p->vm->qmp ||
+			    p->vm->state != (kind == HOT ? VM_STOPPED : VM_WAITING))
+				continue;
+			vm = p->vm;
+			vm->on_dead = NULL;
+			talloc_free(p);
+			pool->taken[kind]++;
+			return vm;
+		}
+	pool->taken[KINDS]++;
 	return NULL;
 }
 
 void
 pool_drop(struct image *i)
 {
-	struct pooled *p, *next;
-
 	if (!i->pool)
 		return;
-	for (p = TAILQ_FIRST(&i->pool->clones); p; p = next) {
-		next = TAILQ_NEXT(p, link);
-		vm_destroy(p->vm, NULL, NULL);
-		talloc_free(p);
-	}
+	shrink(i->pool, HOT, 0);
+	shrink(i->pool, WAITING, 0);
+}
+
+static size_t
+ready(const struct pool *pool, enum kind kind)
+{
+	const struct pooled *p;
+	size_t n = 0;
+
+	TAILQ_FOREACH(p, &pool->clones, link)
+	n += p->ready && p->kind == kind;
+	return n;
 }
 
 size_t
 pool_ready(const struct image *i)
 {
-	struct pooled *p;
-	size_t n = 0;
+	return i->pool ? ready(i->pool, HOT) : 0;
+}
 
-	if (i->pool)
-		TAILQ_FOREACH(p, &i->pool->clones, link)
-	n += p->ready;
-	return n;
+void
+pool_json(const struct image *i, struct buf *b)
+{
+	static const struct pool none = { .clones = { 0 } };
+	const struct pool *p = i->pool ? i->pool : &none;
+	bool first = TAILQ_FIRST(&i->agent->images) == i;
+
+	buf_fmt(b,
+	    "\"ready\":%zu,\"waiting\":%zu,\"making\":%zu,\"want_ready\":%zu,\"want_waiting\":%zu,"
+	    "\"creates\":{\"hot\":%zu,\"waiting\":%zu,\"spawned\":%zu}",
+	    ready(p, HOT), ready(p, WAITING),
+	    p->count[HOT] + p->count[WAITING] - ready(p, HOT) - ready(p, WAITING),
+	    i->state == IMG_READY ? target(i->agent, p, HOT, first) : 0,
+	    i->state == IMG_READY ? target(i->agent, p, WAITING, first) : 0, p->taken[HOT],
+	    p->taken[WAITING], p->taken[KINDS]);
 }
