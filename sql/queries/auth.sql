@@ -23,7 +23,8 @@ SELECT type, NULL::uuid AS key_id, user_id, session_id, team_id, role, platform_
 -- name: auth_by_host :one auth_host
 -- The host of a host token, unless it was deleted; forgets the tenant.
 SELECT h.id, h.name, h.status FROM hosts h, set_config('hutch.team', '', false) s
- WHERE h.id = :host::uuid AND h.deleted_at IS NULL;
+ WHERE h.id = :host::uuid AND h.deleted_at IS NULL
+   AND EXISTS (SELECT FROM host_refresh_tokens t WHERE t.host_id = h.id AND t.revoked_at IS NULL AND t.expires_at > now());
 
 -- row: permission
 --   name text, roles text
