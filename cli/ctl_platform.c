@@ -1,14 +1,12 @@
-/* ctl_platform.c - hutchctl secrets, host, template, audit. */
+/* ctl_platform.c - hutchctl secrets, host, template. */
 #include "ctl.h"
 #include "audit.h"
-#include "audit.q.h"
 #include "cleanup.h"
 #include "hosts.q.h"
 #include "json.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -145,28 +143,4 @@ ctl_template_add(struct ctl *c)
 		return -1;
 	printf("template %s: a new version\n", name);
 	return 0;
-}
-
-int
-ctl_audit_verify(struct ctl *c)
-{
-	struct q_audit_check *a;
-	int64_t checked = 0;
-	int n, i, bad = 0;
-
-	if (ctl_done(c) < 0 || ctl_db(c) < 0)
-		return -1;
-	n = q_audit_verify_all(c->work.db, &a);
-	for (i = 0; i < n; i++) {
-		checked += a[i].checked;
-		if (!a[i].reason)
-			continue;
-		bad++;
-		printf("%s: row %" PRId64 ": %s\n", id_text(c, "team-", a[i].team_id),
-		    a[i].first_bad, a[i].reason);
-	}
-	if (n < 0)
-		return -1;
-	printf("%" PRId64 " rows of %d teams: %d chains broken\n", checked, n, bad);
-	return bad ? 1 : 0;
 }

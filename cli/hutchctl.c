@@ -19,10 +19,15 @@ static const struct ctl_command commands[] = {
 	{ "secrets init",  "", ctl_secrets, "make the master secret, unless there is one" },
 	{ "admin create",  "--email E [--name N] [--password-file F]", ctl_admin_create, "make a platform administrator, or make an account one" },
 	{ "admin list",    "", ctl_admin_list, "show the platform administrators" },
+	{ "admin promote", "--email E", ctl_admin_promote, "make an account a platform administrator" },
+	{ "admin demote",  "--email E", ctl_admin_demote, "take that away; never from the last one" },
+	{ "user disable",  "--email E [--reason R]", ctl_user_disable, "disable an account: logins, keys and capsules of its teams end" },
+	{ "user enable",   "--email E", ctl_user_enable, "enable it again" },
 	{ "key create",    "--email E [--name N] [--prefix htc|e2b|wrn]", ctl_key_create, "make an API key in the user's team and print it" },
 	{ "host create",   "--name N", ctl_host_create, "announce a host and print its registration token" },
 	{ "template add",  "--name N --dir D", ctl_template_add, "register a template that images/build made" },
-	{ "audit verify",  "", ctl_audit_verify, "check the hash chain of every team's audit log" },
+	{ "audit checkpoint", "", ctl_audit_checkpoint, "sign the ends of the chains that grew, as the worker does each minute" },
+	{ "audit verify",  "[--checkpoints FILE] [--public-key HEX]", ctl_audit_verify, "check every team's audit log: hash chain and signed checkpoints" },
 	{ 0 },
 	/* clang-format on */
 };

@@ -2,7 +2,7 @@
 MIGRATIONS = sql/migrations/0001_identity.sql sql/migrations/0002_capsules.sql sql/migrations/0003_events_jobs.sql sql/migrations/0004_events_rest.sql sql/migrations/0005_lifecycle.sql sql/migrations/0006_hosts.sql sql/migrations/0007_accounts.sql sql/migrations/0008_teams.sql sql/migrations/0009_deletion.sql sql/migrations/0010_metrics.sql
 EXTRA_DIST += $(MIGRATIONS) tools/embed.awk
 sbin_PROGRAMS += cli/hutchctl
-cli_hutchctl_SOURCES = cli/hutchctl.c cli/ctl.h cli/ctl_migrate.c cli/ctl_people.c cli/ctl_platform.c cli/ctl_idps.c cli/migration.h
+cli_hutchctl_SOURCES = cli/hutchctl.c cli/ctl.h cli/ctl_migrate.c cli/ctl_people.c cli/ctl_accounts.c cli/ctl_platform.c cli/ctl_audit.c cli/ctl_idps.c cli/migration.h
 nodist_cli_hutchctl_SOURCES = cli/migrations.c
 cli_hutchctl_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/cli
 cli_hutchctl_LDADD = $(HUTCH_LIBS)

@@ -1,11 +1,14 @@
 /* audit_mark.c - see audit_mark.h. */
 #include "audit_mark.h"
+#include "audit.q.h"
 #include "cleanup.h"
 #include "json.h"
 
 #include <endian.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 static const char word[] = "hutch-audit-mark-1";
 
@@ -101,4 +104,45 @@ mark_read(const char *line, struct audit_mark *m)
 	return m->seq > 0 && id_read(json_str(o, "team", ""), "team-", &m->team) &&
 	    hex_read(json_str(o, "hash", ""), m->hash, HASH_SIZE) &&
 	    hex_read(json_str(o, "signature", ""), m->signature, SIGNATURE_SIZE);
+}
+
+static int
+append(struct work *w, const char *path, const struct buf *lines)
+{
+	auto_fd fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+
+	if (fd < 0 || write(fd, lines->data, lines->len) != (ssize_t)lines->len || fsync(fd) < 0)
+		return err_sys(&w->err, "checkpoint file %s", path);
+	return 0;
+}
+
+int
+marks_make(struct work *w, const char *path, const struct keys *keys)
+{
+	struct buf lines = BUF(w);
+	struct q_audit_end *end;
+	struct timespec now;
+	int n, i;
+
+	n = q_audit_news(w->db, &end);
+	clock_gettime(CLOCK_REALTIME, &now);
+	for (i = 0; i < n; i++) {
+		struct audit_mark m = { .team = *end[i].team_id,
+			.seq = end[i].seq,
+			.at = now.tv_sec * INT64_C(1000000) + now.tv_nsec / 1000 };
+
+		if (end[i].hash.n != HASH_SIZE)
+			return err_set(
+			    &w->err, E_TAMPERED, "the head of an audit chain has no hash");
+		memcpy(m.hash, end[i].hash.p, HASH_SIZE);
+		mark_sign(keys, &m);
+		mark_write(&lines, &m);
+		if (q_audit_mark_insert(w->db, .team = &m.team, .seq = m.seq, .at = m.at,
+			.hash = { m.hash, sizeof m.hash }, .key_id = m.key_id,
+			.signature = { m.signature, sizeof m.signature }) < 0)
+			return -1;
+	}
+	if (n < 0 || (n > 0 && append(w, path, &lines) < 0))
+		return -1;
+	return n;
 }

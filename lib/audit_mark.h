@@ -1,5 +1,6 @@
 /*
- * audit_mark.h - checkpoints: the end of a team's chain at a moment, signed with Ed25519 (spec 01 §5).
+ * audit_mark.h - checkpoints: the end of a team's chain at a moment, signed with Ed25519 (spec 01
+ * §5).
  *
  * Who can change every row of the database cannot make one: the secret is derived from the master
  * secret.
@@ -8,6 +9,7 @@
 #include "buf.h"
 #include "crypto.h"
 #include "id.h"
+#include "work.h"
 
 struct audit_mark {
 	struct uuid team;
@@ -33,3 +35,10 @@ enum mark_state mark_check(const struct mark_keys *, const struct audit_mark *);
 /* A line of the checkpoint file: one JSON object. */
 void mark_write(struct buf *, const struct audit_mark *);
 bool mark_read(const char *line, struct audit_mark *ret);
+
+/*
+ * Signs the end of every chain that grew, in the caller's transaction (role hutch_work). The lines
+ * are in the file, synced, before the commit: it may hold a checkpoint that the table lacks, never
+ * the other way round. How many; -1.
+ */
+int marks_make(struct work *, const char *path, const struct keys *);

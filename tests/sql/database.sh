@@ -35,9 +35,16 @@ start_postgres() {
 	as_server "$PG/pg_ctl" -D "$DIR/pg" -w -l "$DIR/server.log" \
 		-o "-c listen_addresses= -k $DIR -c fsync=off -c shared_buffers=16MB" start >>"$DIR/log" 2>&1 || { cat "$DIR/server.log" && return 1; }
 	sql -d postgres -c 'CREATE ROLE hutch_owner LOGIN CREATEROLE' -c 'CREATE DATABASE hutch OWNER hutch_owner'
+	(umask 077 && printf '%064d\n' 7 >"$DIR/master.key")
 	cat >"$DIR/hutch.conf" <<-END
 		db {
 			owner_url = "host=$DIR dbname=hutch user=hutch_owner"
+		}
+		secrets {
+			master_file = "$DIR/master.key"
+		}
+		audit {
+			checkpoint_file = "$DIR/checkpoints"
 		}
 	END
 }
