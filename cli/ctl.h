@@ -22,7 +22,7 @@ struct ctl_command {
 
 ctl_fn ctl_user_disable, ctl_user_enable, ctl_admin_promote, ctl_admin_demote;
 ctl_fn ctl_migrate, ctl_secrets, ctl_admin_create, ctl_admin_list, ctl_key_create, ctl_host_create,
-    ctl_template_add, ctl_audit_checkpoint, ctl_audit_verify;
+    ctl_template_add, ctl_audit_checkpoint, ctl_audit_verify, ctl_hostcheck;
 
 /* Makes the identity providers of hutch.conf's section oauth; part of migrate. */
 int ctl_seed_idps(struct ctl *);

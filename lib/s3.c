@@ -74,7 +74,7 @@ s3_call(void *mem, const struct s3 *s, const char *method, const char *key, cons
 		.ca_file = s->conf->storage_ca_file,
 		.sigv4 = talloc_asprintf(tmp, "aws:amz:%s:s3", s->region),
 		.user = user,
-		.total_ms = S3_TRY_MS };
+		.total_ms = s->try_ms ? s->try_ms : S3_TRY_MS };
 	struct http_answer a;
 	int rc = http_send(mem, &c, &a, e);
 

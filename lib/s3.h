@@ -16,6 +16,7 @@ struct s3 {
 	const char *prefix; /* of keys, without slashes at its ends; "" */
 	bool path_style;    /* endpoint/bucket/key, not bucket.endpoint/key */
 	const char *access_key_id, *secret;
+	int64_t try_ms; /* for one call; 0: 10 s */
 };
 
 enum { S3_TRY_MS = 10000, S3_TRIES = 3 };
