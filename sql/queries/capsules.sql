@@ -150,11 +150,6 @@ DELETE FROM capsules WHERE ctid IN (SELECT ctid FROM capsules WHERE observed_sta
 SELECT id, epoch, observed_state, missing_from, change_no, extract(epoch FROM now() - state_since)::int8 AS age_s
   FROM capsules WHERE host_id = :host::uuid AND observed_state <> 'stopped';
 
--- name: capsule_set_missing :exec
--- The host is silent: what it holds is not known any more.
-UPDATE capsules SET missing_from = observed_state, observed_state = 'missing'
- WHERE host_id = :host::uuid AND observed_state IN ('starting','running','pausing','paused','resuming','hibernating');
-
 -- row: sighting
 --   age_s int8
 
@@ -166,4 +161,4 @@ RETURNING extract(epoch FROM now() - first_at)::int8 AS age_s;
 
 -- name: sightings_forget :exec
 -- Disagreements that the last inventory did not show any more.
-DELETE FROM host_sightings WHERE host_id = :host::uuid AND last_at < now() - interval '25 seconds';
+DELETE FROM host_sightings WHERE host_id = :host::uuid AND last_at < now() - make_interval(secs => :age::int8) * 0.8;

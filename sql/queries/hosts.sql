@@ -126,16 +126,16 @@ UPDATE hosts h SET last_heartbeat_at = now(), heartbeat_seq = :seq::int8, boot_i
  WHERE h.id = o.id RETURNING o.status AS was, o.inventory_hash AS known_hash;
 
 -- row: host_seen
---   id uuid, name text, address text, status text, silent_s int8
+--   id uuid, team_id uuid?, name text, address text, status text, silent_s int8
 
 -- name: hosts_watched :many host_seen
 -- All hosts that registered, with the seconds since their last heartbeat.
-SELECT id, name, address, status, extract(epoch FROM now() - last_heartbeat_at)::int8 AS silent_s FROM hosts
+SELECT id, team_id, name, dial AS address, status, extract(epoch FROM now() - last_heartbeat_at)::int8 AS silent_s FROM hosts
  WHERE deleted_at IS NULL AND last_heartbeat_at IS NOT NULL;
 
 -- name: host_mark_down :exec
--- online -> unreachable.
-UPDATE hosts SET status = 'unreachable', updated_at = now() WHERE id = :id::uuid AND status = 'online'
+-- online, draining -> unreachable.
+UPDATE hosts SET status = 'unreachable', updated_at = now() WHERE id = :id::uuid AND status IN ('online','draining')
    AND last_heartbeat_at < now() - make_interval(secs => :silent::int8);
 
 -- name: host_reported :exec
@@ -272,3 +272,9 @@ SELECT id, team_id, name, observed_state AS state, template_name AS template, vc
  WHERE host_id = :host::uuid AND observed_state <> 'stopped'
    AND (created_at, id) < (coalesce(:before::timestamptz?, 'infinity'), coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY created_at DESC, id DESC LIMIT :limit::int4;
+
+-- name: capsules_go_missing :many host_only
+-- The host is silent: what it holds is not known any more.
+UPDATE capsules SET missing_from = observed_state, observed_state = 'missing'
+ WHERE host_id = :host::uuid AND observed_state IN ('starting','running','pausing','paused','resuming','hibernating')
+RETURNING id, team_id;
