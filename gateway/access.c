@@ -1,6 +1,7 @@
 /* access.c - see access.h. */
 #include "access.h"
 
+#include "capsule_op.h"
 #include "cleanup.h"
 #include "crypto.h"
 #include "gateway.h"
@@ -9,12 +10,14 @@
 #include "principal.h"
 #include "queue.h"
 #include "route.h"
+#include "timer.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
 #include <strings.h>
 
+enum { WAKE_MS = 30000, WAKE_LOOK_MS = 50 };
 enum { CONNECTIONS = 4, SLOTS = 4096 }; /* as many connections as libuv has threads */
 
 struct slot {
@@ -50,6 +53,11 @@ struct look {
 	struct uuid capsule;
 	enum perm perm;
 	bool asleep; /* the capsule may be in any state */
+	bool no_wake;
+	bool waiting;     /* the capsule is on its way back to running */
+	bool charged;     /* a token of the rate limit was taken */
+	uint64_t give_up; /* uv_now() */
+	struct timer *timer;
 	const char *who;       /* the credential in rate limits, once it is known to be good */
 	const char *ip;        /* of the client, as the web server says; or NULL */
 	struct access *access; /* the answer; already there when it was remembered */
@@ -111,12 +119,57 @@ visible(const struct q_gateway_place *c, const struct principal *p)
 	return p->user && c->owner_id && uuid_equal(p->user, c->owner_id);
 }
 
+/* Who sleeps because of a policy is woken by a call; what a person put to sleep, he wakes (spec 02
+   §1.5). */
+static bool
+by_policy(const struct q_gateway_place *c)
+{
+	return c->paused_by && strcmp(c->auto_resume, "all") == 0 &&
+	    (strcmp(c->paused_by, "idle") == 0 || strcmp(c->paused_by, "drain") == 0 ||
+		strcmp(c->paused_by, "host") == 0);
+}
+
+/* All who call share one wake: the row moves once, the others wait for it. */
 static int
-found(struct look *l, const struct q_gateway_place *c, const char *who)
+wake(struct look *l, struct desk *k)
+{
+	struct op_env env = { l->d->gw->conf, l->d->keys, k->queue };
+	struct wake_ask ask = {
+		.id = &l->capsule, .cause = "auto_resume", .timeout_sec = NULL_INT4
+	};
+	struct wake woken;
+
+	db_begin(l->work.db);
+	if (capsule_wake(&l->work, &env, &ask, &woken) < 0 || db_commit(l->work.db) < 0)
+		return -1;
+	job_announce(&l->work, k->queue);
+	l->waiting = true;
+	return 0;
+}
+
+static int
+not_running(struct look *l, const struct q_gateway_place *c, struct desk *k)
+{
+	l->waiting = false;
+	if (!l->no_wake && strcmp(c->state, "resuming") == 0)
+		l->waiting = true;
+	else if (!l->no_wake && by_policy(c)) {
+		if (strcmp(c->state, "paused") == 0 || strcmp(c->state, "hibernated") == 0)
+			return wake(l, k);
+		l->waiting =
+		    strcmp(c->state, "pausing") == 0 || strcmp(c->state, "hibernating") == 0;
+	}
+	return l->waiting
+	    ? 0
+	    : err_set(&l->work.err, E_BAD_STATE, "the capsule is %s, not running", c->state);
+}
+
+static int
+found(struct look *l, const struct q_gateway_place *c, const char *who, struct desk *k)
 {
 	if (!l->asleep && strcmp(c->state, "running") != 0)
-		return err_set(
-		    &l->work.err, E_BAD_STATE, "the capsule is %s, not running", c->state);
+		return not_running(l, c, k);
+	l->waiting = false;
 	l->access = talloc_zero(l, struct access);
 	if (!l->access)
 		abort();
@@ -136,7 +189,7 @@ found(struct look *l, const struct q_gateway_place *c, const char *who)
 
 /* Who asks and what for: one round trip. */
 static int
-ask(struct look *l)
+ask(struct look *l, struct desk *k)
 {
 	const char *issuer = l->d->gw->conf->http_public_url;
 	struct credential_look cred = { 0 };
@@ -167,7 +220,7 @@ ask(struct look *l)
 	if (n == 0 || !visible(c, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");
-	return found(l, c, p.rate_key);
+	return found(l, c, p.rate_key, k);
 }
 
 /* A token of the credential's bucket, which the API takes from too; of the address's for those
@@ -207,12 +260,14 @@ in_thread(uv_work_t *req)
 		l->work.err = (struct err){ 0 };
 		l->work.db = k->db;
 		if (db_unit(k->db, l, &l->work.err) == 0)
-			(void)ask(l);
+			(void)ask(l, k);
 		db_unit_end(k->db);
 		if (l->work.err.code != E_DB)
 			break;
 	}
-	(void)limit(l, k->queue);
+	if (!l->charged)
+		(void)limit(l, k->queue);
+	l->charged = true;
 	desk_return(l->d, k);
 }
 
@@ -254,6 +309,39 @@ put_rate(struct request *r, const struct rate *rate)
 		reply_header(r, "Retry-After", talloc_asprintf(r, "%" PRId64, rate->retry_after));
 }
 
+static void after_thread(uv_work_t *, int);
+
+static void
+look_again(void *arg)
+{
+	struct look *l = arg;
+
+	TALLOC_FREE(l->timer);
+	if (!l->r)
+		talloc_free(l); /* the client has left */
+	else
+		uv_queue_work(l->d->gw->loop, &l->req, in_thread, after_thread);
+}
+
+/* The capsule wakes: looked at again soon, for half a minute. */
+static bool
+goes_on(struct look *l)
+{
+	uint64_t now = uv_now(l->d->gw->loop);
+
+	if (!l->waiting || l->work.err.code != E_OK || !l->r)
+		return false;
+	if (!l->give_up)
+		l->give_up = now + WAKE_MS;
+	if (now >= l->give_up) {
+		(void)err_set(&l->work.err, E_UNAVAILABLE, "the capsule did not wake within %d s",
+		    WAKE_MS / 1000);
+		return false;
+	}
+	l->timer = timer_start(l, l->d->gw->loop, WAKE_LOOK_MS, 0, look_again, l);
+	return true;
+}
+
 static void
 after_thread(uv_work_t *req, int status)
 {
@@ -263,6 +351,8 @@ after_thread(uv_work_t *req, int status)
 
 	if (status < 0)
 		(void)err_set(&l->work.err, E_UNAVAILABLE, "the process is ending");
+	if (goes_on(l))
+		return;
 	if (l->access && !l->known && l->d->gw->conf->gateway_cache_sec)
 		remember(l->d, l);
 	if (r) {
@@ -330,8 +420,13 @@ access_check(struct request *r, void (*ok)(struct request *))
 	l = talloc_zero(NULL, struct look);
 	if (!l)
 		abort();
-	*l = (struct look){ .d = d, .r = r, .ok = ok, .perm = r->route->may,
-		.asleep = r->route->flags & ASLEEP, .req.data = l };
+	*l = (struct look){ .d = d,
+		.r = r,
+		.ok = ok,
+		.perm = r->route->may,
+		.asleep = r->route->flags & ASLEEP,
+		.no_wake = r->route->flags & NO_WAKE,
+		.req.data = l };
 	l->with.api_key = key ? talloc_strdup(l, key) : NULL;
 	l->with.bearer = key ? NULL : talloc_strdup(l, bearer(r));
 	(void)id_read(r->param[0], "cl-", &l->capsule);

@@ -28,6 +28,7 @@ enum {
 	ANY_INPUT = 2048,    /* bad input reaches the handler, as far as it could be read */
 	IN_TEAM = 4096,      /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
 	ASLEEP = 32768,      /* the gateway: of capsules in every state, not only of running ones */
+	NO_WAKE = 65536,     /* the gateway: a sleeping capsule is refused, not woken */
 };
 
 struct route {
