@@ -183,13 +183,14 @@ name_actor(struct request *r)
 		a->user_agent = talloc_strndup(r, a->user_agent, 512);
 	a->user = p->user;
 	a->name = p->name;
-	if (p->type == CALLER_USER) {
+	/* a refused credential has a type, and may name nobody */
+	if (p->type == CALLER_USER && p->user) {
 		a->type = "user";
 		a->id = id_text(r, "usr-", p->user);
-	} else if (p->type == CALLER_KEY) {
+	} else if (p->type == CALLER_KEY && p->key) {
 		a->type = "api_key";
 		a->id = id_text(r, "key-", p->key);
-	} else if (p->type == CALLER_HOST) {
+	} else if (p->type == CALLER_HOST && p->host) {
 		a->type = "host";
 		a->id = id_text(r, "host-", p->host);
 	}
