@@ -1,6 +1,6 @@
 /*
  * deletion.c - see deletion.h. Queries: sql/queries/deletion.sql. Tests: tests/jobs/deletion.py,
- * tests/http/admin.py.
+ * tests/jobs/admin.py.
  *
  * Audit rows lock the heads of their teams' chains, in order of the teams' ids and as the last lock
  * of all: they are collected in a ledger and written at the end.

@@ -1,7 +1,7 @@
 /*
  * account_end.c - DELETE /v1/me: one's own account (spec 01 §2.2, §6).
  *
- * Tests: tests/http/admin.py.
+ * Tests: tests/jobs/admin.py.
  */
 #include "api.h"
 #include "deletion.h"

@@ -2,7 +2,7 @@
  * admin_teams.c - administrators of the platform: teams, and what the deletion of an account would
  * take along (spec 01 §2.8).
  *
- * Queries: sql/queries/admin.sql, deletion.sql.  Tests: tests/http/admin.py.
+ * Queries: sql/queries/admin.sql, deletion.sql.  Tests: tests/jobs/admin.py.
  */
 #include "admin.h"
 #include "audit.h"

@@ -4,7 +4,7 @@
  * No route here makes a session, token or key for anybody, and no answer has one. What ends and
  * restores accounts is lib/deletion.c.
  *
- * Queries: sql/queries/admin.sql.  Tests: tests/http/admin.py.
+ * Queries: sql/queries/admin.sql.  Tests: tests/jobs/admin.py.
  */
 #include "admin.h"
 #include "account.h"

@@ -3,7 +3,7 @@
  *
  * A connection is tested before it is stored. Its secret goes in and never comes out. Members have
  * their own; the team's are its admins' business. Queries: sql/queries/storage.sql.  Tests:
- * tests/http/storage.py.
+ * tests/jobs/storage.py.
  */
 #include "api.h"
 #include "audit.h"
