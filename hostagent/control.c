@@ -11,6 +11,7 @@
 #include "image.h"
 #include "json.h"
 #include "metrics.h"
+#include "reports.h"
 #include "template.h"
 
 #include <errno.h>
@@ -22,16 +23,10 @@
 #include <sys/wait.h>
 
 enum { TICK_MS = 1000, RETRY_MIN_MS = 1000, RETRY_MAX_MS = 30000 };
-enum { CHANGES_MAX = 10000, BATCH = 200, METRICS_BATCH = 20, TOKEN_MAX = 4096 };
+enum { BATCH = 200, METRICS_BATCH = 20, TOKEN_MAX = 4096 };
 enum { DEFAULT_LIFE_MS = 7 * 24 * 3600 * 1000 };
 
 enum kind { REGISTER, HEARTBEAT, REPORTS, REFRESH, KINDS };
-
-struct change {
-	STAILQ_ENTRY(change) link;
-	int64_t sequence;
-	char *json;
-};
 
 struct control {
 	struct agent *agent;
@@ -40,9 +35,8 @@ struct control {
 	bool distrusted; /* our credentials were refused: all is paused until they are good again */
 	char registered_with[65];         /* SHA-256 of the registration token that was used */
 	int64_t refresh_at;               /* unix ms */
-	int64_t seq, sequence;            /* of heartbeats, of changes */
-	STAILQ_HEAD(, change) changes;
-	size_t waiting;
+	int64_t seq; /* of heartbeats */
+	struct reports *reports;
 	bool busy, closed;
 	struct {
 		int64_t due; /* now_mono() */
@@ -345,18 +339,8 @@ static const char *
 reports_body(struct control *c, struct exchange *x)
 {
 	struct buf b = BUF(x), list = BUF(x);
-	const struct change *k;
-	size_t n = 0;
 
-	STAILQ_FOREACH(k, &c->changes, link)
-	{
-		if (n++ == BATCH)
-			break;
-		if (list.len)
-			buf_chr(&list, ',');
-		buf_str(&list, k->json);
-		x->last = k->sequence;
-	}
+	x->last = reports_batch(c->reports, BATCH, &list);
 	buf_fmt(&b, "{\"sequence\":%lld,\"changes\":[", (long long)x->last);
 	buf_add(&b, list.data, list.len);
 	buf_chr(&b, ']');
@@ -467,13 +451,8 @@ static void
 reports_answer(struct control *c, struct exchange *x, struct json_object *j)
 {
 	int64_t acked = json_int(j, "acked", x->last);
-	struct change *k;
 
-	while ((k = STAILQ_FIRST(&c->changes)) && k->sequence <= acked) {
-		STAILQ_REMOVE_HEAD(&c->changes, link);
-		c->waiting--;
-		talloc_free(k);
-	}
+	reports_sent(c->reports, acked);
 	metrics_sent(x->metrics);
 }
 
@@ -599,7 +578,7 @@ control_turn(struct control *c)
 			exchange_start(c, REGISTER);
 	} else if (now_real() >= c->refresh_at && now >= c->when[REFRESH].due)
 		exchange_start(c, REFRESH);
-	else if ((c->waiting || metrics_waiting()) && now >= c->when[REPORTS].due)
+	else if ((reports_waiting(c->reports) || metrics_waiting()) && now >= c->when[REPORTS].due)
 		exchange_start(c, REPORTS);
 	else if (now >= c->when[HEARTBEAT].due)
 		exchange_start(c, HEARTBEAT);
@@ -615,18 +594,9 @@ on_tick(void *arg)
 static void
 report(struct control *c, const struct capsule *k, const char *code, const char *text)
 {
-	struct change *n;
-	struct buf b;
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
 
-	if (c->waiting == CHANGES_MAX) {
-		/* the inventory still tells the truth; the oldest news go */
-		n = STAILQ_FIRST(&c->changes);
-		STAILQ_REMOVE_HEAD(&c->changes, link);
-		talloc_free(n);
-		c->waiting--;
-	}
-	n = talloc_zero(c, struct change);
-	b = BUF(n);
 	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"at\":%lld", k->id,
 	    (long long)k->epoch, capsule_state_name(k->state), (long long)k->since);
 	if (code) {
@@ -640,10 +610,7 @@ report(struct control *c, const struct capsule *k, const char *code, const char 
 		capsule_exit_json(k, &b);
 	}
 	buf_chr(&b, '}');
-	n->json = b.data;
-	n->sequence = ++c->sequence;
-	STAILQ_INSERT_TAIL(&c->changes, n, link);
-	c->waiting++;
+	reports_add(c->reports, b.data);
 	control_turn(c);
 }
 
@@ -676,9 +643,7 @@ control_start(struct agent *a, struct err *e)
 		return err_set(e, E_CONFIG, "agent.control_url is not an http URL");
 	c = talloc_zero(a, struct control);
 	c->agent = a;
-	STAILQ_INIT(&c->changes);
-	/* rises over restarts, too: the control plane drops what it has seen */
-	c->sequence = now_real();
+	c->reports = reports_open(c, a->state_fd);
 	c->cluster = "";
 	identity_load(c);
 	a->control = c;

@@ -20,13 +20,15 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \
 	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
-	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_state.c \
-	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
+	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_in.h hostagent/capsule_state.c \
+	hostagent/capsule_work.c hostagent/capsule_image.c hostagent/capsule_sleep.c hostagent/capsule_hibernate.c \
+	hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
+	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_patch.c hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
-	hostagent/logs.c hostagent/logs.h \
+	hostagent/logs.c hostagent/logs.h hostagent/hung.c hostagent/hung.h \
 	hostagent/metrics.c hostagent/metrics.h hostagent/metrics_in.h hostagent/metrics_sample.c \
 	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h \
-	hostagent/certs.c hostagent/certs.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c
+	hostagent/certs.c hostagent/certs.h hostagent/reports.c hostagent/reports.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS) \
 	$(MNL_LIBS) $(NFTABLES_LIBS)
