@@ -1,4 +1,6 @@
 /* api.c - see api.h. A call is a row of routes[] and a function. */
+#include "api_sleep.h"
+#include "artifact.h"
 #include "api_call.h"
 #include "api_watch.h"
 #include "artifact_api.h"
@@ -9,6 +11,8 @@
 #include "id.h"
 #include "image.h"
 #include "json.h"
+#include "metrics.h"
+#include "net_policy.h"
 #include "template.h"
 
 #include <errno.h>
@@ -33,6 +37,14 @@ static const struct api_route routes[] = {
 	{ "GET",	BASE "/capsules",	inventory,	false },
 	{ "GET",	BASE "/capsules/{id}",	capsule_get,	false },
 	{ "PUT",	BASE "/capsules/{id}",	capsule_put,	true },
+	{ "PATCH",	BASE "/capsules/{id}",	capsule_patch,	true },
+	{ "POST",	BASE "/capsules/{id}/pause",	sleep_pause,	true },
+	{ "POST",	BASE "/capsules/{id}/resume",	sleep_resume,	true },
+	{ "POST",	BASE "/capsules/{id}/hibernate", sleep_hibernate, true },
+	{ "POST",	BASE "/capsules/{id}/snapshot",	sleep_snapshot,	true },
+	{ "POST",	BASE "/capsules/{id}/rollback",	sleep_rollback,	true },
+	{ "POST",	BASE "/capsules/{id}/fork",	sleep_fork,	true },
+	{ "POST",	BASE "/capsules/{id}/discard",	sleep_discard,	true },
 	{ "DELETE",	BASE "/capsules/{id}",	capsule_delete,	true },
 	{ "POST",	BASE "/capsules/{id}/touch",	watch_touch,	false, TLS_GATEWAY },
 	{ "GET",	BASE "/capsules/{id}/metrics",	watch_metrics,	false, TLS_GATEWAY },
@@ -134,9 +146,11 @@ pools(struct agent *a, struct buf *b)
 	{
 		if (!*i->name)
 			continue; /* only held for a capsule's memory */
-		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"ready\":%zu,\"image_mb\":%llu}",
+		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,",
 		    comma, i->t->name, i->t->build, i->vcpus, i->memory_mb,
-		    image_state_name(i->state), pool_ready(i), (unsigned long long)i->bytes >> 20);
+		    image_state_name(i->state), (unsigned long long)i->bytes >> 20);
+		pool_json(i, b);
+		buf_chr(b, '}');
 		comma = ",";
 	}
 }
@@ -175,7 +189,7 @@ capsule_json(const struct capsule *k, struct buf *b)
 	buf_fmt(b,
 	    "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
 	    "\"since\":%lld,\"template\":",
-	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
+	    k->id, (long long)k->epoch, capsule_state_name(k->state), capsule_start_mode(k),
 	    accel_name(k->accel), (long long)k->since);
 	buf_json(b, k->template);
 	buf_fmt(b, ",\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%llu", k->vcpus, k->memory_mb,
@@ -189,7 +203,10 @@ capsule_json(const struct capsule *k, struct buf *b)
 		buf_str(b, ",\"exit\":");
 		capsule_exit_json(k, b);
 	}
+	sleep_json(k, b);
 	idle_json(k, b);
+	buf_fmt(b, ",\"conditions\":[%s]",
+	    metrics_guest_silent(k) ? "\"guest_unresponsive\"" : "");
 	buf_chr(b, '}');
 }
 
@@ -230,8 +247,8 @@ capsule_get(struct call *c)
 
 /* Create and destroy. */
 
-static void
-put_done(void *arg, struct capsule *k, const struct err *e)
+void
+api_started(void *arg, struct capsule *k, const struct err *e)
 {
 	struct call *c = arg;
 	struct buf b = BUF(c);
@@ -245,7 +262,7 @@ put_done(void *arg, struct capsule *k, const struct err *e)
 	buf_fmt(&b,
 	    "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\",\"start_mode\":\"%s\",\"accel\":\"%s\","
 	    "\"took_ms\":%d}",
-	    k->id, (long long)k->epoch, capsule_state_name(k->state), k->warm ? "warm" : "cold",
+	    k->id, (long long)k->epoch, capsule_state_name(k->state), capsule_start_mode(k),
 	    accel_name(k->accel), k->took_ms);
 	api_reply(c->stream, 200, &b);
 }
@@ -278,16 +295,14 @@ envs_ok(struct json_object *envs, struct err *e)
 	return true;
 }
 
-static int
-spec_read(struct call *c, void *mem, struct capsule_spec *s)
+int
+api_spec(struct call *c, void *mem, struct json_object *j, int64_t epoch, struct capsule_spec *s)
 {
-	struct json_object *j = api_body(c, mem);
+	struct json_object *image = json_get(j, "image");
 	const char *boot;
 
-	if (!j)
-		return -1;
 	boot = json_str(j, "boot", "warm");
-	*s = (struct capsule_spec){ .epoch = json_int(j, "epoch", c->epoch),
+	*s = (struct capsule_spec){ .epoch = json_int(j, "epoch", epoch),
 		.template = json_str(j, "template", ""),
 		.vcpus = json_int(j, "vcpus", 1),
 		.memory_mb = json_int(j, "memory_mb", 512),
@@ -299,11 +314,19 @@ spec_read(struct call *c, void *mem, struct capsule_spec *s)
 		.token = json_str(j, "access_token", NULL),
 		.team = json_str(j, "team_id", NULL),
 		.template_id = json_str(j, "template_id", NULL),
-		.envs = json_get(j, "envs") };
+		.envs = json_get(j, "envs"),
+		.network = json_get(j, "network") };
 	idle_defaults(&s->idle);
 	if (idle_read(j, &s->idle, &c->err) < 0)
 		return -1;
-	if (s->epoch != c->epoch)
+	s->disk = json_str(image, "disk", NULL);
+	s->memory = json_str(image, "memory", NULL);
+	s->new_identity = json_flag(j, "new_identity", false);
+	if (image && (!artifact_id_ok(s->disk) || (s->memory && !artifact_id_ok(s->memory))))
+		return err_set(&c->err, E_BAD_INPUT, "\"image\" does not name artifacts");
+	if (s->cold)
+		s->memory = NULL;
+	if (s->epoch != epoch)
 		return err_set(&c->err, E_BAD_INPUT, "\"epoch\" is not that of hutch-epoch");
 	if (!s->token || !*s->token)
 		return err_set(&c->err, E_BAD_INPUT, "\"access_token\" is missing");
@@ -311,7 +334,8 @@ spec_read(struct call *c, void *mem, struct capsule_spec *s)
 		return err_set(&c->err, E_BAD_INPUT, "\"boot\" is neither warm nor cold");
 	if (!between(&c->err, "vcpus", json_int(j, "vcpus", 1), 1, 16) ||
 	    !between(&c->err, "memory_mb", json_int(j, "memory_mb", 512), 128, 65536) ||
-	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) || !envs_ok(s->envs, &c->err))
+	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) || !envs_ok(s->envs, &c->err) ||
+	    !net_policy_read(mem, s->network, &c->err))
 		return -1;
 	return 0;
 }
@@ -321,17 +345,19 @@ capsule_put(struct call *c)
 {
 	struct capsule_spec spec;
 	char *mem = talloc_new(c);
+	struct json_object *j;
 	struct uuid uuid;
 
 	if (!id_read(c->id, "cl-", &uuid)) {
 		api_fail(c, E_BAD_INPUT, "this is no capsule's id");
 		return;
 	}
-	if (spec_read(c, mem, &spec) < 0) {
+	j = api_body(c, mem);
+	if (!j || api_spec(c, mem, j, c->epoch, &spec) < 0) {
 		api_error(c->stream, &c->err);
 		return;
 	}
-	capsule_start(c->agent, c->id, &spec, mem, c, put_done, c);
+	capsule_start(c->agent, c->id, &spec, mem, c, api_started, c);
 }
 
 static void

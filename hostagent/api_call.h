@@ -36,6 +36,8 @@ struct api_route {
 	unsigned who; /* roles beside the control plane (tls.h); the unix socket is everybody's */
 };
 
+api_handler capsule_patch; /* api_patch.c */
+
 /* Answers, each ends the stream: JSON (no body when b is empty), an error with a code. */
 void api_reply(struct h2_stream *, int status, const struct buf *b);
 void api_fail(struct call *, enum err_code, const char *text);

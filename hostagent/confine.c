@@ -2,7 +2,6 @@
 #include "confine.h"
 #include "cleanup.h"
 #include "landlock.h"
-#include "priv.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,0 +1,110 @@
+/* api_patch.c - PATCH /capsules/{id}: what changes while a capsule lives. A member is a row of
+ * parts[]. */
+#include "api_call.h"
+#include "net.h"
+#include "net_policy.h"
+#include "vm.h"
+#include "journal.h"
+#include "idle.h"
+#include "adopt.h"
+
+/* look: whether the value is good; then set, of all members that are there. */
+static int
+network_look(struct capsule *k, void *mem, struct json_object *v, struct err *e)
+{
+	(void)k;
+	return net_policy_read(mem, v, e) ? 0 : -1;
+}
+
+/* Open connections that the new policy does not allow end at once. */
+static int
+network_set(struct capsule *k, struct json_object *v, struct err *e)
+{
+	if (net_keep(k->agent, k->id, v, e) < 0)
+		return -1;
+	return k->vm && *k->vm->net_of ? net_open(k->agent, k->vm, k->id, e) : 0;
+}
+
+static const struct part {
+	const char *name;
+	int (*look)(struct capsule *, void *mem, struct json_object *, struct err *);
+	int (*set)(struct capsule *, struct json_object *, struct err *);
+} parts[] = {
+	/* clang-format off */
+	{ "network", network_look, network_set },
+	/* clang-format on */
+};
+
+static void
+answer(void *arg, const struct err *e)
+{
+	struct call *c = arg;
+	const struct capsule *k;
+	struct buf b = BUF(c);
+
+	if (!c->stream)
+		return;
+	k = e ? NULL : api_capsule(c);
+	if (e)
+		api_error(c->stream, e);
+	if (!k)
+		return;
+	buf_fmt(&b, "{\"id\":\"%s\",\"epoch\":%lld,\"state\":\"%s\"}", k->id, (long long)k->epoch,
+	    capsule_state_name(k->state));
+	api_reply(c->stream, 200, &b);
+}
+
+/* The next agent knows it, too, before it is answered. */
+static void
+write_down(struct call *c, const struct capsule *k)
+{
+	const char *word = adopt_word(k);
+	struct buf b = BUF(c);
+
+	if (!word) {
+		answer(c, NULL);
+		return;
+	}
+	capsule_record(k, word, &b);
+	journal_append(k->agent->journal, c, b.data, answer, c);
+}
+
+void
+capsule_patch(struct call *c)
+{
+	struct capsule *k = api_capsule(c);
+	struct json_object *j, *v;
+	struct idle_settings times;
+	struct err e = { 0 };
+	size_t i;
+
+	if (!k)
+		return;
+	if (c->epoch < k->epoch) {
+		(void)err_set(
+		    &e, E_STALE_EPOCH, "the capsule is at epoch %lld", (long long)k->epoch);
+		api_error(c->stream, &e);
+		return;
+	}
+	j = api_body(c, c);
+	if (!j)
+		e = c->err;
+	times = *idle_get(k);
+	if (j)
+		(void)idle_read(j, &times, &e);
+	for (i = 0; j && i < nitems(parts) && e.code == E_OK; i++)
+		if ((v = json_get(j, parts[i].name)))
+			(void)parts[i].look(k, c, v, &e);
+	for (i = 0; j && i < nitems(parts) && e.code == E_OK; i++)
+		if ((v = json_get(j, parts[i].name)))
+			(void)parts[i].set(k, v, &e);
+	if (e.code != E_OK) {
+		api_error(c->stream, &e);
+		return;
+	}
+	if (idle_named(j)) {
+		idle_set(k, &times);
+		write_down(c, k);
+	} else
+		answer(c, NULL);
+}
