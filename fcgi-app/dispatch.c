@@ -212,7 +212,9 @@ rate_limited(struct request *r, const char *what, const char *who, int64_t n, in
 		return 0;
 	reply_header(r, "Retry-After", "%" PRId64, rate.retry_after > 0 ? rate.retry_after : 1);
 	return fail(r, E_RATE, "too many requests: %" PRId64 " %s are allowed", n,
-	    seconds == 60 ? "a minute" : seconds == 3600 ? "an hour" : "for a while");
+	    seconds == 60         ? "a minute"
+		: seconds == 3600 ? "an hour"
+				  : "for a while");
 }
 
 static int
@@ -226,8 +228,7 @@ within_limits(struct request *r)
 {
 	const struct conf *c = r->app->conf;
 
-	if (r->who.key_rate &&
-	    rate_limited(r, "key", r->who.rate_key, r->who.key_rate, 3600) < 0) {
+	if (r->who.key_rate && rate_limited(r, "key", r->who.rate_key, r->who.key_rate, 3600) < 0) {
 		r->who.denied = "rate";
 		return -1;
 	}
@@ -273,7 +274,8 @@ proven(struct request *r)
 	return proven_lately(r);
 }
 
-/* The team of the path is the one of the caller's token. One that he is not in does not exist for him. */
+/* The team of the path is the one of the caller's token. One that he is not in does not exist for
+ * him. */
 static int
 of_team(struct request *r, const char *text)
 {
@@ -284,7 +286,8 @@ of_team(struct request *r, const char *text)
 	if (!(r->route->flags & IN_TEAM) || r->who.type != CALLER_USER)
 		return 0;
 	if (!id_read(text, "team-", &team))
-		return fail(r, E_BAD_INPUT, "\"id\" is not an id: team- and 25 characters of 0-9a-z");
+		return fail(
+		    r, E_BAD_INPUT, "\"id\" is not an id: team- and 25 characters of 0-9a-z");
 	if (r->who.team && uuid_equal(r->who.team, &team))
 		return 0;
 	n = q_team_role(r->work.db, &m, .team = &team, .user = r->who.user);
@@ -397,7 +400,8 @@ serve(struct request *r)
 	if (db_unit(r->work.db, r, &r->work.err) < 0)
 		return -1;
 	if (identify(r, input_error.code == E_OK) < 0) {
-		name_actor(r);
+		if (r->who.denied)
+			name_actor(r);
 		return unknown_caller(r);
 	}
 	name_actor(r);
@@ -446,7 +450,8 @@ dispatch(struct request *r)
 	if (rc < 0)
 		error_body(r);
 	if (r->who.type == CALLER_KEY && r->who.key && r->status != 401)
-		key_use_count(r->app->key_use, &r->who, r->ip, r->route->method, r->route->path, r->status);
+		key_use_count(
+		    r->app->key_use, &r->who, r->ip, r->route->method, r->route->path, r->status);
 	if (r->work.db)
 		db_unit_end(r->work.db);
 }

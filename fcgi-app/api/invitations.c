@@ -156,7 +156,8 @@ may_invite(struct request *r, const struct invitation_create *in, const char **e
 	if (r->app->conf->auth_rate_limits &&
 	    rate_limited(r, "add", r->who.rate_key, INVITATIONS_AN_HOUR, 3600) < 0)
 		return -1;
-	if (q_invitation_pending(r->work.db, &n, .team = in->id) < 0)
+	if (one_at_a_time(r, "invitations of", in->id) < 0 ||
+	    q_invitation_pending(r->work.db, &n, .team = in->id) < 0)
 		return -1;
 	return n->n < PENDING
 	    ? 0

@@ -4,6 +4,7 @@
  * Queries: sql/queries/keys.sql.  Tests: tests/http/keys.t, teams.py.
  */
 #include "keys.h"
+#include "teams.h"
 #include "audit.h"
 #include "cleanup.h"
 #include "rfc3339.h"
@@ -120,7 +121,8 @@ key_within_count(struct request *r)
 {
 	struct q_key_counts *n;
 
-	if (q_key_count(r->work.db, &n, .team = r->who.team, .user = r->who.user) < 0)
+	if (one_at_a_time(r, "keys of", r->who.team) < 0 ||
+	    q_key_count(r->work.db, &n, .team = r->who.team, .user = r->who.user) < 0)
 		return -1;
 	if (n->team >= TEAM_KEYS)
 		return fail(r, E_QUOTA, "the team has %d live keys, at most %d are allowed",

@@ -153,6 +153,14 @@ words(void *mem, const char *name, ...)
 }
 
 int
+one_at_a_time(struct request *r, const char *what, const struct uuid *of)
+{
+	struct q_waited *w;
+
+	return q_one_at_a_time(r->work.db, &w, .word = id_text(r, what, of)) < 0 ? -1 : 0;
+}
+
+int
 team_locked(struct request *r, const struct uuid *team, enum perm may, struct q_team_locked **ret)
 {
 	int n = q_team_lock(r->work.db, ret, .team = team, .user = r->who.user);
@@ -230,7 +238,8 @@ check_parent(struct request *r, const struct uuid *parent, const struct uuid *te
 		return fail(r, E_NOT_FOUND, "\"parent_id\" is no team of yours");
 	if (!role_holds(m->role, PERM_update, &own))
 		return fail(r, E_FORBIDDEN, "your role in the parent team does not include update");
-	if (q_team_line(r->work.db, &line, .parent = parent, .team = team) <= 0)
+	if (one_at_a_time(r, "parents", &uuid_zero) < 0 ||
+	    q_team_line(r->work.db, &line, .parent = parent, .team = team) <= 0)
 		return -1;
 	if (line->cycle)
 		return fail(r, E_BAD_INPUT, "\"parent_id\" would put the team below itself");
@@ -250,7 +259,8 @@ team_create(struct request *r)
 	uint8_t random[6];
 	char hex[13];
 
-	if (q_team_owned_count(r->work.db, &owned, .user = r->who.user) < 0)
+	if (one_at_a_time(r, "teams of", r->who.user) < 0 ||
+	    q_team_owned_count(r->work.db, &owned, .user = r->who.user) < 0)
 		return -1;
 	if (owned->n >= TEAMS_OWNED)
 		return fail(r, E_QUOTA, "you own %d teams, at most %d are allowed", (int)owned->n,

@@ -18,6 +18,10 @@ const char *words(void *mem, const char *name, ...) __attribute__((sentinel));
 int
 team_locked(struct request *, const struct uuid *team, enum perm may, struct q_team_locked **ret);
 
+/* Nobody else who asks for the same goes on before this transaction ends: for counting against a
+ * limit. */
+int one_at_a_time(struct request *, const char *what, const struct uuid *of);
+
 /* Answers with the teamWithRole of the caller. */
 int team_reply(struct request *, const struct uuid *team);
 

@@ -46,8 +46,8 @@ SELECT i.id, i.team_id, t.name AS team_name, i.email, i.role, i.max_uses, i.use_
 --   n int8
 
 -- name: invitation_pending :one invitation_count
--- Open invitations of a team; one new one at a time, until the end of the transaction.
-SELECT count(*) AS n FROM pg_advisory_xact_lock(hashtextextended(:team::uuid::text, 15)), team_invitations i
+-- Open invitations of a team.
+SELECT count(*) AS n FROM team_invitations i
  WHERE i.team_id = :team::uuid AND i.revoked_at IS NULL AND i.declined_at IS NULL AND i.use_count < i.max_uses AND i.expires_at > now();
 
 -- name: invitation_insert :exec

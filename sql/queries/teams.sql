@@ -46,9 +46,16 @@ SELECT t.id AS team_id, m.role, t.name FROM users_teams m JOIN teams t ON t.id =
 -- row: team_count
 --   n int8
 
+-- row: waited
+--   ok bool
+
+-- name: one_at_a_time :one waited
+-- Waits for others who hold the word, until the end of their transactions; what is read next is as they left it.
+SELECT true AS ok FROM pg_advisory_xact_lock(hashtextextended(:word::text, 13));
+
 -- name: team_owned_count :one team_count
--- Live teams that the user owns; one new one at a time, until the end of the transaction.
-SELECT count(*) AS n FROM pg_advisory_xact_lock(hashtextextended(:user::uuid::text, 13)), users_teams m JOIN teams t ON t.id = m.team_id
+-- Live teams that the user owns.
+SELECT count(*) AS n FROM users_teams m JOIN teams t ON t.id = m.team_id
  WHERE m.user_id = :user::uuid AND m.role = 'owner' AND t.deleted_at IS NULL;
 
 -- row: team_place
@@ -63,8 +70,7 @@ down AS (
   SELECT t.id, 1 AS n FROM teams t WHERE t.id = :team::uuid?
   UNION ALL SELECT t.id, down.n + 1 FROM teams t JOIN down ON t.parent_id = down.id WHERE down.n < 32 AND t.deleted_at IS NULL)
 SELECT ((SELECT max(n) FROM up) + coalesce((SELECT max(n) FROM down), 1))::int AS depth,
-       coalesce((SELECT bool_or(id = :team::uuid?) FROM up), false) AS cycle
-  FROM pg_advisory_xact_lock(hashtextextended('teams.parent_id', 14));
+       coalesce((SELECT bool_or(id = :team::uuid?) FROM up), false) AS cycle;
 
 -- name: team_update :exec
 -- Name, kind, place and rules of a team; what is NULL stays.
