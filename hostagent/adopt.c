@@ -56,6 +56,13 @@ static const struct word {
 	{ "want",	CAP_STARTING,	false },
 	{ "vm",		CAP_STARTING,	false },
 	{ "up",		CAP_RUNNING,	false },
+	{ "snapshot",	CAP_RUNNING,	false },
+	{ "pause",	CAP_PAUSING,	false },
+	{ "paused",	CAP_PAUSED,	false },
+	{ "resume",	CAP_RESUMING,	false },
+	{ "live",	CAP_RESUMING,	false },
+	{ "hibernate",	CAP_HIBERNATING, false },
+	{ "hibernated",	CAP_HIBERNATED,	false },
 	{ "failed",	CAP_ERROR,	true },
 	{ "exit",	CAP_ERROR,	false },
 	{ "drop",	CAP_STOPPING,	false },
@@ -72,6 +79,14 @@ word_of(enum capsule_state state, bool never_ran)
 		if (words[i].state == state && words[i].never_ran == never_ran)
 			return &words[i];
 	return NULL;
+}
+
+const char *
+adopt_word(const struct capsule *c)
+{
+	const struct word *w = word_of(c->state, c->state == CAP_ERROR && c->never_ran);
+
+	return w ? w->op : NULL;
 }
 
 static void
@@ -101,6 +116,14 @@ on_record(struct agent *a, struct json_object *j)
 	c->memory_mb = (int)json_int(j, "memory_mb", 0);
 	c->disk_size = (uint64_t)json_int(j, "disk", 0);
 	c->warm = json_flag(j, "warm", false);
+	c->restored = json_flag(j, "restored", false);
+	chain_read(&c->chain, j);
+	snprintf(c->parent, sizeof c->parent, "%s", json_str(j, "parent", ""));
+	snprintf(c->image_sum, sizeof c->image_sum, "%s", json_str(j, "persisted", ""));
+	c->persisted = *c->image_sum != '\0';
+	snprintf(c->paused_by, sizeof c->paused_by, "%s", json_str(j, "by", ""));
+	snprintf(c->memory_artifact, sizeof c->memory_artifact, "%s", json_str(j, "memory", ""));
+	snprintf(c->disk_artifact, sizeof c->disk_artifact, "%s", json_str(j, "disk_id", ""));
 	c->accel = (enum accel)json_int(j, "accel", ACCEL_TCG);
 	snprintf(c->vm_name, sizeof c->vm_name, "%s", json_str(j, "vm", ""));
 	c->pid = (pid_t)json_int(j, "pid", 0);
@@ -108,6 +131,7 @@ on_record(struct agent *a, struct json_object *j)
 	c->uid = (uid_t)json_int(j, "uid", 0);
 	c->exited_at = json_int(j, "exited", 0);
 	c->exit_status = (int)json_int(j, "status", -1);
+	c->hung = json_flag(j, "hung", false);
 	idle_restore(c, j);
 }
 
@@ -212,6 +236,13 @@ one_less(struct adoption *ad)
 	ready(a);
 }
 
+/* What an operation of the dead agent's has stopped, or is to stay so: the operation is asked for again. */
+static bool
+asleep(const struct capsule *c)
+{
+	return c->state == CAP_PAUSED || c->state == CAP_RESUMING || c->state == CAP_HIBERNATING;
+}
+
 static void
 adopted(void *user, const struct err *e)
 {
@@ -221,14 +252,19 @@ adopted(void *user, const struct err *e)
 	struct err why = { 0 };
 
 	if (vm->state == VM_DEAD) {
-		capsule_lost(w->capsule, false);
+		if (asleep(w->capsule))
+			capsule_slept(w->capsule);
+		else
+			capsule_lost(w->capsule, false);
 		vm_abandon(vm);
 		talloc_free(vm);
 	} else {
 		capsule_adopted(w->capsule, vm);
 		if (net_open(ad->agent, vm, w->capsule->id, &why) < 0)
 			log_error(NULL, "capsule %s: its network: %s", w->capsule->id, why.text);
-		if (e && vm->state != VM_RUNNING) {
+		if (e && vm->state != VM_RUNNING && asleep(w->capsule))
+			log_error(NULL, "capsule %s: %s", w->capsule->id, e->text);
+		else if (e && vm->state != VM_RUNNING) {
 			log_error(NULL, "capsule %s: %s; it is killed", w->capsule->id, e->text);
 			(void)priv_kill(ad->agent->priv, vm->pid, vm->start, &why);
 		} else if (e)
@@ -254,7 +290,10 @@ take_over(struct adoption *ad, struct capsule *c, struct found *f)
 		.accel = c->accel,
 		.uid = c->uid,
 		.pid = f->pid,
-		.start = f->start };
+		.start = f->start,
+		.chain = c->chain,
+		.parent = c->parent,
+		.asleep = asleep(c) };
 
 	w->adoption = ad;
 	w->capsule = c;
@@ -283,6 +322,20 @@ judge(struct adoption *ad, struct capsule *c)
 			take_over(ad, c, f);
 		else
 			capsule_lost(c, false);
+		break;
+	case CAP_PAUSING:
+	case CAP_PAUSED:
+	case CAP_RESUMING:
+	case CAP_HIBERNATING:
+		(void)template_find(ad->agent, c->template ? c->template : "", &e);
+		if (f && f->pid == c->pid && f->start == c->start && c->template)
+			take_over(ad, c, f);
+		else {
+			/* a process that was to load the image has not run yet */
+			if (f)
+				(void)priv_kill(ad->agent->priv, f->pid, f->start, &e);
+			capsule_slept(c);
+		}
 		break;
 	case CAP_STARTING:
 		log_warn(NULL, "capsule %s: its start did not end, it is undone", c->id);

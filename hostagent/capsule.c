@@ -4,15 +4,15 @@
  * The order is the promise: the journal says what will be, then it is done, then the journal says
  * that it was. An answer leaves only after the last record is on disk.
  */
-#include "capsule.h"
+#include "capsule_in.h"
 #include "control.h"
-#include "flow.h"
 #include "guest.h"
 #include "host.h"
 #include "id.h"
 #include "identity.h"
 #include "image.h"
 #include "journal.h"
+#include "net.h"
 #include "metrics.h"
 #include "template.h"
 
@@ -20,91 +20,6 @@
 #include <sys/wait.h>
 
 enum { INIT_MS = 20000 };
-
-struct capsule_ask {
-	struct capsule_ask *next;
-	struct capsule *capsule;
-	capsule_done *done;
-	void *arg;
-};
-
-struct capsule_op {
-	struct capsule *capsule;
-	struct capsule_spec spec;
-	struct flow *flow;
-	struct template *t;
-	struct vm *vm; /* not yet the capsule's */
-	bool pooled, again;
-	int64_t began;
-};
-
-/* Who waits. */
-
-static int
-ask_free(struct capsule_ask *a)
-{
-	struct capsule_ask **p;
-
-	for (p = &a->capsule->asks; *p; p = &(*p)->next)
-		if (*p == a) {
-			*p = a->next;
-			break;
-		}
-	return 0;
-}
-
-static void
-ask(struct capsule *c, void *mem, capsule_done *done, void *arg)
-{
-	struct capsule_ask *a = talloc_zero(mem, struct capsule_ask);
-
-	a->capsule = c;
-	a->done = done;
-	a->arg = arg;
-	a->next = c->asks;
-	c->asks = a;
-	talloc_set_destructor(a, ask_free);
-}
-
-static void
-answer(struct capsule *c, const struct err *e)
-{
-	struct capsule_ask *a;
-
-	while ((a = c->asks)) {
-		capsule_done *done = a->done;
-		void *arg = a->arg;
-
-		talloc_free(a);
-		done(arg, c, e);
-	}
-}
-
-struct capsule *
-capsule_find(struct agent *a, const char *id)
-{
-	struct capsule *c;
-
-	TAILQ_FOREACH(c, &a->capsules, link)
-	if (strcmp(c->id, id) == 0)
-		return c;
-	return NULL;
-}
-
-struct capsule *
-capsule_known(struct agent *a, const char *id)
-{
-	struct capsule *c = capsule_find(a, id);
-
-	if (c)
-		return c;
-	c = talloc_zero(a, struct capsule);
-	c->agent = a;
-	snprintf(c->id, sizeof c->id, "%s", id);
-	c->exit_status = -1;
-	TAILQ_INSERT_TAIL(&a->capsules, c, link);
-	return c;
-}
 
 /* The start's steps. */
 
@@ -133,9 +48,23 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	if (*c->vm_name)
 		buf_fmt(b, ",\"vm\":\"%s\",\"pid\":%d,\"start\":%llu,\"uid\":%u", c->vm_name,
 		    (int)c->pid, (unsigned long long)c->start, (unsigned)c->uid);
+	chain_json(&c->chain, b);
+	if (c->restored)
+		buf_str(b, ",\"restored\":true");
+	if (*c->parent)
+		buf_fmt(b, ",\"parent\":\"%s\"", c->parent);
+	if (c->persisted)
+		buf_fmt(b, ",\"persisted\":\"%s\"", c->image_sum);
+	if (*c->paused_by)
+		buf_fmt(b, ",\"by\":\"%s\"", c->paused_by);
+	if (*c->disk_artifact)
+		buf_fmt(b, ",\"memory\":\"%s\",\"disk_id\":\"%s\"", c->memory_artifact,
+		    c->disk_artifact);
 	if (c->exited_at)
 		buf_fmt(
 		    b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
+	if (c->hung)
+		buf_str(b, ",\"hung\":true");
 	if (c->idle)
 		idle_record(c, b);
 	buf_chr(b, '}');
@@ -144,7 +73,10 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 const char *
 capsule_error_code(const struct capsule *c)
 {
-	return c->never_ran ? "start_failed" : "vmm_exit";
+	return c->never_ran ? "start_failed"
+	    : c->boot_loop  ? "boot_loop"
+	    : c->hung       ? "vmm_hung"
+			    : "vmm_exit";
 }
 
 void
@@ -160,8 +92,8 @@ capsule_exit_json(const struct capsule *c, struct buf *b)
 	buf_chr(b, '}');
 }
 
-static void
-record(struct capsule_op *op, const char *what)
+void
+capsule_write(struct capsule_op *op, const char *what)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
@@ -171,8 +103,8 @@ record(struct capsule_op *op, const char *what)
 }
 
 /* The same without anybody who waits for it. */
-static void
-note(struct capsule *c, const char *what)
+void
+capsule_note(struct capsule *c, const char *what)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
@@ -181,8 +113,8 @@ note(struct capsule *c, const char *what)
 	journal_append(c->agent->journal, c, b.data, NULL, NULL);
 }
 
-static void
-vm_is(struct capsule *c, const struct vm *vm)
+void
+capsule_vm_is(struct capsule *c, const struct vm *vm)
 {
 	memcpy(c->vm_name, vm->name, sizeof c->vm_name);
 	c->pid = vm->pid;
@@ -190,6 +122,8 @@ vm_is(struct capsule *c, const struct vm *vm)
 	c->uid = vm->uid;
 	c->accel = vm->accel;
 	c->warm = vm->image != NULL;
+	c->chain = vm->chain;
+	memcpy(c->parent, vm->parent, sizeof c->parent);
 	c->disk_size = vm->disk_size;
 }
 
@@ -199,13 +133,18 @@ step_want(void *user)
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
 	struct image *i = image_get(c->agent, op->t, c->vcpus, c->memory_mb);
+	struct err e = { 0 };
 
-	/* a ready clone is known already: one record says all */
-	if (!op->spec.cold && i->state == IMG_READY && (op->vm = pool_take(i))) {
-		op->pooled = true;
-		vm_is(c, op->vm);
+	if (net_keep(c->agent, c->id, op->spec.network, &e) < 0) {
+		flow_fail(op->flow, &e);
+		return;
 	}
-	record(op, "want");
+	/* a ready clone is known already: one record says all */
+	if (!op->spec.cold && !op->spec.disk && i->state == IMG_READY && (op->vm = pool_take(i))) {
+		op->pooled = true;
+		capsule_vm_is(c, op->vm);
+	}
+	capsule_write(op, "want");
 }
 
 static void
@@ -215,9 +154,9 @@ on_vm(void *user, const struct err *e)
 	struct vm *vm = op->vm;
 
 	if (!e) {
-		vm_is(op->capsule, vm);
+		capsule_vm_is(op->capsule, vm);
 		flow_next(op->flow);
-	} else if (!op->again) {
+	} else if (!op->again && !op->spec.disk) {
 		/* once more, cold: no image can be the reason then */
 		struct vm_spec spec = { .t = op->t,
 			.vcpus = op->capsule->vcpus,
@@ -247,11 +186,21 @@ step_vm(void *user)
 		.soon = true };
 
 	crash_point("create.3");
+	if (op->pooled && op->vm->state == VM_WAITING) {
+		vm_load(op->vm, on_vm, op);
+		return;
+	}
 	if (op->pooled) {
 		flow_next(op->flow);
 		return;
 	}
-	if (!op->spec.cold && i->state == IMG_READY)
+	if (op->spec.disk) {
+		spec.chain = &op->chain;
+		spec.restore = op->state >= 0;
+		spec.state = op->state;
+		spec.memory = op->image ? op->image->memory : -1;
+		spec.parent = op->parent;
+	} else if (!op->spec.cold && i->state == IMG_READY)
 		spec.image = i;
 	op->vm = vm_start(c->agent, &spec, on_vm, op);
 }
@@ -264,11 +213,11 @@ step_bind(void *user)
 	if (op->pooled)
 		flow_next(op->flow);
 	else
-		record(op, "vm");
+		capsule_write(op, "vm");
 }
 
-static void
-on_exchange(void *user, const struct err *e)
+void
+capsule_on_vm(void *user, const struct err *e)
 {
 	struct capsule_op *op = user;
 
@@ -293,7 +242,7 @@ step_disk(void *user)
 	} else if (want <= op->vm->disk_size)
 		flow_next(op->flow);
 	else
-		vm_grow_disk(op->vm, want, on_exchange, op);
+		vm_grow_disk(op->vm, want, capsule_on_vm, op);
 }
 
 static void
@@ -305,7 +254,7 @@ step_cont(void *user)
 	if (op->vm->state == VM_RUNNING)
 		flow_next(op->flow);
 	else
-		vm_cont(op->vm, on_exchange, op);
+		vm_cont(op->vm, capsule_on_vm, op);
 }
 
 static void
@@ -328,24 +277,25 @@ on_init(void *arg, int status, const char *body, size_t len, const struct err *e
 }
 
 /* Before this is answered nothing of the user runs in the guest and nobody is let in. */
-static void
-step_init(void *user)
+void
+capsule_init(struct capsule_op *op, struct vm *vm, bool keep)
 {
-	struct capsule_op *op = user;
 	struct buf b = BUF(op);
 	struct uuid uuid = { 0 };
 	struct err e = { 0 };
 	char machine[33];
-	struct identity id = { .epoch = op->capsule->epoch,
+	struct identity id = { .epoch = op->epoch,
 		.token = op->spec.token,
-		.user = op->spec.user ? op->spec.user : op->t->user,
-		.workdir = op->spec.workdir ? op->spec.workdir : op->t->workdir,
+		.user = keep || op->spec.user ? op->spec.user : op->t->user,
+		.workdir = keep || op->spec.workdir ? op->spec.workdir : op->t->workdir,
 		.hostname = op->spec.hostname,
 		.machine_id = machine,
 		.capsule = op->capsule->id,
 		.template = op->spec.template_id,
 		.team = op->spec.team,
-		.envs = op->spec.envs };
+		.envs = op->spec.envs,
+		.keep = keep,
+		.other = op->spec.new_identity };
 	struct guest_call call = {
 		.method = "POST", .path = "/init", .type = "application/json", .timeout_ms = INIT_MS
 	};
@@ -353,15 +303,24 @@ step_init(void *user)
 	(void)id_read(op->capsule->id, "cl-", &uuid);
 	for (size_t i = 0; i < sizeof uuid.b; i++)
 		snprintf(machine + 2 * i, 3, "%02x", uuid.b[i]);
-	if (vm_guest_open(op->vm, &e) < 0) {
+	if (net_open(vm->agent, vm, op->capsule->id, &e) < 0 || vm_guest_open(vm, &e) < 0) {
 		flow_fail(op->flow, &e);
 		return;
 	}
 	identity_json(&b, &id);
 	call.body = b.data;
 	call.len = b.len;
-	guest_call(op->vm->guest, op, &call, on_init, op);
+	guest_call(vm->guest, op, &call, on_init, op);
 	explicit_bzero(b.data, b.len);
+	vm->frozen = false;
+}
+
+static void
+step_init(void *user)
+{
+	struct capsule_op *op = user;
+
+	capsule_init(op, op->vm, false);
 }
 
 static void
@@ -369,36 +328,84 @@ step_up(void *user)
 {
 	struct capsule_op *op = user;
 
+	op->capsule->restored = op->state >= 0;
 	op->capsule->took_ms = (int)(now_mono() - op->began);
-	record(op, "up");
+	capsule_write(op, "up");
+}
+
+/* A restored guest may still be in its old session. */
+static void
+step_meet(void *user)
+{
+	struct capsule_op *op = user;
+
+	if (op->state >= 0)
+		vm_meet(op->vm, capsule_on_vm, op);
+	else
+		flow_next(op->flow);
 }
 
 static const struct step start_steps[] = {
 	{ "writing the journal", step_want },
+	{ "verifying the image", capsule_step_image },
+	{ "loading the image", capsule_step_parent },
 	{ "starting the virtual machine", step_vm },
 	{ "writing the journal", step_bind },
 	{ "growing the disk", step_disk },
 	{ "continuing", step_cont },
+	{ "meeting the guest", step_meet },
 	{ "giving the guest its identity", step_init },
 	{ "writing the journal", step_up },
 	{ 0 },
 };
 
 /* The process of a running capsule ended by itself: its disk stays, the control plane decides. */
-static void
+void
 capsule_died(void *user, struct vm *vm)
 {
 	struct capsule *c = user;
 	struct err e = { 0 };
 
 	c->exit_status = vm->status;
-	snprintf(c->why, sizeof c->why, "the virtual machine ended");
-	c->exited_at = now_real();
 	c->vm = NULL;
-	(void)capsule_step(c, EV_EXITED, &e);
-	note(c, "exit");
+	c->chain = vm->chain;
+	if (c->state == CAP_PAUSED && c->persisted) {
+		/* it slept, and its image is on disk: nothing is lost */
+		log_warn(NULL, "capsule %s: its process ended, it sleeps on disk", c->id);
+		c->pid = 0;
+		capsule_note(c, "paused");
+		capsule_moved(c);
+	} else if (c->state == CAP_HIBERNATING && c->op && c->op->seal)
+		c->pid = 0; /* all of it is being sealed already */
+	else if (c->state == CAP_RUNNING && !c->op && vm->ended == VM_POWEROFF)
+		capsule_powered_off(c);
+	else if (c->state == CAP_RUNNING && !c->op && vm->ended == VM_RESET)
+		capsule_rebooted(c);
+	else {
+		snprintf(c->why, sizeof c->why, "the virtual machine ended");
+		c->exited_at = now_real();
+		(void)capsule_step(c, EV_EXITED, &e);
+		capsule_note(c, "exit");
+	}
 	talloc_free(vm);
 	pool_fill(c->agent);
+}
+
+void
+capsule_moved(struct capsule *c)
+{
+	control_changed(c);
+}
+
+/* The spec stays: what was below it comes along. */
+void
+capsule_keep(struct capsule *c, struct capsule_op *op)
+{
+	talloc_free(c->kept);
+	c->kept = talloc_memdup(c, &op->spec, sizeof op->spec);
+	if (op->spec_mem)
+		talloc_steal(c->kept, op->spec_mem);
+	op->spec_mem = NULL;
 }
 
 static void
@@ -421,25 +428,26 @@ started(void *user, const struct err *e)
 		c->never_ran = true;
 		snprintf(c->why, sizeof c->why, "%.150s", e->text);
 		(void)capsule_step(c, EV_FAIL, &ignore);
-		note(c, "failed");
+		capsule_note(c, "failed");
 	} else {
 		crash_point("create.5");
 		c->vm = op->vm;
 		c->vm->on_dead = capsule_died;
 		c->vm->user = c;
-		c->never_ran = false;
+		c->never_ran = c->boot_loop = false;
+		capsule_keep(c, op);
 		(void)capsule_step(c, EV_UP, &ignore);
 		/* the next one of this shape finds an image */
 		image_want(image_get(c->agent, op->t, c->vcpus, c->memory_mb));
 	}
 	pool_fill(c->agent);
-	answer(c, e);
+	capsule_answer(c, e);
 	talloc_free(op);
 }
 
 /* Whether this epoch may start now: 1; it runs or starts already: 0; -1. */
 static int
-may_start(struct capsule *c, int64_t epoch, struct err *e)
+may_start(struct capsule *c, int64_t epoch, bool image, struct err *e)
 {
 	if (!c)
 		return 1;
@@ -447,11 +455,13 @@ may_start(struct capsule *c, int64_t epoch, struct err *e)
 	    (epoch == c->epoch && (c->state == CAP_GONE || c->state == CAP_STOPPING)))
 		return err_set(
 		    e, E_STALE_EPOCH, "capsule %s is at epoch %lld", c->id, (long long)c->epoch);
+	if (image && epoch > c->epoch && c->state == CAP_ERROR)
+		return 1; /* what is there is given up for it */
 	if (epoch == c->epoch && (c->state == CAP_RUNNING || c->state == CAP_STARTING))
 		return 0;
 	if (c->state == CAP_ERROR && c->never_ran)
 		return 1;
-	if (c->state == CAP_GONE)
+	if (c->state == CAP_GONE || (c->state == CAP_HIBERNATED && epoch > c->epoch))
 		return 1;
 	return err_set(e, E_BAD_STATE, "capsule %s is %s at epoch %lld", c->id,
 	    capsule_state_name(c->state), (long long)c->epoch);
@@ -465,10 +475,10 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, 
 	struct capsule_op *op;
 	struct template *t = NULL;
 	struct err e = { 0 };
-	int may = may_start(c, spec->epoch, &e);
+	int may = may_start(c, spec->epoch, spec->disk != NULL, &e);
 
 	if (may == 0 && c->state == CAP_STARTING) {
-		ask(c, mem, done, arg);
+		capsule_ask(c, mem, done, arg);
 		return;
 	}
 	if (may <= 0) {
@@ -476,6 +486,11 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, 
 		return;
 	}
 	t = template_find(a, spec->template, &e);
+	if (t && spec->build && strcmp(t->build, spec->build) != 0 &&
+	    !(t = template_build(a, spec->template, spec->build)))
+		(void)err_set(&e, E_NOT_FOUND,
+		    "this host has not the build %.40s of template %.40s", spec->build,
+		    spec->template);
 	/* room is checked before anything is made: a refused create leaves no trace */
 	if (!t || host_room(a, &e) < 0) {
 		done(arg, NULL, &e);
@@ -493,15 +508,16 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, 
 	c->disk_size = (uint64_t)spec->disk_mb << 20;
 	if (c->disk_size < t->disk_size)
 		c->disk_size = t->disk_size;
-	op = talloc_zero(a, struct capsule_op);
-	op->capsule = c;
+	c->persisted = false;
+	*c->paused_by = *c->memory_artifact = *c->disk_artifact = '\0';
+	op = capsule_op_new(c, "start");
+	op->epoch = spec->epoch;
 	op->spec = *spec;
-	talloc_steal(op, spec_mem);
+	op->spec_mem = talloc_steal(op, spec_mem);
 	op->t = t;
 	op->began = now_mono();
 	(void)capsule_step(c, EV_START, &e);
-	ask(c, mem, done, arg);
-	c->op = op;
+	capsule_ask(c, mem, done, arg);
 	op->flow = flow_new(op, a->loop, start_steps, op, started);
 }
 
@@ -519,7 +535,7 @@ on_removed(void *user, const struct err *e)
 static void
 step_drop(void *user)
 {
-	record(user, "drop");
+	capsule_write(user, "drop");
 }
 
 static void
@@ -548,7 +564,10 @@ step_gone(void *user)
 	crash_point("destroy.4");
 	*op->capsule->vm_name = '\0';
 	op->capsule->template = NULL;
-	record(op, "gone");
+	op->capsule->persisted = false;
+	op->capsule->chain = (struct chain){ 0 };
+	*op->capsule->parent = *op->capsule->memory_artifact = *op->capsule->disk_artifact = '\0';
+	capsule_write(op, "gone");
 }
 
 static const struct step stop_steps[] = {
@@ -572,7 +591,7 @@ stopped(void *user, const struct err *e)
 		crash_point("destroy.5");
 		(void)capsule_step(c, EV_REMOVED, &ignore);
 	}
-	answer(c, e);
+	capsule_answer(c, e);
 	talloc_free(op);
 	pool_fill(c->agent);
 }
@@ -580,26 +599,26 @@ stopped(void *user, const struct err *e)
 void
 capsule_finish_stop(struct capsule *c)
 {
-	struct capsule_op *op = talloc_zero(c->agent, struct capsule_op);
-	struct capsule_op *start = c->op;
+	struct capsule_op *before = c->op, *op = capsule_op_new(c, "destroy");
 
-	op->capsule = c;
 	op->vm = c->vm;
 	c->vm = NULL;
-	if (start) {
-		/* a start under way ends here; its callers hear that it was cancelled */
+	capsule_awake(c);
+	if (before) {
+		/* what is under way ends here; its callers hear that it was cancelled */
 		struct err e = { 0 };
 
-		op->vm = start->vm;
-		start->vm = NULL;
-		c->op = NULL;
-		talloc_free(start);
+		if (before->vm && op->vm)
+			vm_destroy(before->vm, NULL, NULL);
+		else if (before->vm)
+			op->vm = before->vm;
+		before->vm = NULL;
+		talloc_free(before);
 		(void)err_set(&e, E_BAD_STATE, "capsule %s is being destroyed", c->id);
-		answer(c, &e);
+		capsule_answer(c, &e);
 	}
 	if (op->vm)
 		vm_abandon(op->vm);
-	c->op = op;
 	op->flow = flow_new(op, c->agent->loop, stop_steps, op, stopped);
 }
 
@@ -629,7 +648,7 @@ capsule_stop(
 		capsule_finish_stop(c);
 	} else if (!c->op)
 		capsule_finish_stop(c); /* the last try failed */
-	ask(c, mem, done, arg);
+	capsule_ask(c, mem, done, arg);
 }
 
 /* Adoption. */
@@ -637,14 +656,42 @@ capsule_stop(
 void
 capsule_adopted(struct capsule *c, struct vm *vm)
 {
+	struct err e = { 0 };
+
 	c->vm = vm;
+	c->chain = vm->chain;
 	vm->on_dead = capsule_died;
 	vm->user = c;
+	if (c->state == CAP_HIBERNATING)
+		capsule_unseal(c);
+	if (c->state == CAP_RESUMING || c->state == CAP_HIBERNATING || c->state == CAP_PAUSING)
+		(void)capsule_step(c, EV_BACK, &e);
+	if (c->state == CAP_PAUSED || c->state == CAP_RUNNING)
+		capsule_note(c, c->state == CAP_PAUSED ? "paused" : "up");
+	capsule_asleep(c);
 	logs_bind(c, vm, false);
 	logs_note(c, "adopted (pid %d)", (int)vm->pid);
 	idle_changed(c);
 	metrics_changed(c);
 	control_changed(c);
+}
+
+void
+capsule_slept(struct capsule *c)
+{
+	struct err e = { 0 };
+
+	c->pid = 0;
+	if (c->state == CAP_HIBERNATING)
+		capsule_unseal(c);
+	if (!c->persisted) {
+		capsule_lost(c, false);
+		return;
+	}
+	if (c->state != CAP_PAUSED)
+		(void)capsule_step(c, c->state == CAP_PAUSING ? EV_PAUSED : EV_BACK, &e);
+	capsule_note(c, "paused");
+	log_info(NULL, "capsule %s: sleeps on disk", c->id);
 }
 
 void
@@ -660,5 +707,11 @@ capsule_lost(struct capsule *c, bool never_ran)
 	else
 		c->exited_at = now_real();
 	(void)capsule_step(c, never_ran ? EV_FAIL : EV_EXITED, &e);
-	note(c, never_ran ? "failed" : "exit");
+	capsule_note(c, never_ran ? "failed" : "exit");
+}
+
+const char *
+capsule_start_mode(const struct capsule *c)
+{
+	return c->restored ? "restored" : c->warm ? "warm" : "cold";
 }

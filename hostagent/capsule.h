@@ -3,6 +3,7 @@
  */
 #pragma once
 #include "agent.h"
+#include "chain.h"
 #include "idle.h"
 #include "json.h"
 #include "logs.h"
@@ -29,6 +30,7 @@ enum capsule_event {
 	EV_PAUSE,
 	EV_PAUSED,
 	EV_RESUME,
+	EV_ROLLBACK,
 	EV_HIBERNATE,
 	EV_SEALED,
 	EV_BACK, /* what was begun did not work: where it came from */
@@ -36,7 +38,9 @@ enum capsule_event {
 	EV_REMOVED,
 };
 
-enum { CAPSULE_ID = 40, ENVS_MAX = 128 };
+enum { CAPSULE_ID = 40, ENVS_MAX = 128, BOOTS = 3 };
+
+struct capsule_made;
 
 struct capsule {
 	TAILQ_ENTRY(capsule) link;
@@ -46,7 +50,10 @@ struct capsule {
 	enum capsule_state state; /* changed by capsule_step() only */
 	int64_t since;            /* unix ms of the last change */
 	bool never_ran;           /* CAP_ERROR: the same epoch may be started again */
-	bool warm;                /* start_mode */
+	bool warm, restored;      /* start_mode */
+	bool persisted;           /* CAP_PAUSED: its image is in the VM's folder, complete */
+	struct chain chain;       /* its disks */
+	char parent[LAYER_NAME];  /* image artifact that its memory came from */
 	enum accel accel;
 	int took_ms;
 	const char *template, *build;
@@ -60,25 +67,42 @@ struct capsule {
 	char why[160];                               /* CAP_ERROR: one sentence */
 	char paused_by[16];                          /* who put it to sleep; "" when awake */
 	char memory_artifact[65], disk_artifact[65]; /* CAP_HIBERNATED; "": none */
-	int exit_status;                             /* of wait(); -1 unknown, or never exited */
-	int64_t exited_at;                           /* 0: not */
-	struct capsule_op *op;                       /* a create or destroy under way */
-	struct capsule_ask *asks;                    /* who waits for it */
+	char image_sum[65];        /* persisted: SHA-256 of the image's state file */
+	struct capsule_made *made; /* during an answer: what a snapshot made */
+	struct capsule_made *last; /* the snapshot made last, and its key */
+	char last_key[LAYER_NAME];
+	int down_ms;               /* how long it stood still for it */
+	struct capsule_spec *kept; /* its identity, for a reboot; of this agent's life */
+	unsigned reboots;          /* that the guest asked for */
+	int64_t boots[BOOTS];      /* when, the last ones */
+	bool boot_loop;            /* CAP_ERROR: it did so too often */
+	struct timer *sleep;       /* capsule_sleep.c */
+	int64_t save_at;           /* not before: the last try failed */
+	int exit_status;           /* of wait(); -1 unknown, or never exited */
+	int64_t exited_at;         /* 0: not */
+	struct capsule_op *op;     /* a create or destroy under way */
+	struct capsule_ask *asks;  /* who waits for it */
+	bool hung;                 /* QEMU was killed since it was silent */
 	struct idle *idle;
 	struct metrics *metrics;
 	int64_t logged[LOG_SOURCES]; /* logs.c: bytes before what the newer file holds */
 };
 
-/* What a PUT says. Nothing of it is kept once the capsule is up. */
+/* What a PUT says. The journal never has it; the agent keeps the identity in RAM, for a reboot. */
 struct capsule_spec {
 	int64_t epoch;
 	const char *template;
 	int vcpus, memory_mb;
 	int64_t disk_mb;
+	const char *build; /* of the template; NULL: the newest one */
 	bool cold;
 	const char *hostname, *user, *workdir, *token, *team, *template_id;
 	struct json_object *envs;
+	struct json_object *network; /* net.h; NULL: {} */
 	struct idle_settings idle;
+	/* a start from an image or snapshot; disk NULL: from the template */
+	const char *memory, *disk; /* artifacts; memory NULL: a cold boot of that disk */
+	bool new_identity;         /* another capsule's memory: names, ids, epoch are new */
 };
 
 /* NULL: the capsule is as asked. Called from the loop, once; never when mem was freed before. */
@@ -92,6 +116,12 @@ void capsule_start(struct agent *, const char *id, const struct capsule_spec *, 
 void
 capsule_stop(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
 
+/* The same, but what is on disk stays a day below quarantine/. */
+void capsule_discard(
+    struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
+/* Removes what has been there for a day. */
+void quarantine_sweep(struct agent *);
+
 /*
  * Sleep (spec 02 §1.2). by: user, idle, host, drain …, kept as paused_by. epoch: at least the
  * capsule's. Each joins the same operation when it is under way already, and is a no-op when its
@@ -101,9 +131,29 @@ void capsule_pause(struct agent *, const char *id, int64_t epoch, const char *by
     capsule_done *, void *arg);
 void capsule_hibernate(struct agent *, const char *id, int64_t epoch, const char *by, void *mem,
     capsule_done *, void *arg);
+/* memory: false is the disk alone. */
+void capsule_hibernate_as(struct agent *, const char *id, int64_t epoch, const char *by,
+    bool memory, void *mem, capsule_done *, void *arg);
+/* The guest switched itself off; it booted anew. */
+void capsule_powered_off(struct capsule *);
+void capsule_rebooted(struct capsule *);
+/* Now and then: paused ones whose image is saved give their memory back when the host is short of
+   it, deep disks are flattened, quarantine is emptied. */
+void capsule_upkeep(struct agent *);
 /* epoch: the new one. From paused, in RAM or on disk. */
 void
 capsule_resume(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
+
+/* A snapshot, while it runs on: capsule->made has the ids during done(). The same key (or none)
+   again gets the same one. */
+void capsule_snapshot(struct agent *, const char *id, int64_t epoch, const char *key, bool memory,
+    void *mem, capsule_done *, void *arg);
+/* In place: the spec (with disk, perhaps memory) under its epoch, the new one. What fails before
+   the image is loaded leaves it as it was. */
+void capsule_rollback(struct agent *, const char *id, const struct capsule_spec *, void *spec_mem,
+    void *mem, capsule_done *, void *arg);
+/* warm, cold or restored. */
+const char *capsule_start_mode(const struct capsule *);
 
 struct capsule *capsule_find(struct agent *, const char *id);
 /* One that the journal knows; used by adopt.c. */
@@ -117,6 +167,8 @@ void capsule_exit_json(const struct capsule *, struct buf *);
 /* Its VM was adopted; or it turned out that there is none any more. */
 void capsule_adopted(struct capsule *, struct vm *);
 void capsule_lost(struct capsule *, bool never_ran);
+/* It slept, or was on its way, and has no process: its image is on disk, or it is lost. */
+void capsule_slept(struct capsule *);
 /* A destroy that the dead agent began. */
 void capsule_finish_stop(struct capsule *);
 

@@ -20,6 +20,7 @@ static const char *const state_name[] = {
 static const char *const event_name[] = {
 	[EV_START] = "start", [EV_UP] = "up", [EV_FAIL] = "fail", [EV_EXITED] = "exited",
 	[EV_PAUSE] = "pause", [EV_PAUSED] = "paused", [EV_RESUME] = "resume",
+	[EV_ROLLBACK] = "rollback",
 	[EV_HIBERNATE] = "hibernate", [EV_SEALED] = "sealed", [EV_BACK] = "back",
 	[EV_STOP] = "stop", [EV_REMOVED] = "removed",
 };
@@ -40,6 +41,7 @@ static const struct transition {
 	{ CAP_PAUSING,	EV_EXITED,	CAP_ERROR },
 	{ CAP_PAUSED,	EV_RESUME,	CAP_RESUMING },
 	{ CAP_PAUSED,	EV_EXITED,	CAP_ERROR }, /* in RAM, without an image */
+	{ CAP_RUNNING,	EV_ROLLBACK,	CAP_RESUMING },
 	{ CAP_RESUMING,	EV_UP,		CAP_RUNNING },
 	{ CAP_RESUMING,	EV_BACK,	CAP_PAUSED },
 	{ CAP_RESUMING,	EV_EXITED,	CAP_ERROR },
@@ -74,10 +76,12 @@ capsule_step(struct capsule *c, enum capsule_event ev, struct err *e)
 		    state_name[c->state], state_name[t->to], event_name[ev]);
 		c->state = t->to;
 		c->since = now_real();
+		if (ev == EV_UP)
+			c->hung = false;
 		idle_changed(c);
 		metrics_changed(c);
-		logs_note(c, "%s -> %s (%s)", state_name[t->from], state_name[t->to],
-		    event_name[ev]);
+		logs_note(
+		    c, "%s -> %s (%s)", state_name[t->from], state_name[t->to], event_name[ev]);
 		if (c->state == CAP_GONE)
 			logs_remove(c);
 		control_changed(c);

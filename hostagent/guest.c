@@ -5,7 +5,7 @@
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-enum { ANSWER_MAX = 65536, LEAVE_MS = 200 };
+enum { ANSWER_MAX = 65536, LEAVE_MS = 20 };
 
 struct guest {
 	uv_loop_t *loop;
@@ -22,6 +22,7 @@ struct call {
 	guest_answer *answer;
 	void *arg;
 	int status;
+	char nonce[40]; /* "": none */
 	struct buf body;
 	struct err err;
 };
@@ -123,8 +124,14 @@ static void
 call_head(struct h2_stream *s, const struct h2_head *head)
 {
 	struct call *c = h2_stream_user(s);
+	const struct h2_header *i;
+	bool ours = !*c->nonce;
 
 	c->status = head->status;
+	for (i = head->header; i->name && !ours; i++)
+		ours = strcmp(i->name, "x-hutch-nonce") == 0 && strcmp(i->value, c->nonce) == 0;
+	if (!ours)
+		(void)err_set(&c->err, E_AGENT, "the answer belongs to somebody else");
 }
 
 static void
@@ -197,6 +204,10 @@ guest_call(
 	if (what->token)
 		head[n++] = (struct h2_header){ "x-access-token", what->token };
 	talloc_set_destructor(c, call_free);
+	if (what->nonce) {
+		snprintf(c->nonce, sizeof c->nonce, "%s", what->nonce);
+		head[n++] = (struct h2_header){ "x-hutch-nonce", c->nonce };
+	}
 	c->stream = h2_request(h2_uv_session(g->h2), head, !what->len, c, &c->err);
 	if (!c->stream) {
 		call_end_later(c, g);

@@ -24,6 +24,8 @@ struct guest_call {
 	const void *body;
 	size_t len;
 	uint64_t timeout_ms;
+	const char
+	    *nonce; /* sent as x-hutch-nonce; an answer without it is not ours and an error */
 };
 
 /* Takes over the connected socket. gone(user, err) once when the session breaks; not after a free.

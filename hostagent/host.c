@@ -62,7 +62,7 @@ host_conditions(const struct agent *a, struct buf *b)
 }
 
 int
-host_room(const struct agent *a, struct err *e)
+host_disk_room(const struct agent *a, uint64_t mb, struct err *e)
 {
 	const struct conf *k = a->conf;
 	struct host h;
@@ -70,15 +70,28 @@ host_room(const struct agent *a, struct err *e)
 
 	if (host_facts(a, &h, e) < 0)
 		return -1;
-	if (h.free_memory_mb * PERCENT < h.memory_mb * k->agent_min_free_memory_percent)
-		return err_set(e, E_OVERLOADED, "less than %d %% of the host's memory is free",
-		    (int)k->agent_min_free_memory_percent);
 	least = h.disk_mb * k->agent_min_free_disk_percent / PERCENT;
 	if (least < (uint64_t)k->agent_min_free_disk_gb * 1024)
 		least = (uint64_t)k->agent_min_free_disk_gb * 1024;
-	if (h.free_disk_mb < least)
+	if (h.free_disk_mb < least + mb)
 		return err_set(e, E_NO_SPACE, "less than %llu MiB of the host's disk are free",
-		    (unsigned long long)least);
+		    (unsigned long long)(least + mb));
+	return 0;
+}
+
+int
+host_room(const struct agent *a, struct err *e)
+{
+	const struct conf *k = a->conf;
+	struct host h;
+
+	if (host_facts(a, &h, e) < 0)
+		return -1;
+	if (h.free_memory_mb * PERCENT < h.memory_mb * k->agent_min_free_memory_percent)
+		return err_set(e, E_OVERLOADED, "less than %d %% of the host's memory is free",
+		    (int)k->agent_min_free_memory_percent);
+	if (host_disk_room(a, 0, e) < 0)
+		return -1;
 	if (uid_free(a) == 0)
 		return err_set(e, E_OVERLOADED, "all user ids for capsules are in use");
 	if (vm_starting(a) >= STARTS_MAX)

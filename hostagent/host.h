@@ -11,6 +11,8 @@ struct host {
 int host_facts(const struct agent *, struct host *ret, struct err *);
 /* Appends "accel_tcg","network_user_mode",…: conditions of the host, as JSON texts. */
 void host_conditions(const struct agent *, struct buf *);
+/* Whether so many MiB may be written: E_NO_SPACE. */
+int host_disk_room(const struct agent *, uint64_t mb, struct err *);
 /* Whether a capsule may be added: E_OVERLOADED, E_NO_SPACE. */
 int host_room(const struct agent *, struct err *);
 /*

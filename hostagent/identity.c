@@ -53,6 +53,10 @@ identity_json(struct buf *b, const struct identity *i)
 	member(b, "capsuleId", i->capsule);
 	member(b, "templateId", i->template);
 	member(b, "teamId", i->team);
+	if (i->keep)
+		buf_str(b, ",\"keep\":true");
+	if (i->other)
+		buf_str(b, ",\"newIdentity\":true");
 	if (i->envs) {
 		buf_str(b, ",\"envVars\":");
 		buf_str(b, json_object_to_json_string_ext(i->envs, JSON_C_TO_STRING_PLAIN));

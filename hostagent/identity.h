@@ -9,6 +9,8 @@ struct identity {
 	const char *machine_id;                /* 32 hex digits */
 	const char *capsule, *template, *team; /* ids, or NULL */
 	struct json_object *envs;              /* NULL: none */
+	bool keep;  /* a resume: what is NULL stays as it is in the guest */
+	bool other; /* the memory was another capsule's */
 };
 
 /* Appends the JSON: with the present time and 64 fresh random bytes. */

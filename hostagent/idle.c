@@ -97,6 +97,13 @@ signals_read(struct json_object *list, unsigned *ret, struct err *e)
 	return 0;
 }
 
+bool
+idle_named(struct json_object *j)
+{
+	return json_get(j, "timeout_sec") || json_get(j, "timeout_mode") ||
+	    json_get(j, "idle_action") || json_get(j, "idle_signals");
+}
+
 int
 idle_read(struct json_object *j, struct idle_settings *set, struct err *e)
 {

@@ -37,6 +37,8 @@ unsigned idle_signal(const char *name);
 
 /* The members of a PUT or PATCH that are there change *set; absent ones stay. -1: E_BAD_INPUT. */
 int idle_read(struct json_object *, struct idle_settings *set, struct err *);
+/* Whether any of them is there. */
+bool idle_named(struct json_object *);
 /* What a capsule has when nothing was said: no timeout. */
 void idle_defaults(struct idle_settings *);
 /* New settings by an explicit call: the time begins anew. */

@@ -56,7 +56,7 @@ image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
 	struct image *i;
 
 	TAILQ_FOREACH(i, &a->images, link)
-	if (i->t == t && i->vcpus == vcpus && i->memory_mb == memory_mb)
+	if (i->t == t && i->vcpus == vcpus && i->memory_mb == memory_mb && *i->name)
 		break;
 	if (!i) {
 		i = talloc_zero(a, struct image);
@@ -70,6 +70,34 @@ image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
 		TAILQ_REMOVE(&a->images, i, link);
 	TAILQ_INSERT_HEAD(&a->images, i, link);
 	return i;
+}
+
+struct image *
+image_of_id(struct agent *a, const char *id)
+{
+	struct image *i;
+
+	TAILQ_FOREACH(i, &a->images, link)
+	if (strcmp(i->id, id) == 0)
+		return i;
+	i = talloc_zero(a, struct image);
+	i->agent = a;
+	i->name = "";
+	i->memory = i->device_state = i->disk = -1;
+	snprintf(i->id, sizeof i->id, "%s", id);
+	TAILQ_INSERT_TAIL(&a->images, i, link);
+	return i;
+}
+
+bool
+image_uses(struct agent *a, const char *id)
+{
+	struct image *i;
+
+	TAILQ_FOREACH(i, &a->images, link)
+	if (strcmp(i->id, id) == 0 && (*i->name || i->state == IMG_READY))
+		return true;
+	return false;
 }
 
 /* Work on files. */
@@ -102,9 +130,18 @@ file_start(
 	j->done = done;
 	j->file.state_fd = i->agent->state_fd;
 	snprintf(j->file.name, sizeof j->file.name, "%s", i->name);
-	j->file.machine = qemu_machine(i->agent, j, i->vcpus, i->memory_mb);
-	j->file.memory_size = (uint64_t)i->memory_mb << 20;
-	j->file.disk_size = i->t->disk_size;
+	if (*i->name) {
+		j->file.machine = qemu_machine(i->agent, j, i->vcpus, i->memory_mb);
+		j->file.memory_size = (uint64_t)i->memory_mb << 20;
+		j->file.cpu_class = host_cpu_class(i->agent);
+		j->file.qemu = i->agent->qemu_version;
+		j->file.template = i->t->name;
+		j->file.build = i->t->build;
+		j->file.vcpus = i->vcpus;
+		j->file.memory_mb = i->memory_mb;
+		j->file.disk_size = i->t->disk_size;
+	} else
+		snprintf(j->file.id, sizeof j->file.id, "%s", i->id);
 	background(i->agent->loop, file_run, file_done, j);
 }
 
@@ -113,6 +150,7 @@ image_failed(struct image *i, const struct err *e)
 {
 	log_error(NULL, "memory image %s: %s", i->name, e->text);
 	i->state = IMG_FAILED;
+	i->why = *e;
 	i->retry_at = now_mono() + RETRY_MS;
 }
 
@@ -158,12 +196,17 @@ loaded(struct file_job *j)
 		i->device_state = j->file.device_state;
 		i->disk = j->file.disk;
 		i->disk_size = j->file.disk_size;
+		memcpy(i->id, j->file.id, sizeof i->id);
 		i->bytes = j->file.bytes;
 		i->state = IMG_READY;
 		log_info(NULL, "memory image %s is ready: %llu MiB", i->name,
 		    (unsigned long long)i->bytes >> 20);
 		image_trim(i->agent);
 		pool_fill(i->agent);
+		return;
+	}
+	if (!*i->name) {
+		image_failed(i, &j->err);
 		return;
 	}
 	if (j->err.code == E_TAMPERED)
@@ -173,7 +216,7 @@ loaded(struct file_job *j)
 		image_failed(i, &j->err);
 		return;
 	}
-	image_file_remove(i->agent->state_fd, i->name, "");
+	image_file_remove(i->agent->state_fd, i->name);
 	make(i);
 }
 
@@ -335,20 +378,17 @@ step_save(void *user)
 	struct image_job *j = user;
 	struct agent *a = j->image->agent;
 	struct err e = { 0 };
-	char path[200];
 
-	snprintf(path, sizeof path, "memory/%s.tmp", j->image->name);
-	image_file_remove(a->state_fd, j->image->name, ".tmp");
-	if (mkdirat(a->state_fd, path, 0700) == 0)
-		j->dir = openat(a->state_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	j->dir = artifact_begin(a->state_fd, j->image->name, &e);
 	j->memory = openat(j->dir, "memory", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	j->state = openat(j->dir, "state", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (j->dir < 0 || j->memory < 0 || j->state < 0) {
-		err_sys(&e, "%s", path);
+		if (j->dir >= 0)
+			err_sys(&e, "memory image %s", j->image->name);
 		flow_fail(j->flow, &e);
 		return;
 	}
-	vm_save(j->vm, j->memory, j->state, job_vm, j);
+	vm_save(j->vm, j->memory, -1, j->state, job_vm, j);
 }
 
 /* The VM stands still since before the save: its disk is the disk of that moment. */
@@ -409,7 +449,7 @@ made(void *user, const struct err *e)
 		vm_destroy(j->vm, NULL, NULL);
 	i->job = NULL;
 	if (e) {
-		image_file_remove(i->agent->state_fd, i->name, ".tmp");
+		artifact_abort(i->agent->state_fd, i->name);
 		image_failed(i, e);
 	} else
 		load(i); /* as after every start of the agent: verified, then sealed */
@@ -458,8 +498,7 @@ image_load_all(struct agent *a)
 
 		snprintf(name, sizeof name, "%s", entry->d_name);
 		if (strstr(name, ".tmp")) {
-			name[strlen(name) - 4] = '\0';
-			image_file_remove(a->state_fd, name, ".tmp");
+			(void)unlinkat(dirfd(d), name, 0);
 			continue;
 		}
 		if (!shape || sscanf(shape, "-%dx%d", &vcpus, &memory_mb) != 2)
@@ -476,7 +515,7 @@ image_load_all(struct agent *a)
 		else if (t && !build_used(a, name, build)) {
 			log_info(
 			    NULL, "memory image %s is of an older build, removed", entry->d_name);
-			image_file_remove(a->state_fd, entry->d_name, "");
+			image_file_remove(a->state_fd, entry->d_name);
 		}
 	}
 	if (d)

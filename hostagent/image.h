@@ -1,8 +1,10 @@
 /*
  * image.h - memory images: what clones of one template, vCPU count and memory size start from.
  *
- * Made once by a cold boot (state_dir/memory/<template>-<build>-<vcpus>x<memory>/), verified by
- * checksums before use, then held in RAM as a sealed memory file that nobody can write any more.
+ * Made once by a cold boot (an artifact; state_dir/memory/<template>-<build>-<vcpus>x<memory> names
+ * it), verified by checksums before use, then held in RAM as a sealed memory file that nobody can
+ * write any more. An image that a capsule's memory refers to is one of these, too, whatever its
+ * build.
  */
 #pragma once
 #include "agent.h"
@@ -16,12 +18,14 @@ struct image {
 	enum image_state state;
 	struct template *t;
 	int vcpus, memory_mb;
-	const char *name; /* of the folder */
+	const char *name; /* of the file below memory/; "": known by its id only */
+	char id[65];      /* of the artifact; "": not known yet */
 	int memory;       /* the sealed memory file */
 	int device_state; /* the thin stream */
 	int disk;         /* the disk as it was then: clones' overlays lie on it */
 	uint64_t disk_size;
 	uint64_t bytes;   /* of memory that is not zero */
+	struct err why;   /* IMG_FAILED */
 	int64_t retry_at; /* IMG_FAILED: now_mono() from which it may be tried again */
 	struct pool *pool;
 	struct image_job *job;
@@ -31,6 +35,10 @@ struct image {
 struct image *image_get(struct agent *, struct template *, int vcpus, int memory_mb);
 /* Sees to it that it becomes IMG_READY: loads it from disk, else boots a template and makes it. */
 void image_want(struct image *);
+/* The image with this id, for a memory that refers to it. */
+struct image *image_of_id(struct agent *, const char *id);
+/* Whether it is the image of a shape, or held. */
+bool image_uses(struct agent *, const char *id);
 /* At start: the images that are there already. */
 void image_load_all(struct agent *);
 const char *image_state_name(enum image_state);
@@ -40,3 +48,5 @@ struct vm *pool_take(struct image *); /* NULL: none ready; refilling begins */
 void pool_fill(struct agent *);       /* starts what is missing; call when something changed */
 void pool_drop(struct image *);       /* destroys its clones */
 size_t pool_ready(const struct image *);
+/* Appends members: what is ready, wanted, and what creates got. */
+void pool_json(const struct image *, struct buf *);

@@ -11,6 +11,7 @@
 #include "capsule.h"
 #include "certs.h"
 #include "control.h"
+#include "hung.h"
 #include "identity.h"
 #include "image.h"
 #include "idle.h"
@@ -135,6 +136,7 @@ upkeep(void *arg)
 
 	pool_fill(a);
 	adopt_sweep(a);
+	capsule_upkeep(a);
 	priv_sweep(a->priv);
 	net_sweep(a);
 	journal_compact(a->journal);
@@ -168,6 +170,7 @@ serve(struct agent *a)
 	image_load_all(a);
 	idle_load(a);
 	metrics_start(a);
+	hung_start(a);
 	a->upkeep = timer_new(a, a->loop, UPKEEP_MS, UPKEEP_MS, upkeep, a);
 	log_info(NULL, "ready on %s: %s, QEMU %s", a->conf->agent_socket, accel_name(a->accel),
 	    a->qemu_version);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { TICK_MS = 1000, ASK_EVERY = 10, ROWS_MAX = 4096, CPU_WINDOW = 60 };
+enum { TICK_MS = 1000, ASK_EVERY = 10, ROWS_MAX = 4096, CPU_WINDOW = 60, GUEST_SILENT_MS = 30000 };
 
 static const struct tier {
 	const char *name;
@@ -318,6 +318,15 @@ metrics_json(const struct capsule *c, const char *tier, struct buf *b)
 	}
 	buf_str(b, "]}");
 	return 0;
+}
+
+bool
+metrics_guest_silent(const struct capsule *c)
+{
+	const struct metrics *m = c->metrics;
+
+	return m && c->state == CAP_RUNNING && m->guest_heard &&
+	    now_mono() - m->guest_heard > GUEST_SILENT_MS;
 }
 
 /* The tick. */

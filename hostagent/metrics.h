@@ -15,6 +15,8 @@ struct metrics;
 void metrics_start(struct agent *);
 /* The capsule's state changed: all tiers go out when it stops to run. */
 void metrics_changed(struct capsule *);
+/* The guest agent has not answered for half a minute: a condition, no more. */
+bool metrics_guest_silent(const struct capsule *);
 /* Appends {"points":[…],…} of a tier ("10m", "2h", "24h"). -1: no such tier. */
 int metrics_json(const struct capsule *, const char *tier, struct buf *);
 /* Rows that wait for the control plane: appends at most `most` as JSON texts with commas; they stay

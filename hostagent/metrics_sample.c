@@ -126,6 +126,7 @@ metrics_look(struct metrics *m, struct point *ret)
 	uint64_t cpu_ns = 0, mem_kb = 0;
 	int64_t now = now_mono(), past = m->at_ms;
 	struct stat st = { 0 };
+	char disk[LAYER_NAME];
 	double used;
 	int i;
 
@@ -148,7 +149,7 @@ metrics_look(struct metrics *m, struct point *ret)
 		return false;
 	}
 	if (vm->dir >= 0)
-		(void)fstatat(vm->dir, "disk.qcow2", &st, 0);
+		(void)fstatat(vm->dir, chain_file(vm->chain.active, disk), &st, 0);
 	*ret = (struct point){ .at = (uint32_t)(now_real() / 1000),
 		.cpu = (float)(used * 100 / (double)(now - past) / m->capsule->vcpus),
 		.mem_kb = (uint32_t)mem_kb,
@@ -213,11 +214,12 @@ metrics_ask(struct metrics *m)
 {
 	struct vm *vm = m->capsule->vm;
 	struct guest_call call = { .method = "GET", .path = "/stats", .timeout_ms = GUEST_MS };
+	struct err e = { 0 };
 
 	if (vm->qmp)
 		qmp_call(vm->qmp, "query-blockstats", NULL, -1, on_blocks, m->capsule);
 	/* an operation may be about to close the session: then the next turn asks */
-	if (vm->guest && !m->guest_asked && !m->capsule->op) {
+	if (!m->guest_asked && !m->capsule->op && vm_guest_open(vm, &e) == 0) {
 		m->guest_asked = true;
 		guest_call(vm->guest, m, &call, on_guest, m);
 	}

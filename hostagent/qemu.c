@@ -4,6 +4,7 @@
  * The device list and its order are part of the memory images: changing it changes MACHINE.
  */
 #include "qemu.h"
+#include "posture.h"
 #include "template.h"
 
 #include <errno.h>
@@ -107,44 +108,49 @@ kernel(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struct
 		    " groot=/dev/vdb glower=/dev/vda");
 }
 
-/* The whole chain is said here: nothing in an image's header makes QEMU open a file. */
+/* One below the other, each a node of its own: nothing in an image's header makes QEMU open a file. */
 static void
 disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 {
-	int root = give_file(s, b, q->t->rootfs), upper = give_file(s, b, q->t->upper);
-	int base = q->base >= 0 ? give_file(s, b, q->base) : -1;
-	int disk = give_file(s, b, q->disk);
-	char below[400];
+	size_t i;
 
-	if (base >= 0)
-		snprintf(below, sizeof below,
-		    "backing.driver=qcow2,backing.read-only=on,backing.file.driver=file,"
-		    "backing.file.filename=/dev/fdset/%d,backing.backing.driver=qcow2,"
-		    "backing.backing.read-only=on,backing.backing.file.driver=file,"
-		    "backing.backing.file.filename=/dev/fdset/%d",
-		    base, upper);
-	else
-		snprintf(below, sizeof below,
-		    "backing.driver=qcow2,backing.read-only=on,backing.file.driver=file,"
-		    "backing.file.filename=/dev/fdset/%d",
-		    upper);
+	int root = give_file(s, b, q->t->rootfs);
+
 	arg(b, "-blockdev");
 	arg(b, "driver=raw,node-name=d0,read-only=on,file.driver=file,file.filename=/dev/fdset/%d",
 	    root);
 	arg(b, "-device");
 	arg(b, "virtio-blk-device,drive=d0,id=b0");
+	for (i = 0; i <= q->layers; i++) {
+		int fd = give_file(s, b, i ? q->layer[i - 1] : q->t->upper);
+		char below[40] = "";
+
+		if (i)
+			snprintf(below, sizeof below, ",backing=l%zu", i - 1);
+		arg(b, "-blockdev");
+		arg(b,
+		    "driver=qcow2,node-name=l%zu,read-only=on,file.driver=file,"
+		    "file.filename=/dev/fdset/%d%s",
+		    i, fd, below);
+	}
+	int disk = give_file(s, b, q->disk);
+
 	arg(b, "-blockdev");
 	arg(b,
-	    "driver=qcow2,node-name=d1,discard=unmap,file.driver=file,file.filename=/dev/fdset/"
-	    "%d,%s",
-	    disk, below);
+	    "driver=qcow2,node-name=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/"
+	    "%d,backing=l%zu",
+	    q->node, disk, q->layers);
 	arg(b, "-device");
-	arg(b, "virtio-blk-device,drive=d1,id=b1");
+	arg(b, "virtio-blk-device,drive=%s,id=b1", q->node);
 }
 
 static void
-channels(const struct qemu *q, struct priv_spawn *s, struct buf *b)
+channels(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struct buf *b)
 {
+	arg(b, "-chardev");
+	arg(b, "socket,id=qmp,fd=%d,server=on,wait=off", give(s, q->qmp));
+	arg(b, "-mon");
+	arg(b, "chardev=qmp,mode=control");
 	arg(b, "-chardev");
 	arg(b, "socket,id=guest,fd=%d,server=on,wait=off", give(s, q->guest));
 	/* what the guest prints goes to who is connected, else nowhere: no guest fills a disk */
@@ -158,15 +164,24 @@ channels(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 	arg(b, "virtserialport,chardev=guest,name=hutch.0");
 	arg(b, "-device");
 	arg(b, "virtio-rng-device");
-	/* restrict: neither the internet nor, through 10.0.2.2, this machine's loopback */
 	arg(b, "-netdev");
-	arg(b, "user,id=n0,restrict=on");
+	if (a->posture->cage.tap) {
+		/* the launcher puts the tap device behind our descriptors: say it last */
+		s->tap = true;
+		arg(b, "tap,id=n0,fd=%d", 3 + s->fds);
+	} else
+		/* restrict: neither the internet nor, through 10.0.2.2, this machine's loopback */
+		arg(b, "user,id=n0,restrict=on");
 	arg(b, "-device");
 	arg(b, "virtio-net-device,netdev=n0,mac=" QEMU_MAC);
-	arg(b, "-chardev");
-	arg(b, "socket,id=qmp,fd=%d,server=on,wait=off", give(s, q->qmp));
-	arg(b, "-mon");
-	arg(b, "chardev=qmp,mode=control");
+}
+
+struct cage_size
+qemu_size(int vcpus, int memory_mb, enum accel accel)
+{
+	return (struct cage_size){ .vcpus = (uint32_t)vcpus,
+		.memory_mb = (uint32_t)memory_mb,
+		.kvm = accel == ACCEL_KVM };
 }
 
 void
@@ -174,13 +189,15 @@ qemu_command(const struct agent *a, const struct qemu *q, void *mem, struct priv
 {
 	struct buf b = BUF(mem);
 
-	*ret = (struct priv_spawn){ .uid = q->uid, .log = q->log };
+	*ret = (struct priv_spawn){
+		.uid = q->uid, .log = q->log, .size = qemu_size(q->vcpus, q->memory_mb, q->accel)
+	};
 	machine(a, q, ret, &b);
-	if (q->memory < 0)
+	if (!q->incoming)
 		kernel(a, q, ret, &b);
 	disks(q, ret, &b);
-	channels(q, ret, &b);
-	if (q->memory >= 0) {
+	channels(a, q, ret, &b);
+	if (q->incoming) {
 		arg(&b, "-incoming");
 		arg(&b, "defer");
 	}

@@ -15,16 +15,22 @@ struct qemu {
 	const struct template *t;
 	enum accel accel;
 	int vcpus, memory_mb;
-	int memory;     /* sealed memory file to map privately, or -1: empty memory, cold boot */
+	int memory;     /* sealed memory file to map privately, or -1: empty memory */
 	int qmp, guest, serial; /* listening sockets */
 	int disk;       /* the VM's own overlay, read and write */
-	int base;       /* what lies between overlay and upper.qcow2, or -1 */
+	const int *layer;  /* what lies between overlay and upper.qcow2, the lowest first */
+	size_t layers;
+	const char *node;  /* name of the overlay's block node */
+	bool incoming;     /* the state comes by migration: no kernel is booted */
 	uid_t uid;
 	int log;
 };
 
 /* Fills argv and descriptors of a spawn record. */
 void qemu_command(const struct agent *, const struct qemu *, void *mem, struct priv_spawn *ret);
+
+/* What its cage is made for. */
+struct cage_size qemu_size(int vcpus, int memory_mb, enum accel);
 
 /* A word that changes when a memory image made before does not fit any more. */
 const char *qemu_machine(const struct agent *, void *mem, int vcpus, int memory_mb);

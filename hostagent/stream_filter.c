@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 enum { MAGIC = 0x5145564d, VERSION = 3, PAGE = 4096, IN = 1 << 20, OUT = 1 << 18 };
@@ -29,12 +30,31 @@ struct filter {
 	struct stream_filter *s;
 	struct err *e;
 	uint8_t *in, *out;
-	size_t at, len, fill; /* unread bytes are in[at..len); out[0..fill) waits */
-	uint32_t ram;         /* id of the RAM section */
-	bool sizes;           /* the list of blocks was seen */
-	char block[256];      /* of the record read last */
-	char said[256];       /* of the record written last: CONTINUE refers to it */
+	size_t at, len, fill;  /* unread bytes are in[at..len); out[0..fill) waits */
+	uint32_t ram;          /* id of the RAM section */
+	bool sizes;            /* the list of blocks was seen */
+	char block[256];       /* of the record read last */
+	char said[256];        /* of the record written last: CONTINUE refers to it */
+	uint8_t *seen;         /* a bit per page of our block: it came */
+	uint8_t *kept;         /* it was kept: what comes later must be, too */
+	uint8_t *data;         /* the parent has bytes there; elsewhere it is zero */
+	const uint8_t *parent; /* mapped; NULL: all zeros */
+	uint64_t missing;      /* pages that have not come */
 };
+
+static const uint8_t nothing[PAGE];
+
+static bool
+bit(const uint8_t *map, uint64_t n)
+{
+	return map[n / 8] >> (n % 8) & 1;
+}
+
+static void
+bit_set(uint8_t *map, uint64_t n)
+{
+	map[n / 8] |= (uint8_t)(1 << (n % 8));
+}
 
 static int
 flush(struct filter *f)
@@ -233,6 +253,48 @@ keep(struct filter *f, uint64_t word, size_t head, size_t data)
 	return emit(f, f->in + f->at + head, data);
 }
 
+/* Flat: into the file. Zero too: a live save may send a page twice, the last one counts. */
+static int
+page_flat(struct filter *f, uint64_t at, const uint8_t *page)
+{
+	if (!page && !bit(f->kept, at / PAGE))
+		return 0;
+	bit_set(f->kept, at / PAGE);
+	if (pwrite(f->s->memory, page ? page : nothing, PAGE, (off_t)at) != PAGE)
+		return err_sys(f->e, "write memory image");
+	f->s->pages += page != NULL;
+	return 0;
+}
+
+/* Whether the parent's page is this one (NULL: zeros). Holes are not touched: reading them through
+   the mapping would fill them. */
+static bool
+page_same(const struct filter *f, uint64_t at, const uint8_t *page)
+{
+	const uint8_t *p = f->parent && bit(f->data, at / PAGE) ? f->parent + at : nothing;
+
+	return memcmp(p, page ? page : nothing, PAGE) == 0;
+}
+
+static int
+page_ours(struct filter *f, uint64_t word, size_t head, size_t data)
+{
+	uint64_t at = word & ~(uint64_t)(PAGE - 1);
+	const uint8_t *page = word & RAM_ZERO ? NULL : f->in + f->at + head;
+
+	if (!bit(f->seen, at / PAGE)) {
+		bit_set(f->seen, at / PAGE);
+		f->missing--;
+	}
+	if (f->s->memory >= 0)
+		return page_flat(f, at, page);
+	if (!bit(f->kept, at / PAGE) && page_same(f, at, page))
+		return 0;
+	bit_set(f->kept, at / PAGE);
+	f->s->pages++;
+	return keep(f, word, head, data);
+}
+
 static int
 page(struct filter *f, uint64_t word)
 {
@@ -259,19 +321,8 @@ page(struct filter *f, uint64_t word)
 			return -1;
 	} else if (at > f->s->size - PAGE) {
 		return unknown(f, "page beyond the guest's memory at", at);
-	} else {
-		/* zero too: a live save may send a page twice; the last one counts */
-		if (zero && f->s->pages) {
-			static const uint8_t nothing[PAGE];
-
-			if (pwrite(f->s->memory, nothing, PAGE, at) != PAGE)
-				return err_sys(f->e, "write memory image");
-		} else if (!zero) {
-			if (pwrite(f->s->memory, f->in + f->at + head, PAGE, at) != PAGE)
-				return err_sys(f->e, "write memory image");
-			f->s->pages++;
-		}
-	}
+	} else if (page_ours(f, word, head, data) < 0)
+		return -1;
 	f->at += head + data;
 	return 0;
 }
@@ -343,8 +394,10 @@ memory(struct filter *f)
 			return unknown(f, "section type", type);
 		if (records(f) < 0)
 			return -1;
+		if (type == SEC_END && f->missing)
+			return unknown(f, "stream without all pages, missing", f->missing);
 		if (type == SEC_END)
-			return f->sizes ? 0 : unknown(f, "stream without a list of blocks", 0);
+			return 0;
 	}
 }
 
@@ -387,20 +440,51 @@ devices(struct filter *f)
 	return r < 0 ? -1 : 0;
 }
 
+/* Where the parent has bytes, and its mapping. */
+static int
+parent_open(struct filter *f)
+{
+	off_t at = 0, end = 0, size = (off_t)f->s->size;
+	void *p;
+
+	if (f->s->parent < 0 || f->s->memory >= 0)
+		return 0;
+	if (lseek(f->s->parent, 0, SEEK_END) != size)
+		return err_set(f->e, E_TAMPERED, "the parent image has another size");
+	while ((at = lseek(f->s->parent, end, SEEK_DATA)) >= 0 && at < size) {
+		end = lseek(f->s->parent, at, SEEK_HOLE);
+		for (at /= PAGE; at * PAGE < end; at++)
+			bit_set(f->data, (uint64_t)at);
+	}
+	p = mmap(NULL, f->s->size, PROT_READ, MAP_SHARED, f->s->parent, 0);
+	if (p == MAP_FAILED)
+		return err_sys(f->e, "map the parent image");
+	f->parent = p;
+	return 0;
+}
+
 int
 stream_filter(struct stream_filter *s, struct err *e)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	struct filter f = { .s = s, .e = e };
+	size_t map = (s->size / PAGE + 7) / 8;
+	int r = -1;
 
 	if (s->size < PAGE || s->size % PAGE)
 		return err_set(e, E_BUG, "no memory of %llu bytes", (unsigned long long)s->size);
 	f.in = talloc_size(mem, IN);
 	f.out = talloc_size(mem, OUT);
 	s->pages = s->bytes_out = 0;
-	if (ftruncate(s->memory, (off_t)s->size) < 0)
+	f.missing = s->size / PAGE;
+	f.seen = talloc_zero_array(mem, uint8_t, map);
+	f.kept = talloc_zero_array(mem, uint8_t, map);
+	f.data = talloc_zero_array(mem, uint8_t, map);
+	if (s->memory >= 0 && ftruncate(s->memory, (off_t)s->size) < 0)
 		return err_sys(e, "memory image");
-	if (header(&f) < 0 || memory(&f) < 0 || devices(&f) < 0)
-		return -1;
-	return flush(&f);
+	if (parent_open(&f) == 0 && header(&f) == 0 && memory(&f) == 0 && devices(&f) == 0)
+		r = flush(&f);
+	if (f.parent)
+		(void)munmap((void *)f.parent, s->size);
+	return r;
 }

@@ -152,3 +152,16 @@ template_names(struct agent *a, struct buf *out)
 	if (d)
 		closedir(d);
 }
+
+struct template *
+template_of_build(struct agent *a, const char *name, const char *build, struct err *e)
+{
+	struct template *t = template_find(a, name, e);
+
+	if (t && strcmp(t->build, build) != 0)
+		t = template_build(a, name, build);
+	if (!t && e->code == E_OK)
+		(void)err_set(e, E_NOT_FOUND, "this host has not the build %.40s of template %.40s",
+		    build, name);
+	return t;
+}

@@ -21,5 +21,9 @@ struct template *template_find(struct agent *, const char *name, struct err *);
 /* A build that was opened before (adoption), or NULL. */
 struct template *template_build(struct agent *, const char *name, const char *build);
 
+/* The same, opening what is there now first. NULL: E_NOT_FOUND. */
+struct template *
+template_of_build(struct agent *, const char *name, const char *build, struct err *);
+
 /* Appends the names of what is there: "minimal","desktop". */
 void template_names(struct agent *, struct buf *);

@@ -10,6 +10,7 @@
 #include "template.h"
 #include "vm_run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -18,13 +19,15 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
-enum { HEALTH_RETRY_MS = 50, CLONE_HEALTH_MS = 2000, BOOT_HEALTH_MS = 15000, CLONE_MS = 20000 };
+enum {
+	HEALTH_RETRY_MS = 50,
+	CLONE_HEALTH_MS = 2000,
+	BOOT_HEALTH_MS = 15000,
+	CLONE_MS = 20000,
+	RESTORE_MS = 30000
+};
 
 /* Folder and sockets. */
-
-static const struct vm_file {
-	const char *name;
-} files[] = { { "q" }, { "g" }, { "serial" }, { "disk.qcow2" }, { "log" } };
 
 /* A socket address below the folder: through /proc, since state_dir may be longer than sun_path. */
 static struct sockaddr_un
@@ -42,6 +45,7 @@ listen_at(const struct vm *vm, const char *name, struct err *e)
 	struct sockaddr_un sa = address(vm, name);
 	auto_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	(void)unlinkat(vm->dir, name, 0); /* of the process before this one */
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 4) < 0)
 		return err_sys(e, "vm %s: socket %s", vm->name, name);
 	return take_fd(&fd);
@@ -69,15 +73,26 @@ vm_folder(struct agent *a, const char *name, bool make)
 	return openat(a->state_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+int
+vm_folder_open(struct agent *a, const char *name)
+{
+	return vm_folder(a, name, false);
+}
+
 void
 vm_folder_remove(struct agent *a, const char *name)
 {
 	char path[64];
 	auto_fd dir = vm_folder(a, name, false);
-	size_t i;
+	auto_fd list = dir < 0 ? -1 : openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = list < 0 ? NULL : fdopendir(dup(list));
+	struct dirent *entry;
 
-	for (i = 0; dir >= 0 && i < nitems(files); i++)
-		(void)unlinkat(dir, files[i].name, 0);
+	while (d && (entry = readdir(d)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			(void)unlinkat(dir, entry->d_name, 0);
+	if (d)
+		closedir(d);
 	snprintf(path, sizeof path, "vm/%s", name);
 	(void)unlinkat(a->state_fd, path, AT_REMOVEDIR);
 }
@@ -204,6 +219,9 @@ on_qmp_event(void *user, const char *name, struct json_object *data)
 	const char *status = json_str(data, "status", "");
 	struct err e = { 0 };
 
+	if (strcmp(name, "SHUTDOWN") == 0 && json_flag(data, "guest", false))
+		vm->ended = strcmp(json_str(data, "reason", ""), "guest-reset") == 0 ? VM_RESET
+										   : VM_POWEROFF;
 	if (strcmp(name, "MIGRATION") != 0 || !r->done)
 		return;
 	if (strcmp(status, "failed") == 0) {
@@ -273,39 +291,46 @@ step_spawn(void *user)
 		.accel = vm->accel,
 		.vcpus = vm->vcpus,
 		.memory_mb = vm->memory_mb,
-		.memory = vm->image ? vm->image->memory : -1,
-		.base = vm->image ? vm->image->disk : -1 };
+		.memory = vm->image   ? vm->image->memory
+		    : r->spec.restore ? r->spec.memory
+				      : -1,
+		.incoming = vm->image || r->spec.restore };
 	struct priv_spawn s;
 	struct err e = { 0 };
-	char backing[128] = "";
+	char node[LAYER_NAME];
+	int layer[LAYERS_MAX];
+	size_t layers = 0;
 	auto_talloc char *mem = talloc_new(NULL);
 	auto_fd qmp = -1, guest = -1, serial = -1, disk = -1, log = -1;
 
 	flow_deadline(r->flow,
-	    r->spec.boot_ms ? (uint64_t)r->spec.boot_ms
-		: vm->image ? CLONE_MS
-			    : (uint64_t)a->conf->agent_boot_timeout_sec * 1000);
+	    r->spec.boot_ms       ? (uint64_t)r->spec.boot_ms
+		: r->spec.restore ? RESTORE_MS + (uint64_t)vm->memory_mb * 10
+		: vm->image       ? CLONE_MS
+				  : (uint64_t)a->conf->agent_boot_timeout_sec * 1000);
 	if (vm->image && vm->image->state != IMG_READY) {
 		(void)err_set(&e, E_QEMU, "the memory image was let go");
 		goto fail;
 	}
-	if (vm->image)
-		snprintf(backing, sizeof backing, "../../memory/%.90s/disk.qcow2", vm->image->name);
 	if (uid_lease(a, &vm->uid, &e) < 0)
 		goto fail;
-	vm->dir = vm_folder(a, vm->name, true);
+	vm->dir = vm_folder(a, vm->name, !r->spec.folder);
 	if (vm->dir < 0) {
 		err_sys(&e, "vm %s: folder", vm->name);
 		goto fail;
 	}
-	disk = openat(vm->dir, "disk.qcow2", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	disk = openat(vm->dir, chain_file(vm->chain.active, node),
+	    O_RDWR | O_CLOEXEC | (r->spec.folder ? 0 : O_CREAT | O_EXCL), 0600);
 	log = openat(vm->dir, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (disk < 0 || log < 0) {
 		err_sys(&e, "vm %s: files", vm->name);
 		goto fail;
 	}
-	if (disk_overlay(disk, vm->disk_size, *backing ? backing : NULL, &e) < 0 ||
-	    (qmp = listen_at(vm, "q", &e)) < 0 || (guest = listen_at(vm, "g", &e)) < 0 ||
+	if ((!r->spec.folder && disk_overlay(disk, vm->disk_size, NULL, &e) < 0) ||
+	    chain_open(&vm->chain, a->state_fd, vm->dir, layer, &e) < 0)
+		goto fail;
+	layers = vm->chain.layers;
+	if ((qmp = listen_at(vm, "q", &e)) < 0 || (guest = listen_at(vm, "g", &e)) < 0 ||
 	    (serial = listen_at(vm, "serial", &e)) < 0)
 		goto fail;
 	q.qmp = qmp;
@@ -314,6 +339,9 @@ step_spawn(void *user)
 	q.disk = disk;
 	q.log = log;
 	q.uid = vm->uid;
+	q.layer = layer;
+	q.layers = layers;
+	q.node = chain_node(vm->chain.active, node);
 	qemu_command(a, &q, mem, &s);
 	vm->pid = priv_spawn(a->priv, &s, &r->pidfd, &e);
 	if (vm->pid < 0)
@@ -321,12 +349,16 @@ step_spawn(void *user)
 	vm->start = proc_start(vm->pid);
 	vm_watch_death(vm);
 	/* the sockets listen already: no waiting for QEMU to come up */
-	if (vm_qmp_open(vm, &e) < 0 || vm_guest_open(vm, &e) < 0)
+	if (vm_qmp_open(vm, &e) < 0 || (!r->spec.restore && vm_guest_open(vm, &e) < 0))
 		goto fail;
+	while (layers--)
+		close(layer[layers]);
 	logs_open(vm);
 	flow_next(r->flow);
 	return;
 fail:
+	while (layers--)
+		close(layer[layers]);
 	flow_fail(r->flow, &e);
 }
 
@@ -339,33 +371,15 @@ vm_step_events(void *user)
 	    "{\"capabilities\":[{\"capability\":\"events\",\"state\":true}]}", -1, vm_ok);
 }
 
-/* The number behind `name` in /proc/pid/status; -1: not there. */
-static long
-status_number(const char *text, const char *name)
-{
-	const char *p = strstr(text, name);
-
-	return p ? strtol(p + strlen(name), NULL, 10) : -1;
-}
-
 /* What was asked for is looked at: a QEMU outside of its cage does not get a guest. */
 static void
 step_check(void *user)
 {
 	struct vm *vm = user;
 	struct err e = { 0 };
-	char path[40], text[4096] = "";
+	struct cage_size size = qemu_size(vm->vcpus, vm->memory_mb, vm->accel);
 
-	snprintf(path, sizeof path, "/proc/%d/status", (int)vm->pid);
-	auto_fd fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
-		err_sys(&e, "%s", path);
-	else if (status_number(text, "\nSeccomp:") != 2 ||
-	    status_number(text, "\nNoNewPrivs:") != 1)
-		(void)err_set(&e, E_QEMU, "QEMU runs without seccomp or no_new_privs");
-	else if (priv_separate(vm->agent->priv) && status_number(text, "\nUid:") != (long)vm->uid)
-		(void)err_set(&e, E_QEMU, "QEMU does not run as user %u", (unsigned)vm->uid);
-	if (e.code != E_OK)
+	if (priv_check(vm->agent->priv, vm->pid, vm->start, vm->uid, &size, &e) < 0)
 		flow_fail(vm->run->flow, &e);
 	else
 		flow_next(vm->run->flow);
@@ -379,7 +393,8 @@ step_give_state(void *user)
 	/* QEMU reads from the start, whoever read it before: an open file of its own */
 	auto_fd fd = -1;
 
-	snprintf(path, sizeof path, "/proc/self/fd/%d", vm->image->device_state);
+	snprintf(path, sizeof path, "/proc/self/fd/%d",
+	    vm->image ? vm->image->device_state : vm->run->spec.state);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	vm_call(vm, "getfd", "{\"fdname\":\"state\"}", fd, vm_ok);
 }
@@ -550,6 +565,47 @@ static const struct step hot_steps[] = {
 	{ 0 },
 };
 
+static void
+step_waiting(void *user)
+{
+	struct vm *vm = user;
+
+	vm->state = VM_WAITING;
+	flow_next(vm->run->flow);
+}
+
+/* The first half of a clone, and the second. */
+static const struct step waiting_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "starting QEMU", step_spawn },
+	{ "asking QEMU for events", vm_step_events },
+	{ "looking at its cage", step_check },
+	{ "ready", step_waiting },
+	{ 0 },
+};
+
+static const struct step load_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "handing over the device state", step_give_state },
+	{ "loading the device state", step_load },
+	{ "continuing", vm_step_cont },
+	{ "the guest's first answer", vm_step_health },
+	{ "running", vm_step_running },
+	{ 0 },
+};
+
+/* Loaded, it stands still: who asked for it says when it goes on. */
+static const struct step restore_steps[] = {
+	{ "waiting for a free start", step_wait },
+	{ "starting QEMU", step_spawn },
+	{ "asking QEMU for events", vm_step_events },
+	{ "looking at its cage", step_check },
+	{ "handing over the state", step_give_state },
+	{ "loading the state", step_load },
+	{ "ready", vm_step_stopped },
+	{ 0 },
+};
+
 struct vm *
 vm_start(struct agent *a, const struct vm_spec *spec, vm_done *done, void *user)
 {
@@ -564,10 +620,38 @@ vm_start(struct agent *a, const struct vm_spec *spec, vm_done *done, void *user)
 	vm->disk_size = spec->image ? spec->image->disk_size : spec->disk_size;
 	if (vm->disk_size < spec->t->disk_size)
 		vm->disk_size = spec->t->disk_size;
+	if (spec->chain)
+		vm->chain = *spec->chain;
+	else if (spec->image)
+		(void)chain_push(&vm->chain, spec->image->id, &(struct err){ 0 });
+	if (!spec->folder)
+		vm->chain.active = 0;
+	snprintf(vm->parent, sizeof vm->parent, "%s",
+	    spec->image                         ? spec->image->id
+		: spec->restore && spec->parent ? spec->parent
+						: "");
 	vm->run->spec = *spec;
-	snprintf(vm->name, sizeof vm->name, "%llx-%x", (unsigned long long)now_real(), ++serial);
-	vm_flow(vm, !spec->image ? cold_steps : spec->hot ? hot_steps : clone_steps, done, user);
+	if (spec->folder)
+		snprintf(vm->name, sizeof vm->name, "%s", spec->folder);
+	else
+		snprintf(
+		    vm->name, sizeof vm->name, "%llx-%x", (unsigned long long)now_real(), ++serial);
+	vm_flow(vm,
+	    spec->restore      ? restore_steps
+		: !spec->image ? cold_steps
+		: spec->waiting ? waiting_steps
+		: spec->hot    ? hot_steps
+			       : clone_steps,
+	    done, user);
 	return vm;
+}
+
+void
+vm_load(struct vm *vm, vm_done *done, void *user)
+{
+	vm->run->spec.soon = true;
+	vm_flow(vm, load_steps, done, user);
+	flow_deadline(vm->run->flow, CLONE_MS);
 }
 
 /* Short exchanges. */
@@ -595,10 +679,10 @@ static void
 step_grow(void *user)
 {
 	struct vm *vm = user;
-	char text[96];
+	char text[96], node[LAYER_NAME];
 
-	snprintf(text, sizeof text, "{\"node-name\":\"d1\",\"size\":%llu}",
-	    (unsigned long long)vm->disk_size);
+	snprintf(text, sizeof text, "{\"node-name\":\"%s\",\"size\":%llu}",
+	    chain_node(vm->chain.active, node), (unsigned long long)vm->disk_size);
 	vm_call(vm, "block_resize", text, -1, vm_ok);
 }
 

@@ -1,5 +1,6 @@
 /* vm_end.c - how a VM ends, what is left of one, and how a running one is taken over. */
 #include "guest.h"
+#include "net.h"
 #include "logs.h"
 #include "priv.h"
 #include "template.h"
@@ -22,6 +23,7 @@ dead(void *arg)
 
 	TALLOC_FREE(r->death);
 	TALLOC_FREE(r->reap);
+	net_close(vm);
 	vm->state = VM_DEAD;
 	TALLOC_FREE(vm->qmp);
 	TALLOC_FREE(vm->guest);
@@ -31,7 +33,8 @@ dead(void *arg)
 		vm_done *done = r->destroyed;
 		void *user = r->destroyed_user;
 
-		vm_folder_remove(a, vm->name);
+		if (!r->keep)
+			vm_folder_remove(a, vm->name);
 		talloc_free(vm);
 		if (done)
 			done(user, NULL);
@@ -121,6 +124,13 @@ vm_destroy(struct vm *vm, vm_done *done, void *user)
 }
 
 void
+vm_release(struct vm *vm, vm_done *done, void *user)
+{
+	vm->run->keep = true;
+	vm_destroy(vm, done, user);
+}
+
+void
 vm_sweep(struct agent *a, const char *name, pid_t pid, uint64_t start)
 {
 	struct err e = { 0 };
@@ -152,6 +162,26 @@ on_status(void *arg, struct json_object *ret, const struct err *e)
 	vm_step_cont(vm);
 }
 
+/* One that sleeps keeps standing still; one that a dead agent had continued, stops. */
+static void
+on_sleeper(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	if (e)
+		flow_fail(vm->run->flow, e);
+	else if (strcmp(json_str(ret, "status", ""), "running") == 0)
+		vm_step_stop(vm);
+	else
+		flow_next(vm->run->flow);
+}
+
+static void
+step_sleeper(void *user)
+{
+	vm_call(user, "query-status", NULL, -1, on_sleeper);
+}
+
 static void
 step_status(void *user)
 {
@@ -163,10 +193,26 @@ step_status(void *user)
 static const struct step adopt_steps[] = {
 	{ "asking QEMU how it is", step_status },
 	{ "asking QEMU for events", vm_step_events },
+	{ "asking for its disks", vm_step_blocks },
 	{ "the guest's answer", vm_step_health },
+	{ "thawing the user's processes", vm_step_thaw },
 	{ "running", vm_step_running },
 	{ 0 },
 };
+
+static const struct step sleeper_steps[] = {
+	{ "asking QEMU how it is", step_sleeper },
+	{ "asking QEMU for events", vm_step_events },
+	{ "asking for its disks", vm_step_blocks },
+	{ "asleep", vm_step_stopped },
+	{ 0 },
+};
+
+bool
+vm_is_adopted(const struct vm *vm)
+{
+	return vm->run->adopted;
+}
 
 struct vm *
 vm_adopt(struct agent *a, const struct vm_found *f, vm_done *done, void *user, struct err *e)
@@ -179,6 +225,8 @@ vm_adopt(struct agent *a, const struct vm_found *f, vm_done *done, void *user, s
 	vm->memory_mb = f->memory_mb;
 	vm->disk_size = f->disk_size;
 	vm->accel = f->accel;
+	vm->chain = f->chain;
+	snprintf(vm->parent, sizeof vm->parent, "%s", f->parent ? f->parent : "");
 	vm->pid = f->pid;
 	vm->start = f->start;
 	vm->run->adopted = true;
@@ -191,11 +239,11 @@ vm_adopt(struct agent *a, const struct vm_found *f, vm_done *done, void *user, s
 	if (uid_take(a, f->uid, e) < 0)
 		goto fail;
 	vm->uid = f->uid;
-	if (vm_qmp_open(vm, e) < 0 || vm_guest_open(vm, e) < 0)
+	if (vm_qmp_open(vm, e) < 0 || (!f->asleep && vm_guest_open(vm, e) < 0))
 		goto fail;
 	logs_open(vm);
 	vm_watch_death(vm);
-	vm_flow(vm, adopt_steps, done, user);
+	vm_flow(vm, f->asleep ? sleeper_steps : adopt_steps, done, user);
 	flow_deadline(vm->run->flow, ADOPT_MS);
 	return vm;
 fail:

@@ -20,7 +20,9 @@ struct vm_run {
 	struct watch *death; /* on the pidfd */
 	struct timer *reap;
 	bool adopted; /* not our launcher's child */
+	bool sync;    /* of a freeze */
 	bool destroying;
+	bool keep; /* the folder stays when the process is gone */
 	vm_done *destroyed;
 	void *destroyed_user;
 };
@@ -35,6 +37,7 @@ qmp_reply vm_ok;
 /* The steps that more than one table has. */
 void vm_step_cont(void *vm), vm_step_stop(void *vm), vm_step_stopped(void *vm);
 void vm_step_health(void *vm), vm_step_events(void *vm), vm_step_running(void *vm);
+void vm_step_blocks(void *vm), vm_step_thaw(void *vm); /* vm_sleep.c */
 int vm_qmp_open(struct vm *, struct err *);
 int vm_folder(struct agent *, const char *name, bool make);
 void vm_folder_remove(struct agent *, const char *name);

@@ -8,9 +8,9 @@
 
 struct save {
 	struct vm *vm;
-	int memory, state;   /* where to; the caller's */
-	int pipe_write;      /* QEMU's end, until it has it */
-	bool sent, filtered; /* QEMU says completed; the filter is through */
+	int memory, parent, state; /* where to, and against what; the caller's */
+	int pipe_write;            /* QEMU's end, until it has it */
+	bool sent, filtered;       /* QEMU says completed; the filter is through */
 	struct filter_job *job;
 };
 
@@ -67,7 +67,8 @@ filter_done(void *arg)
 	struct filter_job *j = arg;
 	struct save *s = j->save;
 
-	close(j->filter.memory);
+	cleanup_fd(&j->filter.memory);
+	cleanup_fd(&j->filter.parent);
 	close(j->filter.out);
 	if (s) {
 		s->job = NULL;
@@ -101,7 +102,8 @@ step_pipe(void *user)
 	j->save = s;
 	j->filter = (struct stream_filter){ .in = ends[0],
 		.out = fcntl(s->state, F_DUPFD_CLOEXEC, 0),
-		.memory = fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
+		.memory = s->memory < 0 ? -1 : fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
+		.parent = s->parent < 0 ? -1 : fcntl(s->parent, F_DUPFD_CLOEXEC, 0),
 		.block = "mem",
 		.size = (uint64_t)vm->memory_mb << 20 };
 	background(vm->agent->loop, filter_run, filter_done, j);
@@ -148,7 +150,7 @@ static const struct step save_steps[] = {
 };
 
 void
-vm_save(struct vm *vm, int memory, int state, vm_done *done, void *user)
+vm_save(struct vm *vm, int memory, int parent, int state, vm_done *done, void *user)
 {
 	struct save *s;
 
@@ -156,6 +158,7 @@ vm_save(struct vm *vm, int memory, int state, vm_done *done, void *user)
 	s = talloc_zero(vm->run->flow, struct save);
 	s->vm = vm;
 	s->memory = memory;
+	s->parent = parent;
 	s->state = state;
 	s->pipe_write = -1;
 	vm->run->save = s;

@@ -158,6 +158,9 @@ good(void)
 	put_section(3);
 	put_zero("mem", 5 * PAGE, 0); /* sent again: the last one counts */
 	put_page(NULL, 6 * PAGE, 'd');
+	put_zero(NULL, 2 * PAGE, 0);
+	put_zero(NULL, 4 * PAGE, 0);
+	put_zero(NULL, 7 * PAGE, 0);
 	put_section_end();
 	put_tail();
 }
@@ -179,6 +182,7 @@ filter(struct stream_filter *f, struct err *e)
 	f->in = file(in.b, in.n);
 	f->out = file("", 0);
 	f->memory = file("", 0);
+	f->parent = -1;
 	f->block = "mem";
 	f->size = SIZE;
 	return stream_filter(f, e);
@@ -220,11 +224,46 @@ START_TEST(good_stream)
 	ck_assert_ptr_nonnull(memmem(thin, n, "rrrr", 4));
 	ck_assert_ptr_null(memmem(thin, n, "aaaa", 4));
 	ck_assert_ptr_nonnull(memmem(thin, n, "state of devices", 16));
-	/* and it is a stream that the filter itself understands */
+	/* and it is a stream that the filter itself understands, up to what is not there any more
+	 */
 	memcpy(in.b, thin, n);
 	in.n = n;
-	ck_assert_msg(filter(&f, &e) == 0, "%s", e.text);
-	ck_assert_int_eq(f.pages, 0);
+	refused("without all pages");
+}
+END_TEST
+
+/* Against a parent: what it has is dropped, zeros that it has not are said, a page that was kept
+   once is kept again. */
+START_TEST(difference)
+{
+	struct stream_filter f = { .memory = -1, .block = "mem", .size = SIZE };
+	struct err e = { 0 };
+	uint8_t page[PAGE], thin[6 * PAGE];
+	ssize_t n;
+
+	good();
+	f.in = file(in.b, in.n);
+	f.out = file("", 0);
+	f.parent = file("", 0);
+	ck_assert_int_eq(ftruncate(f.parent, SIZE), 0);
+	memset(page, 'a', PAGE);
+	ck_assert_int_eq(pwrite(f.parent, page, PAGE, 0), PAGE); /* the same */
+	memset(page, 'x', PAGE);
+	ck_assert_int_eq(pwrite(f.parent, page, PAGE, 4 * PAGE), PAGE); /* zero in the stream */
+	ck_assert_msg(stream_filter(&f, &e) == 0, "%s", e.text);
+	/* 3 b; 5 c, then zero; 6 d; 4 zero */
+	ck_assert_int_eq(f.pages, 5);
+	n = pread(f.out, thin, sizeof thin, 0);
+	ck_assert_int_eq(n, (ssize_t)f.bytes_out);
+	ck_assert_ptr_null(memmem(thin, n, "aaaa", 4));
+	ck_assert_ptr_nonnull(memmem(thin, n, "bbbb", 4));
+	ck_assert_ptr_nonnull(memmem(thin, n, "cccc", 4));
+	ck_assert_ptr_nonnull(memmem(thin, n, "dddd", 4));
+	ck_assert_ptr_nonnull(memmem(thin, n, "rrrr", 4));
+	close(f.parent);
+	f.parent = file("short", 5);
+	ck_assert_int_eq(stream_filter(&f, &e), -1);
+	ck_assert_int_eq(e.code, E_TAMPERED);
 }
 END_TEST
 
@@ -374,6 +413,7 @@ main(void)
 
 	tcase_set_timeout(t, 180);
 	tcase_add_test(t, good_stream);
+	tcase_add_test(t, difference);
 	tcase_add_test(t, short_stream);
 	tcase_add_test(t, bad_magic);
 	tcase_add_test(t, unknown_flags);
