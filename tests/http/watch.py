@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""watch.py - metrics in every state, logs with follow, ping: through the web server, on an instance with real capsules."""
+import http.client
+import json
+import os
+import sys
+import time
+from urllib.parse import urlsplit
+
+URL = urlsplit(os.environ.get("HUTCH_URL", "http://localhost:8080"))
+KEY = {"X-API-Key": os.environ.get("HUTCH_API_KEY", "")}
+FAILED = 0
+
+
+def call(method, path, body=None, headers=KEY):
+    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=60)
+    c.request(method, path, None if body is None else json.dumps(body), {**headers, "Content-Type": "application/json"})
+    r = c.getresponse()
+    data = r.read()
+    try:
+        return r.status, json.loads(data) if data else None
+    except ValueError:
+        return r.status, data
+
+
+def check(name, good, why=""):
+    global FAILED
+    FAILED += not good
+    print("ok %s" % name if good else "not ok %s: %s" % (name, str(why)[:400]), flush=True)
+
+
+def wait_for(test, seconds):
+    end = time.time() + seconds
+    while time.time() < end:
+        got = test()
+        if got:
+            return got
+        time.sleep(0.3)
+    return None
+
+
+def metrics(base):
+    def enough():
+        status, got = call("GET", base + "/metrics?range=5m")
+        return status == 200 and len(got["points"]) >= 5 and got
+    got = wait_for(enough, 30)
+    check("metrics have points", bool(got), call("GET", base + "/metrics"))
+    if got:
+        p = got["points"][-1]
+        check("a point has its figures", p["mem_bytes"] > 0 and 0 <= p["cpu_pct"] <= 100 and "disk_bytes" in p, p)
+        check("points are of now, in order", abs(p["timestamp_unix"] - time.time()) < 10
+              and [x["timestamp_unix"] for x in got["points"]] == sorted(x["timestamp_unix"] for x in got["points"]), got)
+    for name in ("10m", "1h", "2h", "6h", "12h", "24h"):
+        status, got = call("GET", base + "/metrics?range=" + name)
+        check("range %s" % name, status == 200 and got["range"] == name, (status, got))
+    check("a range that is none", call("GET", base + "/metrics?range=3m")[0] == 400)
+    check("no credential", call("GET", base + "/metrics", headers={})[0] == 401)
+
+
+def logs(base):
+    for i in range(3):
+        call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo word-%d >/dev/hvc0" % i]})
+
+    def said():
+        status, got = call("GET", base + "/logs?source=serial&tail=2")
+        return status == 200 and got["lines"] == ["word-1", "word-2"] and got
+    check("the console's last lines", bool(wait_for(said, 10)), call("GET", base + "/logs"))
+    status, got = call("GET", base + "/logs?source=agent")
+    check("what the host did", status == 200 and any("running" in line for line in got["lines"]), got)
+    check("the boot log", call("GET", base + "/logs?source=boot")[0] == 200)
+    for bad in ("source=x", "tail=0", "tail=10001", "tail=x", "follow=maybe"):
+        check("refused: " + bad, call("GET", base + "/logs?" + bad)[0] == 400)
+
+
+def follow(base):
+    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=20)
+    c.request("GET", base + "/logs?source=serial&tail=1&follow=true", headers=KEY)
+    r = c.getresponse()
+    check("follow is a stream of events", r.status == 200 and r.getheader("Content-Type", "").startswith("text/event-stream"), r.status)
+    call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo followed >/dev/hvc0"]})
+    text, end = b"", time.time() + 15
+    while b"data: followed" not in text and time.time() < end:
+        text += r.read1(4096)
+    check("what is said comes", b"data: followed" in text and b"id: " in text, text)
+    c.close()
+
+
+def main():
+    status, made = call("POST", "/v1/capsules", {"memory_mb": 256, "timeout_sec": 600})
+    if status != 201:
+        print("not ok a capsule: %s %s" % (status, made))
+        return 1
+    base = "/v1/capsules/" + made["id"]
+    wait_for(lambda: call("GET", base)[1]["status"] == "running", 60)
+    try:
+        metrics(base)
+        logs(base)
+        follow(base)
+        check("ping", call("POST", base + "/ping")[0] == 204)
+    finally:
+        call("DELETE", base)
+
+    def stored():
+        status, got = call("GET", base + "/metrics?range=10m")
+        return status == 200 and len(got["points"]) >= 5
+    check("metrics of one that is gone come from the tables", bool(wait_for(stored, 30)), call("GET", base + "/metrics"))
+    check("its logs are empty", call("GET", base + "/logs")[1].get("lines") == [], call("GET", base + "/logs"))
+    check("ping of one that is gone", call("POST", base + "/ping")[0] == 409, call("POST", base + "/ping"))
+    return FAILED > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
