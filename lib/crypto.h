@@ -28,12 +28,12 @@ enum key_use {
 	KEY_MAIL,
 	KEY_GUEST,
 	KEY_CURSOR,
-	KEY_AUDIT, /* seed of the Ed25519 key that signs audit checkpoints */
-	KEY_IDP,   /* secrets of identity providers */
-	KEY_STATE, /* what travels through a provider and back */
+	KEY_AUDIT,  /* seed of the Ed25519 key that signs audit checkpoints */
+	KEY_IDP,    /* secrets of identity providers */
+	KEY_STATE,  /* what travels through a provider and back */
 	KEY_FACTOR, /* secrets of second factors */
 	KEY_DEVICE, /* devices, as the throttle knows them */
-	KEY_CA,	    /* the platform's certificate authority */
+	KEY_CA,     /* the platform's certificate authority */
 	KEY_STORAGE,
 	KEY__MAX
 };
@@ -56,8 +56,9 @@ bool crypto_equal(const void *, const void *, size_t); /* in constant time */
 enum { SIGNATURE_SIZE = 64 };
 void crypto_public(const uint8_t seed[KEY_SIZE], uint8_t out[KEY_SIZE]);
 void crypto_sign(const uint8_t seed[KEY_SIZE], const void *, size_t, uint8_t out[SIGNATURE_SIZE]);
-bool crypto_signed(const uint8_t key[KEY_SIZE], const void *, size_t, const uint8_t sig[SIGNATURE_SIZE]);
-uint32_t crypto_crc32(const void *, size_t);           /* ISO-HDLC, as in zlib */
+bool
+crypto_signed(const uint8_t key[KEY_SIZE], const void *, size_t, const uint8_t sig[SIGNATURE_SIZE]);
+uint32_t crypto_crc32(const void *, size_t); /* ISO-HDLC, as in zlib */
 
 /* Lower-case hex; out has 2 n + 1 bytes. */
 char *hex_write(char *out, const void *, size_t n);

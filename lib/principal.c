@@ -8,7 +8,8 @@
 const struct perm_kind perm_kinds[PERM__MAX] = {
 	[ANYONE] = { "anyone", NULL, NO_KEY, "No credential" },
 	[SIGNED_IN] = { "signed in", NULL, NO_KEY, "A signed-in user" },
-	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, KEY_SCOPE, "A signed-in user or an API key" },
+	[SIGNED_IN_OR_KEY] = { "signed in or key", NULL, KEY_SCOPE,
+	    "A signed-in user or an API key" },
 	[PLATFORM_READ] = { "platform operator", NULL, NO_KEY,
 	    "A platform operator or administrator" },
 	[PLATFORM_ADMIN] = { "platform admin", NULL, NO_KEY, "A platform administrator" },
@@ -301,13 +302,15 @@ permissions_compare(struct work *w)
 		for (i = 0; i < n && !same_name(perm_kinds[p].name, row[i].name); i++)
 			;
 		if (i == n)
-			return err_set(&w->err, E_CONFIG, "the table permissions has no %s", perm_kinds[p].name);
+			return err_set(&w->err, E_CONFIG, "the table permissions has no %s",
+			    perm_kinds[p].name);
 		for (k = 0; k < nitems(role); k++)
 			if (role_holds(role[k], p, &own))
 				buf_fmt(&roles, "%s%s", roles.len ? "," : "", role[k]);
 		if (strcmp(roles.data ? roles.data : "", row[i].roles) != 0)
-			return err_set(&w->err, E_CONFIG, "permission %s: the table says %.80s, the program %.80s",
-			    row[i].name, row[i].roles, roles.data);
+			return err_set(&w->err, E_CONFIG,
+			    "permission %s: the table says %.80s, the program %.80s", row[i].name,
+			    row[i].roles, roles.data);
 	}
 	return 0;
 }

@@ -20,15 +20,16 @@ enum {
 	STREAMS = 8,       /* body is not JSON: files, multipart */
 	MAY_BE_EMPTY = 16, /* an empty body counts as {} */
 	TIGHT = 32,        /* sign-in and its like: the tighter rate limit */
-	ACROSS = 64,       /* reaches rows of several teams: role hutch_work; each query names its rows */
-	PROOF = 128,       /* of the caller's identity, at most auth.reauth seconds old */
+	ACROSS = 64, /* reaches rows of several teams: role hutch_work; each query names its rows */
+	PROOF = 128, /* of the caller's identity, at most auth.reauth seconds old */
 	PROOF_OF_FACTOR = 256, /* the same, asked only of accounts with a second factor */
-	BEFORE_CHANGE = 512, /* works while a forced change of the password is due */
-	BEFORE_MFA = 1024,   /* works while a second factor is wanted and not there */
-	ANY_INPUT = 2048,    /* bad input reaches the handler, as far as it could be read */
-	IN_TEAM = 4096,      /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
-	ASLEEP = 32768,      /* the gateway: of capsules in every state, not only of running ones */
-	NO_WAKE = 65536,     /* the gateway: a sleeping capsule is refused, not woken */
+	BEFORE_CHANGE = 512,   /* works while a forced change of the password is due */
+	BEFORE_MFA = 1024,     /* works while a second factor is wanted and not there */
+	ANY_INPUT = 2048,      /* bad input reaches the handler, as far as it could be read */
+	IN_TEAM =
+	    4096, /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
+	ASLEEP = 32768,  /* the gateway: of capsules in every state, not only of running ones */
+	NO_WAKE = 65536, /* the gateway: a sleeping capsule is refused, not woken */
 };
 
 struct route {

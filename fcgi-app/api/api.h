@@ -6,7 +6,6 @@
 #include "tables.def"
 #undef T
 
-
 /* A path with {id} only. */
 #define PATH_ID(st, kind) FIELD(st, id, "id", .flags = NEEDED | IN_PATH, .prefix = kind)
 
@@ -16,8 +15,8 @@ struct login {
 	const char *method;             /* "password", "activation", "oauth", "oidc" */
 	const char *client;             /* "web", "cli" */
 	bool want_refresh;              /* put the refresh token into the answer */
-	const char *mfa;                /* the second factor that was given: "totp", "backup", or NULL */
-	const struct uuid *idp;         /* the provider that vouched, or NULL */
+	const char *mfa;        /* the second factor that was given: "totp", "backup", or NULL */
+	const struct uuid *idp; /* the provider that vouched, or NULL */
 };
 /* Opens a session in the transaction and answers with an authResponse; sets the refresh cookie. */
 int login_open(struct request *, const struct login *);

@@ -135,6 +135,7 @@ const struct route audit_routes[] = {
 	{ "GET", "/v1/audit-logs/stats", POOL_API, AUDIT_READ, audit_stats, "Counts of the team's audit log", 0, 200, FILTER(stats_fields), OUT(audit_stats) },
 	{ "GET", "/v1/audit-logs/export", POOL_OPS, PERM_audit_view, audit_export, "The team's audit log as CSV or NDJSON, up to 100,000 rows", STREAMS, 200, FILTER(export_fields) },
 	{ "GET", "/v1/audit-logs/verify", POOL_OPS, PERM_audit_view, audit_verify, "Whether the team's hash chain holds", 0, 200, FILTER(verify_fields), OUT(verified) },
+	{ "GET", "/v1/me/activity", POOL_API, SIGNED_IN, audit_list, "What one did, and what was done to one's account, in all teams", ACROSS | BEFORE_MFA, 200, FILTER(list_fields), OUT(audit_page) },
 	{ "GET", "/v1/admin/audit-logs", POOL_API, PLATFORM_READ, audit_list, "An audit log, newest first", 0, 200, FILTER(admin_list_fields), OUT(audit_page) },
 	{ "GET", "/v1/admin/audit-logs/stats", POOL_API, PLATFORM_READ, audit_stats, "Counts of an audit log", 0, 200, FILTER(admin_stats_fields), OUT(audit_stats) },
 	{ "GET", "/v1/admin/audit-logs/export", POOL_OPS, PLATFORM_READ, audit_export, "An audit log as CSV or NDJSON, up to 100,000 rows", STREAMS, 200, FILTER(admin_export_fields) },
@@ -156,7 +157,9 @@ audit_view(struct request *r, struct audit_view *v)
 	struct uuid *team = talloc_zero(r, struct uuid); /* the Platform team */
 	struct err ignored = { 0 };
 
-	*v = (struct audit_view){ .f = f, .team = r->who.team, .from = NULL_INT, .to = NULL_INT };
+	*v = (struct audit_view){
+		.f = f, .team = r->who.team, .person = f->user, .from = NULL_INT, .to = NULL_INT
+	};
 	v->both =
 	    of_platform(r) || principal_allowed(&r->who, PERM_audit_view, &ignored) == ALLOW_ALL;
 	if (of_platform(r)) {
@@ -166,6 +169,10 @@ audit_view(struct request *r, struct audit_view *v)
 		else if (f->team && !id_read(f->team, "team-", team))
 			return fail(r, E_BAD_INPUT, "\"team_id\" is neither all nor an id: team-…");
 	}
+	if (r->route->may == SIGNED_IN) { /* one's own trail, wherever it led */
+		v->team = NULL;
+		v->person = r->who.user;
+	}
 	if (f->from)
 		(void)time_read(f->from, &v->from);
 	if (f->to)
@@ -173,11 +180,11 @@ audit_view(struct request *r, struct audit_view *v)
 	return 0;
 }
 
-#define FILTERS                                                                                   \
-	.types = v->f->resource_type, .actions = v->f->action, .actor_id = v->f->actor_id,        \
-	.actor_type = v->f->actor_type, .resource_id = v->f->resource_id, .status = v->f->status, \
-	.scope = v->f->scope, .ip = v->f->ip, .request_id = v->f->request_id,                     \
-	.person = v->f->user, .from = v->from, .to = v->to
+#define FILTERS                                                                                    \
+	.types = v->f->resource_type, .actions = v->f->action, .actor_id = v->f->actor_id,         \
+	.actor_type = v->f->actor_type, .resource_id = v->f->resource_id, .status = v->f->status,  \
+	.scope = v->f->scope, .ip = v->f->ip, .request_id = v->f->request_id, .person = v->person, \
+	.from = v->from, .to = v->to
 
 int
 audit_rows(struct request *r, const struct audit_view *v, int64_t before,

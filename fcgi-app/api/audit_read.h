@@ -20,9 +20,10 @@ struct audit_filter {
 /* The log that is read: of one team, or of all. */
 struct audit_view {
 	const struct audit_filter *f;
-	const struct uuid *team; /* NULL: all */
-	bool both;               /* scopes team and admin */
-	int64_t from, to;        /* NULL_INT: any */
+	const struct uuid *team;   /* NULL: all */
+	bool both;                 /* scopes team and admin */
+	const struct uuid *person; /* only rows with him as actor or subject; NULL: all */
+	int64_t from, to;          /* NULL_INT: any */
 };
 int audit_view(struct request *, struct audit_view *ret);
 /* Rows below a place in the log, newest first; before NULL_INT: from the newest. */

@@ -111,6 +111,14 @@ def logins():
     r.check("all but this one", h.call("DELETE", "/v1/me/logins", token=p["token"]).status == 204 and me(all3[0]["token"]).status == 401
             and len(h.call("GET", "/v1/me/logins", token=p["token"]).json) == 1)
     r.check("two rows", h.audit("auth", "session_revoke", who) == 2)
+    mine = h.call("GET", "/v1/me/activity?limit=3", token=p["token"]).json
+    r.check("one's own trail, in all teams", [x["action"] for x in mine["items"]] == ["session_revoke", "session_revoke", "login"]
+            and mine["items"][0]["actor_id"] == p["user_id"], mine)
+    more = h.call("GET", "/v1/me/activity?cursor=" + mine["next_cursor"], token=p["token"]).json["items"]
+    r.check("page by page to its beginning", [x["action"] for x in more][-2:] == ["activate", "signup"]
+            and not {x["id"] for x in more} & {x["id"] for x in mine["items"]}, more)
+    r.check("nobody else's", all(who in str(x) or x["actor_id"] == p["user_id"] or x["resource_id"] in (p["user_id"], p["team_id"])
+                                 for x in mine["items"] + more))
     h.login(who)
     out = h.call("POST", "/v1/auth/logout", {"all": True}, token=p["token"])
     r.check("logout all", out.status == 204 and h.one("SELECT count(*) FROM login_sessions s JOIN users u ON u.id = s.user_id WHERE "
