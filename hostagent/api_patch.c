@@ -22,7 +22,7 @@ network_set(struct capsule *k, struct json_object *v, struct err *e)
 {
 	if (net_keep(k->agent, k->id, v, e) < 0)
 		return -1;
-	return k->vm && *k->vm->net_of ? net_open(k->agent, k->vm, k->id, e) : 0;
+	return k->vm && *k->vm->net_of ? net_renew(k->agent, k->vm, k->id, e) : 0;
 }
 
 static const struct part {

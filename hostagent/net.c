@@ -63,7 +63,7 @@ network_begin(void *arg)
 	TAILQ_FOREACH(vm, &a->vms, link)
 	{
 		e = (struct err){ 0 };
-		if (*vm->net_of && net_open(a, vm, vm->net_of, &e) < 0)
+		if (*vm->net_of && net_renew(a, vm, vm->net_of, &e) < 0)
 			log_error(NULL, "vm %s: %s", vm->name, e.text);
 	}
 }
@@ -180,6 +180,12 @@ policy_of(struct agent *a, void *mem, const char *capsule, struct err *e)
 
 int
 net_open(struct agent *a, struct vm *vm, const char *capsule, struct err *e)
+{
+	return strcmp(vm->net_of, capsule) == 0 ? 0 : net_renew(a, vm, capsule, e);
+}
+
+int
+net_renew(struct agent *a, struct vm *vm, const char *capsule, struct err *e)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	bool fresh = !*vm->net_of && !vm_is_adopted(vm);

@@ -14,9 +14,11 @@ int net_start(struct agent *, struct err *);
 /* What this capsule may reach from now on: {"internet":…,"allow":[…],"deny":[…],"smtp":…}, NULL:
    {}. A bad one is E_BAD_INPUT and changes nothing. On disk when it returns. */
 int net_keep(struct agent *, const char *capsule, struct json_object *, struct err *);
-/* The VM is this capsule's: its policy holds there, its way out is open. Again: the same, anew. A
-   capsule without a policy on disk reaches nothing. Takes a millisecond, or ten with lists. */
+/* The VM is this capsule's: its policy holds there, its way out is open. A no-op when it is so
+   already. A capsule without a policy on disk reaches nothing. */
 int net_open(struct agent *, struct vm *, const char *capsule, struct err *);
+/* The policy was changed: it holds now, for open connections too. Takes some ten milliseconds. */
+int net_renew(struct agent *, struct vm *, const char *capsule, struct err *);
 /* The VM is gone. */
 void net_close(struct vm *);
 /* Policies of capsules that are gone are removed. */

@@ -117,9 +117,10 @@ pattern_read(const char *text, char ret[NET_NAME])
 
 static int
 list_read(struct json_object *j, const char *list, struct net_prefix *ret, uint32_t *count,
-    char (*name)[NET_NAME], uint32_t *names, struct err *e)
+    void *mem, char (**ret_name)[NET_NAME], uint32_t *names, struct err *e)
 {
 	struct json_object *a = json_get(j, list), *item;
+	char(*name)[NET_NAME];
 	const char *text;
 	size_t i, n;
 
@@ -129,6 +130,7 @@ list_read(struct json_object *j, const char *list, struct net_prefix *ret, uint3
 	    (n = json_object_array_length(a)) > NET_ENTRIES)
 		return err_set(e, E_BAD_INPUT, "network.%s is not a list of at most %d entries",
 		    list, NET_ENTRIES);
+	name = *ret_name = talloc_zero_size(mem, sizeof *name * n);
 	for (i = 0; i < n; i++) {
 		item = json_object_array_get_idx(a, i);
 		text =
@@ -167,14 +169,13 @@ net_policy_read(void *mem, struct json_object *j, struct err *e)
 	struct net_policy *p = talloc_zero(mem, struct net_policy);
 	struct net_rules *r = &p->rules;
 
-	p->allow_name = talloc_zero_size(p, sizeof *p->allow_name * NET_ENTRIES);
-	p->deny_name = talloc_zero_size(p, sizeof *p->deny_name * NET_ENTRIES);
 	if (j && !json_object_is_type(j, json_type_object))
 		(void)err_set(e, E_BAD_INPUT, "network is not an object");
 	else if (flag_read(j, "internet", true, &r->internet, e) == 0 &&
 	    flag_read(j, "smtp", false, &r->smtp, e) == 0 &&
-	    list_read(j, "allow", r->allow, &r->allows, p->allow_name, &p->allow_names, e) == 0 &&
-	    list_read(j, "deny", r->deny, &r->denies, p->deny_name, &p->deny_names, e) == 0) {
+	    list_read(j, "allow", r->allow, &r->allows, p, &p->allow_name, &p->allow_names, e) ==
+		0 &&
+	    list_read(j, "deny", r->deny, &r->denies, p, &p->deny_name, &p->deny_names, e) == 0) {
 		r->names = p->allow_names || p->deny_names;
 		r->open = r->internet || r->allows || p->allow_names;
 		return p;
