@@ -41,5 +41,5 @@ tests_vm_engine_filter_test_SOURCES = tests/vm/engine_filter_test.c \
 tests_vm_engine_filter_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
-EXTRA_DIST += tests/vm/engine_test.py
+EXTRA_DIST += tests/vm/engine_test.py tests/vm/watch_test.py tests/vm/watch_agent.py
 EXTRA_DIST += tests/vm/hosts_test.py tests/vm/hosts_net.py
