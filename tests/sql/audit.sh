@@ -40,3 +40,77 @@ check "found: two rows exchanged" found 'differs' "UPDATE audit_logs SET seq = C
 check "found: a row given to another team" found 'not dense\|differs\|tail' "UPDATE audit_logs SET team_id = '$B', seq = 2 WHERE $mine = 6"
 check "found: a hash made anew without those behind it" found 'prev_hash differs' "UPDATE audit_logs SET action = 'x', hash = audit_hash(prev_hash, team_id, seq, created_at, id, actor_type, resource_type, 'x', event, scope, status, request_id, pii_digest) WHERE $mine = 3"
 check "found: the head set back with the tail" found 'tail' "UPDATE audit_heads SET seq = seq - 1 WHERE team_id = '$A'"
+
+# Signed checkpoints: a suffix that was computed again to the end, with its head, is whole in itself.
+checkpoint() { ctl audit checkpoint >/dev/null; }
+with_copy() { ctl audit verify --checkpoints "$DIR/copy" | grep -q ' 0 chains broken'; }
+check "the ends of all chains are signed" checkpoint
+check "… and nothing more until they grow" equals "0 checkpoints in $DIR/checkpoints" ctl audit checkpoint
+cp "$DIR/checkpoints" "$DIR/copy"
+check "chains and checkpoints verify" good
+check "… also against a copy of the file" with_copy
+
+# The whole suffix from a row on, as somebody would compute it who can do everything in the database.
+sql <<'END'
+CREATE FUNCTION forge(f_team uuid, f_from bigint, f_action text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	r audit_logs;
+	prev bytea;
+BEGIN
+	SELECT hash INTO prev FROM audit_logs WHERE team_id = f_team AND seq = f_from - 1;
+	prev := coalesce(prev, decode(repeat('00', 32), 'hex'));
+	FOR r IN SELECT * FROM audit_logs WHERE team_id = f_team AND seq >= f_from ORDER BY seq LOOP
+		IF r.seq = f_from THEN r.action := f_action; END IF;
+		r.hash := audit_hash(prev, r.team_id, r.seq, r.created_at, r.id, r.actor_type, r.resource_type, r.action, r.event,
+			r.scope, r.status, r.request_id, r.pii_digest);
+		UPDATE audit_logs SET action = r.action, prev_hash = prev, hash = r.hash WHERE team_id = f_team AND seq = r.seq;
+		prev := r.hash;
+	END LOOP;
+	UPDATE audit_heads SET hash = prev WHERE team_id = f_team;
+END $$;
+END
+check "found: a suffix computed again" found 'checkpoint' "SELECT forge('$A', 3, 'forged')"
+
+# in_copy WORDS STATEMENT: done to rows, heads and checkpoints, and verified with the copy of the file.
+in_copy() {
+	local rc=0
+
+	sql -c 'CREATE TABLE kept AS SELECT * FROM audit_logs' -c 'CREATE TABLE kept_heads AS SELECT * FROM audit_heads' \
+		-c 'CREATE TABLE kept_marks AS SELECT * FROM audit_checkpoints' -c "SET session_replication_role = replica" -c "$2" >/dev/null
+	ctl audit verify --checkpoints "$DIR/copy" >"$DIR/verify" 2>&1 && echo "it was not found" && rc=1
+	grep -q "^team-.*: row .*$1" "$DIR/verify" || { cat "$DIR/verify" && rc=1; }
+	sql -c "SET session_replication_role = replica" -c 'DELETE FROM audit_logs' -c 'INSERT INTO audit_logs SELECT * FROM kept' \
+		-c 'DELETE FROM audit_heads' -c 'INSERT INTO audit_heads SELECT * FROM kept_heads' -c 'DELETE FROM audit_checkpoints' \
+		-c 'INSERT INTO audit_checkpoints SELECT * FROM kept_marks' -c 'DROP TABLE kept, kept_heads, kept_marks'
+	good && return $rc
+}
+check "found by the copy: a suffix computed again, its checkpoints removed" in_copy 'differs from its checkpoint' \
+	"SELECT forge('$A', 3, 'forged'); DELETE FROM audit_checkpoints"
+check "found by the copy: the tail cut, head and checkpoints with it" in_copy 'no row' \
+	"DELETE FROM audit_logs WHERE team_id = '$A' AND seq > 3; DELETE FROM audit_checkpoints; UPDATE audit_heads SET seq = 3, hash = (SELECT hash FROM audit_logs WHERE team_id = '$A' AND seq = 3) WHERE team_id = '$A'"
+check "found by the copy: a whole chain emptied" in_copy 'no row' \
+	"DELETE FROM audit_logs WHERE team_id = '$A'; DELETE FROM audit_checkpoints; UPDATE audit_heads SET seq = 0, hash = decode(repeat('00', 32), 'hex') WHERE team_id = '$A'"
+check "found: a chain without its head" found 'tail' "DELETE FROM audit_heads WHERE team_id = '$A'"
+check "found: a checkpoint that was changed" in_copy 'forged' "UPDATE audit_checkpoints SET hash = sha256('x') WHERE team_id = '$A' AND seq > 0"
+check "found: a checkpoint of another signer" in_copy 'not believed' "UPDATE audit_checkpoints SET key_id = '00000000' WHERE team_id = '$A' AND seq > 0"
+check "found: fields changed and half called anonymised" found 'disagree' "UPDATE audit_logs SET actor_name = 'Bob', salt = NULL WHERE $mine = 3"
+
+# A thousand tampers of chance, each in a subtransaction that is rolled back.
+sql -c "SELECT count(audit_append(gen_random_uuid(), '$B', 'user', 'usr-x', 'Ann', gen_random_uuid(), NULL, 'team', 't' || i, 'update', 'team.updated', 'team', 'info', jsonb_build_object('n', i), '192.0.2.1', 'curl', 'r' || i)) FROM generate_series(1, 40) i" >/dev/null
+checkpoint
+thousand() {
+	sql -c "SET session_replication_role = replica" -c "SET x.team = '$B'" -f "$here/tamper.sql" -c "SELECT current_setting('x.found')"
+}
+check "found: 1000 of 1000 random edits, flipped bits, removals, swaps, insertions, cut tails and suffixes computed again" equals 1000 thousand
+check "… and the chain is whole again" good
+locked_head() {
+	local rc=0
+
+	sql -c 'BEGIN' -c "SELECT seq FROM audit_heads WHERE team_id = '$B' FOR UPDATE" -c 'SELECT pg_sleep(2)' -c COMMIT >/dev/null &
+	sleep 0.5
+	refused 'canceling statement' sql -U hutch_app -c "SET statement_timeout = 500" \
+		-c "SELECT audit_append(gen_random_uuid(), '$B', 'user', 'usr-x', 'Ann', NULL, NULL, 'team', 't', 'update', NULL, 'team', 'info', '{}', NULL, NULL, NULL)" || rc=1
+	wait
+	return $rc
+}
+check "a locked head: no row, and so no change" locked_head
