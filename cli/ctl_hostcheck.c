@@ -1,56 +1,34 @@
-/* ctl_hostcheck.c - hutchctl hostcheck: what this machine gives to keep capsules apart. */
-#include "buf.h"
+/*
+ * ctl_hostcheck.c - hutchctl hostcheck: what this machine gives to keep capsules apart.
+ *
+ * The table is the agent's, which decides by it: its program prints it (hutch-agent -H, -J).
+ */
 #include "cleanup.h"
 #include "ctl.h"
-#include "posture.h"
 
 #include <string.h>
 
-static const char *const levels[] = { "ok", "warn", "fail" };
+/* Beside us when installed, in its own folder of a build. */
+static const char *const places[] = { "", "../hostagent/", NULL };
 
-static void
-print_json(const struct posture *p, enum posture_level worst)
-{
-	auto_talloc char *mem = talloc_new(NULL);
-	struct buf b = BUF(mem);
-	int i;
-
-	buf_fmt(&b, "{\"level\":\"%s\",\"points\":[", levels[worst]);
-	for (i = 0; posture_points[i].name; i++) {
-		buf_fmt(&b, "%s\n{\"name\":\"%s\",\"level\":\"%s\",\"reason\":", i ? "," : "",
-		    posture_points[i].name, levels[p->point[i].level]);
-		buf_json(&b, p->point[i].why);
-		buf_str(&b, ",\"next\":");
-		buf_json(&b, *p->point[i].next ? p->point[i].next : NULL);
-		buf_chr(&b, '}');
-	}
-	buf_str(&b, "\n]}\n");
-	fputs(b.data, stdout);
-}
-
-/* Looks only: what it tries out is gone when it ends. Exit status: 0 all well, 3 warnings, 4 worse. */
 int
 ctl_hostcheck(struct ctl *c)
 {
-	static struct posture p;
-	enum posture_level worst = POSTURE_OK;
-	const char *json = ctl_option(c, "json");
+	const char *json = ctl_option(c, "json"), *file = c->file;
+	char own[400], path[512], *slash;
+	ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
 	int i;
 
 	if (ctl_done(c) < 0)
 		return -1;
-	posture_look(c->conf, "hutch-check", false, &p);
-	for (i = 0; posture_points[i].name; i++)
-		if (p.point[i].level > worst)
-			worst = p.point[i].level;
-	if (json) {
-		print_json(&p, worst);
-	} else
-		for (i = 0; posture_points[i].name; i++) {
-			printf("%-10s %-5s %s\n", posture_points[i].name, levels[p.point[i].level],
-			    p.point[i].why);
-			if (p.point[i].level != POSTURE_OK && *p.point[i].next)
-				printf("%-10s       -> %s\n", "", p.point[i].next);
-		}
-	return worst == POSTURE_OK ? 0 : worst == POSTURE_WARN ? 3 : 4;
+	own[n > 0 ? n : 0] = '\0';
+	slash = strrchr(own, '/');
+	for (i = 0; slash && places[i]; i++) {
+		snprintf(
+		    path, sizeof path, "%.*s%shutch-agent", (int)(slash - own + 1), own, places[i]);
+		if (access(path, X_OK) == 0)
+			(void)execl(path, path, "-c", file, json ? "-J" : "-H", (char *)NULL);
+	}
+	return err_set(&c->work.err, E_NOT_FOUND,
+	    "there is no hutch-agent beside %s: run this on a host", own);
 }

@@ -128,12 +128,13 @@ ctl_done(struct ctl *c)
 }
 
 static int
-run(const struct ctl_command *cmd, const struct conf *conf, int argc, char **argv)
+run(const struct ctl_command *cmd, const struct conf *conf, const char *file, int argc, char **argv)
 {
 	auto_talloc struct ctl *c = talloc_zero(NULL, struct ctl);
 	int rc;
 
 	c->conf = conf;
+	c->file = file;
 	c->argc = argc;
 	c->argv = argv;
 	c->work.actor.name = "hutchctl";
@@ -187,7 +188,7 @@ main(int argc, char **argv)
 	for (cmd = commands; cmd->words; cmd++) {
 		n = matches(cmd, argc - optind, argv + optind);
 		if (n)
-			return run(cmd, conf, argc - optind - n, argv + optind + n);
+			return run(cmd, conf, path, argc - optind - n, argv + optind + n);
 	}
 	return usage(stderr, 64);
 }

@@ -2,14 +2,10 @@
 MIGRATIONS = sql/migrations/0001_identity.sql sql/migrations/0002_capsules.sql sql/migrations/0003_events_jobs.sql sql/migrations/0004_events_rest.sql sql/migrations/0005_lifecycle.sql sql/migrations/0006_hosts.sql sql/migrations/0007_accounts.sql sql/migrations/0008_teams.sql sql/migrations/0009_deletion.sql sql/migrations/0010_metrics.sql
 EXTRA_DIST += $(MIGRATIONS) tools/embed.awk
 sbin_PROGRAMS += cli/hutchctl
-cli_hutchctl_SOURCES = cli/hutchctl.c cli/ctl.h cli/ctl_migrate.c cli/ctl_people.c cli/ctl_accounts.c cli/ctl_platform.c cli/ctl_audit.c cli/ctl_idps.c cli/ctl_hostcheck.c cli/migration.h \
-	hostagent/posture.c hostagent/posture.h hostagent/confine.c hostagent/confine.h \
-	hostagent/cgroup.c hostagent/cgroup.h hostagent/landlock.c hostagent/landlock.h \
-	hostagent/net_policy.c hostagent/net_policy.h hostagent/netns.c hostagent/netns.h \
-	hostagent/netlink.c hostagent/netlink.h hostagent/nft.c hostagent/nft.h
+cli_hutchctl_SOURCES = cli/hutchctl.c cli/ctl.h cli/ctl_migrate.c cli/ctl_people.c cli/ctl_accounts.c cli/ctl_platform.c cli/ctl_audit.c cli/ctl_idps.c cli/ctl_hostcheck.c cli/migration.h
 nodist_cli_hutchctl_SOURCES = cli/migrations.c
-cli_hutchctl_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/cli -I$(top_srcdir)/hostagent
-cli_hutchctl_LDADD = $(HUTCH_LIBS) $(MNL_LIBS) $(NFTABLES_LIBS)
+cli_hutchctl_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/cli
+cli_hutchctl_LDADD = $(HUTCH_LIBS)
 CLEANFILES += cli/migrations.c
 cli/migrations.c: $(MIGRATIONS) tools/embed.awk
 	$(AM_V_GEN)$(MKDIR_P) cli && cd $(srcdir) && $(AWK) -f tools/embed.awk $(MIGRATIONS) >$(abs_builddir)/$@.tmp && mv $(abs_builddir)/$@.tmp $(abs_builddir)/$@

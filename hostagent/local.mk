@@ -4,7 +4,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/agent.h hostagent/main.c \
 	hostagent/loop.c hostagent/loop.h hostagent/flow.c hostagent/flow.h \
 	hostagent/priv.c hostagent/priv.h hostagent/priv_serve.c hostagent/priv_wire.h hostagent/uids.c \
-	hostagent/posture.c hostagent/posture.h hostagent/confine.c hostagent/confine.h \
+	hostagent/posture.c hostagent/posture.h hostagent/posture_print.c hostagent/confine.c hostagent/confine.h \
 	hostagent/cgroup.c hostagent/cgroup.h hostagent/landlock.c hostagent/landlock.h \
 	hostagent/net.c hostagent/net.h hostagent/net_policy.c hostagent/net_policy.h \
 	hostagent/netns.c hostagent/netns.h hostagent/netlink.c hostagent/netlink.h \
@@ -41,5 +41,5 @@ tests_vm_engine_filter_test_SOURCES = tests/vm/engine_filter_test.c \
 tests_vm_engine_filter_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
-EXTRA_DIST += tests/vm/engine_test.py tests/vm/watch_test.py tests/vm/watch_agent.py
+EXTRA_DIST += tests/vm/engine_test.py tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
 EXTRA_DIST += tests/vm/hosts_test.py tests/vm/hosts_net.py

@@ -258,9 +258,11 @@ run(const struct conf *conf)
 static void
 usage(FILE *f)
 {
-	fputs("usage: hutch-agent [-nV] [-c FILE] [-T states]\n"
+	fputs("usage: hutch-agent [-nHJV] [-c FILE] [-T states]\n"
 	      "  -c FILE    the configuration (hutch.conf)\n"
 	      "  -n         check the configuration, then end\n"
+	      "  -H         what this machine gives to keep capsules apart: status 0, 3 (warnings), 4\n"
+	      "  -J         the same as JSON\n"
 	      "  -T states  print the capsules' states as a graph (dot)\n"
 	      "  -V         print the version\n",
 	    f);
@@ -275,15 +277,19 @@ main(int argc, char **argv)
 	const struct conf *conf;
 	struct err e = { 0 };
 	bool check = false;
-	int c;
+	int c, look = 0;
 
-	while ((c = getopt_long(argc, argv, "c:nVT:h", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "c:nHJVT:h", long_options, NULL)) != -1)
 		switch (c) {
 		case 'c':
 			file = optarg;
 			break;
 		case 'n':
 			check = true;
+			break;
+		case 'H':
+		case 'J':
+			look = c;
 			break;
 		case 'T':
 			table = optarg;
@@ -308,5 +314,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "hutch-agent: %s\n", e.text);
 		return 1;
 	}
+	if (look)
+		return posture_print(conf, look == 'J');
 	return check ? 0 : run(conf);
 }

@@ -6,7 +6,7 @@ BUILD_PACKAGES=(build-essential autoconf automake pkg-config libpq-dev libtalloc
 	libjwt-dev libcjose-dev libjansson-dev libfcgi-dev libcrypt-dev libunistring-dev scdoc python3)
 RUN_PACKAGES=(iproute2 postgresql redis-server lighttpd lighttpd-modules-lua qemu-system-x86 qemu-utils curl openssl util-linux procps
 	mmdebstrap erofs-utils e2fsprogs lz4 binutils ca-certificates)
-TEST_PACKAGES=(apache2-bin shellcheck)
+TEST_PACKAGES=(iproute2 nftables apache2-bin shellcheck)
 
 missing_packages() {
 	local package
