@@ -51,7 +51,8 @@ ctl_host_create(struct ctl *c)
 	token = base64url_write(c, raw, sizeof raw);
 	crypto_sha256(token, strlen(token), hash);
 	db_begin(c->work.db);
-	if (q_host_insert(c->work.db, .id = &id, .name = name, .user = NULL) < 0 ||
+	if (q_host_insert(c->work.db, .id = &id, .name = name, .provider = "", .zone = "",
+		.user = NULL) < 0 ||
 	    q_host_token_insert(c->work.db, .id = &tid, .host = &id, .hash = { hash, sizeof hash },
 		.user = NULL) < 0 ||
 	    audit_add(&c->work, AUDIT_HOST_CREATE,
