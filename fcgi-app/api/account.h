@@ -67,7 +67,7 @@ struct bytes device_hash(struct request *, const char *cookie);
 extern const struct field signup_fields[], signup_answer_fields[], activate_fields[],
     resend_fields[];
 struct signup {
-	const char *email, *password, *name;
+	const char *email, *password, *name, *invitation_token;
 };
 struct activate {
 	const char *token;

@@ -8,6 +8,7 @@
 #include "account.h"
 #include "accounts.q.h"
 #include "audit.h" /* the rows are written by the files named above */
+#include "idps.q.h"
 #include "sessions.h"
 #include "cleanup.h"
 
@@ -46,7 +47,7 @@ struct methods {
 };
 static const struct field methods_fields[] = {
 	FIELD(methods, password, "password", .flags = NEEDED),
-	FIELD(methods, signup, "signup", .flags = NEEDED, .one_of = "open|closed"),
+	FIELD(methods, signup, "signup", .flags = NEEDED, .one_of = "open|invite|closed"),
 	FIELD(methods, first_admin, "first_admin", .flags = NEEDED,
 	    .doc = "The first account that is activated becomes the administrator"),
 	SUB(methods, providers, "providers", provider_shape_fields, provider_shape,
@@ -56,7 +57,7 @@ static const struct field methods_fields[] = {
 
 /* clang-format off */
 const struct route auth_routes[] = {
-	{ "POST", "/v1/auth/signup", POOL_OPS, ANYONE, signup, "Sign up; a mail with a link follows", TIGHT, 201,
+	{ "POST", "/v1/auth/signup", POOL_OPS, ANYONE, signup, "Sign up; a mail with a link follows", TIGHT | ACROSS, 201,
 	    IN(signup), OUT(signup_answer) },
 	{ "POST", "/v1/auth/activate", POOL_OPS, ANYONE, activate, "Activate the account with the mailed token", TIGHT, 200,
 	    IN(activate), .out = auth_response_fields },
@@ -144,6 +145,27 @@ login(struct request *r)
 	return login_next(r, &l);
 }
 
+/* What can be chosen at the door: never what only administrators see. */
+static int
+list_providers(struct request *r, struct methods *m)
+{
+	struct provider_shape *list;
+	struct q_idp *idp;
+	int n = q_idp_list(r->work.db, &idp), i;
+
+	if (n < 0)
+		return -1;
+	list = talloc_zero_array(r, struct provider_shape, n + 1);
+	m->providers.item = list;
+	for (i = 0; i < n; i++)
+		if (idp[i].enabled)
+			list[m->providers.n++] =
+			    (struct provider_shape){ idp[i].slug, idp[i].type, idp[i].name,
+				    talloc_asprintf(r, "%s/auth/oauth/%s",
+					r->app->conf->http_public_url, idp[i].slug) };
+	return 0;
+}
+
 static int
 auth_methods(struct request *r)
 {
@@ -152,7 +174,7 @@ auth_methods(struct request *r)
 	struct q_bootstrapped *b;
 	int n = q_platform_bootstrapped(r->work.db, &b);
 
-	if (n < 0)
+	if (n < 0 || list_providers(r, &m) < 0)
 		return -1;
 	m.first_admin = n && !b->done && strcmp(c->auth_first_admin, "first_activation") == 0;
 	return reply_row(r, 1, &m);

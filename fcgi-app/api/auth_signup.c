@@ -24,6 +24,8 @@ const struct field signup_fields[] = {
 	FIELD(signup, email, "email", .flags = NEEDED, .max = 1024),
 	FIELD(signup, password, "password", .flags = NEEDED | WRITE_ONLY, .min = 1, .max = 4096),
 	FIELD(signup, name, "name", .flags = NEEDED, .min = 1, .max = 100, .format = "person"),
+	FIELD(signup, invitation_token, "invitation_token", .flags = WRITE_ONLY, .max = 512,
+	    .doc = "Where only the invited may sign up: of an invitation that is for anybody"),
 	{ 0 },
 };
 const struct field activate_fields[] = {
@@ -162,6 +164,25 @@ signup_by_state(struct request *r, const char *email, const char *name, const ch
 	return signup_replace(r, u, name, hash);
 }
 
+/* Who may sign up at all; judged before any account is looked for. */
+static int
+admitted(struct request *r, const struct signup *in, const char *email)
+{
+	const char *mode = r->app->conf->auth_signup,
+		   *token = in->invitation_token ? in->invitation_token : "";
+	struct q_invited *i;
+	uint8_t h[HASH_SIZE];
+
+	if (!domain_allowed(r, email))
+		return fail(r, E_SIGNUP_CLOSED, "addresses of this domain cannot sign up here");
+	if (strcmp(mode, "open") == 0)
+		return 0;
+	crypto_sha256(token, strlen(token), h);
+	if (q_signup_invited(r->work.db, &i, .email = email, .hash = { h, sizeof h }) < 0)
+		return -1;
+	return i->yes ? 0 : fail(r, E_SIGNUP_CLOSED, "only the invited may sign up here");
+}
+
 int
 signup(struct request *r)
 {
@@ -169,13 +190,13 @@ signup(struct request *r)
 	struct signup_answer m = { "Almost there: open the link in the mail that we sent you." };
 	const char *email, *hash;
 
-	if (strcmp(r->app->conf->auth_signup, "open") != 0)
+	if (strcmp(r->app->conf->auth_signup, "closed") == 0)
 		return fail(r, E_SIGNUP_CLOSED, "this installation takes no sign-ups");
 	email = email_normal(r, in->email);
 	if (!email || password_good(r, "password", in->password, email, in->name) < 0)
 		return -1;
-	if (!domain_allowed(r, email))
-		return fail(r, E_SIGNUP_CLOSED, "addresses of this domain cannot sign up here");
+	if (admitted(r, in, email) < 0)
+		return -1;
 	if (address_take(r, ADDRESS_SIGNUP) < 0)
 		return -1;
 	hash = account_hash(r, in->password);

@@ -234,3 +234,11 @@ RETURNING user_id, payload, attempts::int4 AS attempts;
 -- Sign-ins of the last hour that came to their fifth wrong code.
 SELECT count(*) AS n FROM one_time_tokens
  WHERE user_id = :user::uuid AND purpose = 'mfa_challenge' AND attempts >= 5 AND used_at IS NULL AND created_at > now() - interval '1 hour';
+
+-- row: invited
+--   yes bool
+
+-- name: signup_invited :one invited
+-- Is there a live invitation for the address, or for whoever has this token?
+SELECT EXISTS (SELECT FROM team_invitations WHERE (email = :email::text OR (email IS NULL AND token_hash = :hash::bytea))
+       AND use_count < max_uses AND revoked_at IS NULL AND declined_at IS NULL AND expires_at > now()) AS yes;

@@ -106,9 +106,9 @@ DELETE FROM idempotency_keys WHERE (scope_id, route, key) IN
 	(SELECT scope_id, route, key FROM idempotency_keys WHERE expires_at < now() LIMIT 10000);
 
 -- name: retain_sessions :exec
--- Logins that ended 30 days ago.
+-- Logins that ended 60 days ago: until then their device is known.
 DELETE FROM login_sessions WHERE id IN
-	(SELECT id FROM login_sessions WHERE expires_at < now() - interval '30 days' LIMIT 10000);
+	(SELECT id FROM login_sessions WHERE expires_at < now() - interval '60 days' LIMIT 10000);
 
 -- name: retain_addresses :exec
 -- Addresses of mails older than 30 days are erased.

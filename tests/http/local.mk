@@ -1,6 +1,6 @@
 # tests/http/local.mk - the tests from outside, their runner, and what starts an instance for them.
 EXTRA_DIST += quickstart runtests tools/instance.sh tools/packages.sh tools/parts.sh tools/tally \
-	tests/bench/README.md tests/bench/run tests/bench/bare.py tests/bench/capsules.py tests/bench/h2.py tests/bench/instance.py \
+	tests/bench/README.md tests/bench/run tests/bench/bare.py tests/bench/equal.py tests/bench/capsules.py tests/bench/h2.py tests/bench/instance.py \
 	tests/bench/reads.py tests/bench/rest.py tests/bench/table.py tests/bench/node/package.json \
 	tests/bench/node/package-lock.json tests/bench/node/server.js \
 	tests/chaos/README.md tests/chaos/chaos.py tests/chaos/clients.py tests/chaos/house.py tests/chaos/promises.py tests/lib/check tests/lib/instance tests/lib/shell \

@@ -117,7 +117,7 @@ def logins():
     more = h.call("GET", "/v1/me/activity?cursor=" + mine["next_cursor"], token=p["token"]).json["items"]
     r.check("page by page to its beginning", [x["action"] for x in more][-2:] == ["activate", "signup"]
             and not {x["id"] for x in more} & {x["id"] for x in mine["items"]}, more)
-    r.check("nobody else's", all(who in str(x) or x["actor_id"] == p["user_id"] or x["resource_id"] in (p["user_id"], p["team_id"])
+    r.check("nobody else's", all(x.get("actor_id") == p["user_id"] or x.get("resource_id") in (p["user_id"], p["team_id"])
                                  for x in mine["items"] + more))
     h.login(who)
     out = h.call("POST", "/v1/auth/logout", {"all": True}, token=p["token"])
@@ -202,6 +202,16 @@ def addresses():
 def closed():
     h.again(signup_domains="good.example, x.example")
     r.check("a domain that may not sign up", h.signup("a@bad.example").code == "signup_closed" and h.signup("dom@x.example").status == 201)
+    h.again(signup="invite", signup_domains="")
+    h.one("INSERT INTO team_invitations (id, team_id, email, token_hash, role, expires_at) SELECT gen_random_uuid(), id, 'guest@x.example', "
+          "sha256('x'), 'member', now() + interval '1 day' FROM teams WHERE slug <> 'platform' LIMIT 1")
+    h.one("INSERT INTO team_invitations (id, team_id, token_hash, role, max_uses, expires_at) SELECT gen_random_uuid(), id, "
+          "sha256('for anybody'), 'member', 3, now() + interval '1 day' FROM teams WHERE slug <> 'platform' LIMIT 1")
+    body = {"email": "byword@x.example", "password": PASSWORD, "name": "B", "invitation_token": "for anybody"}
+    r.check("only the invited", h.signup("uninvited@x.example").code == "signup_closed" and h.signup("guest@x.example").status == 201
+            and h.call("POST", "/v1/auth/signup", body).status == 201)
+    h.one("UPDATE team_invitations SET revoked_at = now()")
+    r.check("while the invitation lives", h.call("POST", "/v1/auth/signup", dict(body, email="late2@x.example")).code == "signup_closed")
     h.again(signup="closed")
     r.check("nobody may", h.signup("dom2@x.example").code == "signup_closed" and h.call("GET", "/v1/auth/methods").json["signup"] == "closed")
 

@@ -5,6 +5,7 @@
  * sql/queries/sweeper.sql.
  */
 #include "workers/job.h"
+#include "accounts.q.h"
 #include "cleanup.h"
 #include "db.h"
 #include "log.h"
@@ -38,7 +39,7 @@ old_jobs(struct job *j)
 /* The statements without parameters, one transaction each. */
 static const struct query *const sweeps[] = { &Q_retain_slots, &Q_retain_tokens,
 	&Q_retain_idempotency, &Q_retain_sessions, &Q_retain_addresses, &Q_retain_unsent,
-	&Q_retain_signups, &Q_retain_metrics, &Q_retain_team_metrics };
+	&Q_retain_signups, &Q_throttle_sweep, &Q_factors_sweep, &Q_retain_metrics, &Q_retain_team_metrics };
 
 static int
 retention_sweep(struct job *j)
