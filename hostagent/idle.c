@@ -9,15 +9,20 @@
 #include "idle.h"
 #include "capsule.h"
 #include "control.h"
+#include "guest.h"
 #include "logs.h"
+#include "vm.h"
 
 #include <fcntl.h>
 #include <string.h>
 
-enum { MAX_SEC = 2592000, BUSY_MS = 1000, CPU_PERCENT = 10, FILE_MAX_BYTES = 4 << 20 };
-
-#pragma weak capsule_pause
-#pragma weak capsule_hibernate
+enum {
+	MAX_SEC = 2592000,
+	BUSY_MS = 1000,
+	ASK_MS = 5000,
+	CPU_PERCENT = 10,
+	FILE_MAX_BYTES = 4 << 20
+};
 
 static const int64_t retry_ms[] = { 30000, 120000, 600000 };
 
@@ -37,6 +42,8 @@ struct idle {
 	int64_t not_before;  /* after a failure */
 	size_t fails;
 	bool acting;
+	bool asking;        /* the guest, for living processes */
+	int64_t checked_at; /* now_mono() of its last answer: none lives */
 	LIST_HEAD(, idle_hold) holds;
 	struct timer *timer;
 };
@@ -236,6 +243,46 @@ act(struct idle *i)
 		capsule_pause(c->agent, c->id, c->epoch, "idle", i, acted, i);
 }
 
+/* Who cannot say it counts as busy: the capsule stays as it is. */
+static void
+on_processes(void *arg, int status, const char *body, size_t len, const struct err *e)
+{
+	struct idle *i = arg;
+	auto_talloc char *mem = talloc_new(NULL);
+	struct err bad = { 0 };
+	struct json_object *j = !e && status == 200 ? json_parse(mem, body, len, NULL, &bad) : NULL;
+
+	i->asking = false;
+	if (!j || json_int(j, "processes", 1) > 0)
+		idle_touch(i->capsule, IDLE_PROCESS);
+	else
+		i->checked_at = now_mono();
+	arm(i);
+}
+
+/* The samples of metrics.c are seconds old; true: the answer goes on. */
+static bool
+ask_processes(struct idle *i)
+{
+	struct guest_call call = { .method = "GET", .path = "/stats", .timeout_ms = ASK_MS };
+	struct vm *vm = i->capsule->vm;
+	struct err e = { 0 };
+
+	if (!(i->set.signals & IDLE_PROCESS) || i->set.fixed ||
+	    now_mono() - i->checked_at < BUSY_MS)
+		return false;
+	if (i->asking)
+		return true;
+	if (!vm || vm_guest_open(vm, &e) < 0) {
+		idle_touch(i->capsule, IDLE_PROCESS);
+		arm(i);
+		return true;
+	}
+	i->asking = true;
+	guest_call(vm->guest, i, &call, on_processes, i);
+	return true;
+}
+
 /* Once more: did somebody come? */
 static void
 on_due(void *arg)
@@ -254,7 +301,8 @@ on_due(void *arg)
 		i->timer = timer_new(i, i->capsule->agent->loop, BUSY_MS, 0, on_due, i);
 		return;
 	}
-	act(i);
+	if (!ask_processes(i))
+		act(i);
 }
 
 void
