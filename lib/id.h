@@ -14,7 +14,7 @@ struct uuid {
 
 extern const struct uuid uuid_zero; /* the Platform team */
 
-enum { ID_DIGITS = 25, ID_SIZE = 5 + ID_DIGITS + 1 }; /* longest prefix "team-", digits, NUL */
+enum { ID_DIGITS = 25, ID_SIZE = 8 + ID_DIGITS + 1 }; /* longest prefix "cluster-", digits, NUL */
 
 /* A new UUIDv7: 48 bits of milliseconds, 12 of their fraction, 62 random. Strictly rising in a
  * process. */
