@@ -102,11 +102,11 @@ def logins():
     r.check("logins are listed, newest first", len(rows) == 4 and rows[0]["ip"] == "198.51.100.2" and rows[0]["user_agent"] == "agent 2"
             and [x["current"] for x in rows] == [False, False, False, True], rows)
     r.check("a sign-in from a new device is told", wait_for(lambda: len(h.mails(who, "new_login")) == 3))
-    r.check("one is ended", h.call("DELETE", "/v1/me/logins/" + rows[0]["id"], token=p["token"]).status == 204
+    r.check("one is ended", h.call("DELETE", "/v1/me/logins/%s" % rows[0]["id"], token=p["token"]).status == 204
             and me(all3[2]["token"]).status == 401)
-    r.check("twice: 404", h.call("DELETE", "/v1/me/logins/" + rows[0]["id"], token=p["token"]).status == 404)
+    r.check("twice: 404", h.call("DELETE", "/v1/me/logins/%s" % rows[0]["id"], token=p["token"]).status == 404)
     stranger = h.person("stranger@x.example")
-    r.check("somebody else's: 404", h.call("DELETE", "/v1/me/logins/" + rows[1]["id"], token=stranger["token"]).status == 404
+    r.check("somebody else's: 404", h.call("DELETE", "/v1/me/logins/%s" % rows[1]["id"], token=stranger["token"]).status == 404
             and me(all3[1]["token"]).status == 200)
     r.check("all but this one", h.call("DELETE", "/v1/me/logins", token=p["token"]).status == 204 and me(all3[0]["token"]).status == 401
             and len(h.call("GET", "/v1/me/logins", token=p["token"]).json) == 1)

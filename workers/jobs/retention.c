@@ -39,7 +39,8 @@ old_jobs(struct job *j)
 /* The statements without parameters, one transaction each. */
 static const struct query *const sweeps[] = { &Q_retain_slots, &Q_retain_tokens,
 	&Q_retain_idempotency, &Q_retain_sessions, &Q_retain_addresses, &Q_retain_unsent,
-	&Q_retain_signups, &Q_throttle_sweep, &Q_factors_sweep, &Q_retain_metrics, &Q_retain_team_metrics };
+	&Q_retain_signups, &Q_throttle_sweep, &Q_factors_sweep, &Q_retain_metrics,
+	&Q_retain_team_metrics };
 
 static int
 retention_sweep(struct job *j)
