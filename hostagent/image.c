@@ -66,6 +66,7 @@ image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
 		i->memory_mb = memory_mb;
 		i->name = talloc_asprintf(i, "%s-%s-%dx%d", t->name, t->build, vcpus, memory_mb);
 		i->memory = i->device_state = i->disk = -1;
+		(void)image_file_id(a->state_fd, i->name, i->id);
 	} else
 		TAILQ_REMOVE(&a->images, i, link);
 	TAILQ_INSERT_HEAD(&a->images, i, link);

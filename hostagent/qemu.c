@@ -108,7 +108,9 @@ kernel(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struct
 		    " groot=/dev/vdb glower=/dev/vda");
 }
 
-/* One below the other, each a node of its own: nothing in an image's header makes QEMU open a file. */
+/* One below the other, each a node of its own: nothing in an image's header makes QEMU open a file.
+   Without QEMU's locks: that a file has one writer is the agent's promise, and a disk that becomes a
+   layer is opened by others at once. */
 static void
 disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 {
@@ -129,7 +131,7 @@ disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 			snprintf(below, sizeof below, ",backing=l%zu", i - 1);
 		arg(b, "-blockdev");
 		arg(b,
-		    "driver=qcow2,node-name=l%zu,read-only=on,file.driver=file,"
+		    "driver=qcow2,node-name=l%zu,read-only=on,file.driver=file,file.locking=off,"
 		    "file.filename=/dev/fdset/%d%s",
 		    i, fd, below);
 	}
@@ -137,7 +139,8 @@ disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 
 	arg(b, "-blockdev");
 	arg(b,
-	    "driver=qcow2,node-name=%s,discard=unmap,file.driver=file,file.filename=/dev/fdset/"
+	    "driver=qcow2,node-name=%s,discard=unmap,file.driver=file,file.locking=off,"
+	    "file.filename=/dev/fdset/"
 	    "%d,backing=l%zu",
 	    q->node, disk, q->layers);
 	arg(b, "-device");

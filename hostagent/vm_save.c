@@ -8,7 +8,7 @@
 
 struct save {
 	struct vm *vm;
-	int memory, parent, state; /* where to, and against what; the caller's */
+	int memory, parent, state; /* where to, and against what; our own */
 	int pipe_write;            /* QEMU's end, until it has it */
 	bool sent, filtered;       /* QEMU says completed; the filter is through */
 	struct filter_job *job;
@@ -25,8 +25,10 @@ struct filter_job {
 static int
 save_free(struct save *s)
 {
-	if (s->pipe_write >= 0)
-		close(s->pipe_write);
+	cleanup_fd(&s->pipe_write);
+	cleanup_fd(&s->memory);
+	cleanup_fd(&s->parent);
+	cleanup_fd(&s->state);
 	if (s->job)
 		s->job->save = NULL;
 	s->vm->run->save = NULL;
@@ -157,9 +159,9 @@ vm_save(struct vm *vm, int memory, int parent, int state, vm_done *done, void *u
 	vm_flow(vm, save_steps, done, user);
 	s = talloc_zero(vm->run->flow, struct save);
 	s->vm = vm;
-	s->memory = memory;
-	s->parent = parent;
-	s->state = state;
+	s->memory = memory < 0 ? -1 : fcntl(memory, F_DUPFD_CLOEXEC, 0);
+	s->parent = parent < 0 ? -1 : fcntl(parent, F_DUPFD_CLOEXEC, 0);
+	s->state = fcntl(state, F_DUPFD_CLOEXEC, 0);
 	s->pipe_write = -1;
 	vm->run->save = s;
 	talloc_set_destructor(s, save_free);

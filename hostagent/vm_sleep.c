@@ -268,7 +268,7 @@ step_node(void *user)
 
 	snprintf(text, sizeof text,
 	    "{\"driver\":\"qcow2\",\"node-name\":\"%s\",\"discard\":\"unmap\",\"backing\":null,"
-	    "\"file\":{\"driver\":\"file\",\"filename\":\"/dev/fdset/%u\"}}",
+	    "\"file\":{\"driver\":\"file\",\"locking\":\"off\",\"filename\":\"/dev/fdset/%u\"}}",
 	    chain_node(vm->chain.active + 1, node), set_of(vm));
 	vm_call(vm, "blockdev-add", text, -1, vm_ok);
 }
