@@ -73,10 +73,8 @@ def web(cid, url, more=''):
     return agent.run(cid, 'curl -sk -m 4 %s %s; true' % (more, url)).strip()
 
 
-def reaches(cid, address, port, seconds=2):
-    script = ("import socket; s = socket.socket(); s.settimeout(%d); print(s.connect_ex(('%s', %d)))"
-              % (seconds, address, port))
-    return agent.run(cid, 'python3 -c "%s"' % script).strip() == '0'
+def reaches(cid, address, port, seconds=1.5):
+    return agent.run(cid, "timeout %s bash -c ': </dev/tcp/%s/%d' 2>/dev/null && echo yes; true" % (seconds, address, port)) == 'yes\n'
 
 
 # ---- the tests, in this order: each may use what the ones before left ----
@@ -153,7 +151,9 @@ def test_never():
     for cid in (one, two):
         targets = [(net.HOST, 8099), ('10.0.2.2', 8099), ('10.0.2.2', 1080), ('10.0.2.2', 53), ('10.0.2.3', 80), ('127.0.0.1', 9)]
         targets += [(p, 8099) for p in peers[:2]] + [('100.127.0.1', 8099)] + [(p, 80) for p in net.PRIVATE]
-        script = 'import socket\nfor a in %r:\n s = socket.socket(); s.settimeout(0.7)\n if s.connect_ex(a) == 0: print(a)' % targets
+        script = ('import socket, select, time\nall = {}\nfor a in %r:\n s = socket.socket(); s.setblocking(False)\n s.connect_ex(a)\n'
+                  ' all[s] = a\ntime.sleep(2)\nfor s in select.select([], list(all), [], 0)[1]:\n'
+                  ' if not s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR): print(all[s])' % targets)
         got = agent.run(cid, "python3 -c '%s'" % script.replace("'", '"'))
         assert got == '', (cid == two, got)
         # with other protocols, sources and fragments
@@ -353,7 +353,8 @@ def test_nothing_left():
     pids = list(agent.qemus().values())
     assert links() and (not groups() or len(groups()) >= len(pids))
     agent.stop(signal.SIGKILL)
-    for pid in pids:
+    time.sleep(0.5)
+    for pid in agent.qemus().values():    # one may have been started meanwhile
         os.kill(pid, signal.SIGKILL)
     wait_for('all links to go', lambda: not links(), 10)
     agent.start(pool_size=0)
@@ -369,13 +370,46 @@ def test_nothing_left():
     wait_for('all links to go', lambda: not links(), 10)
 
 
+def test_hostcheck():
+    """Every point has its reason, every bad one a next step; nothing is left of what was tried."""
+    before = inside_host('nft', 'list', 'ruleset'), links()
+    r = subprocess.run([DIR + '/agent', '-c', agent.dir + '/hutch.conf', '-J'], stdout=subprocess.PIPE, text=True)
+    got = json.loads(r.stdout)
+    points = {p['name']: p for p in got['points']}
+    assert {'kvm', 'cgroup', 'network', 'landlock', 'seccomp', 'user_ns', 'uids', 'memory', 'disk', 'swap', 'core',
+            'processor'} <= set(points), points.keys()
+    assert all(p['reason'] and (p['level'] == 'ok' or p['next']) for p in points.values()), points
+    worst = max(['ok', 'warn', 'fail'].index(p['level']) for p in points.values())
+    assert r.returncode == [0, 3, 4][worst] and got['level'] == ['ok', 'warn', 'fail'][worst], (r.returncode, got['level'])
+    assert points['network']['level'] == 'ok' and (inside_host('nft', 'list', 'ruleset'), links()) == before
+    taken = subprocess.run([DIR + '/agent', '-c', conf_with(uid_first=1000, uid_count=64000), '-J'], stdout=subprocess.PIPE,
+                           text=True)
+    bad = {p['name']: p for p in json.loads(taken.stdout)['points']}['uids']
+    assert taken.returncode == 4 and bad['level'] == 'fail' and 'belongs to' in bad['reason'], bad
+    assert not glob.glob('/sys/fs/cgroup/**/hutch-check', recursive=True)
+
+
+def conf_with(**more):
+    path = DIR + '/other.conf'
+    with open(path, 'w') as f:
+        f.write('agent {\n%s}\n' % ''.join('\t%s = %s\n' % (k, v if isinstance(v, int) else '"%s"' % v)
+                                          for k, v in dict(agent.conf, **more).items()))
+    return path
+
+
 def main():
-    passed, failed = 0, 0
-    only = sys.argv[3:]
-    agent.start()
-    if 'network_user_mode' in agent.call('GET', '/info')[1]['conditions']:
+    try:
+        agent.start()
+        return tests(sys.argv[3:])
+    finally:
         agent.end()
         internet.end()
+        shutil.rmtree(DIR, ignore_errors=True)
+
+
+def tests(only):
+    passed, failed = 0, 0
+    if 'network_user_mode' in agent.call('GET', '/info')[1]['conditions']:
         skip('no network namespaces with tap and nftables here')
     for name, test in [(n[5:], t) for n, t in globals().items() if n.startswith('test_')]:
         if only and name not in only and name != 'cage':
@@ -392,9 +426,6 @@ def main():
             failed += 1
     if failed:
         print('# ' + agent.log_text()[-3000:].replace('\n', '\n# '))
-    agent.end()
-    internet.end()
-    shutil.rmtree(DIR, ignore_errors=True)
     print('%d passed, %d failed, 0 skipped' % (passed, failed))
     return failed != 0
 
