@@ -106,6 +106,20 @@ be_master(const struct conf *c, const struct options *o, const char *self)
 	return master_run(pool_size(c, o), argv, check);
 }
 
+/* The table that answers show permissions from is this program's, or an administrator is told. */
+static void
+same_permissions(struct db *db)
+{
+	struct work *w = talloc_zero(NULL, struct work);
+
+	w->db = db;
+	if (db_unit(db, w, &w->err) < 0 || permissions_compare(w) < 0)
+		log_error(NULL, "%s%s", w->err.text,
+		    w->err.code == E_CONFIG ? ": run hutchctl migrate" : "");
+	db_unit_end(db);
+	talloc_free(w);
+}
+
 static int
 be_worker(const struct conf *c, const struct keys *keys, const struct options *o)
 {
@@ -116,6 +130,7 @@ be_worker(const struct conf *c, const struct keys *keys, const struct options *o
 	app.db = db_open(NULL, c->db_url, name, c->db_statement_timeout_ms);
 	app.db_work = db_open(NULL, c->db_work_url, name, c->db_statement_timeout_ms);
 	app.queue = queue_open(NULL, c);
+	same_permissions(app.db);
 	app.tokens = token_seen_new(NULL);
 	app.key_use = key_use_new(NULL);
 	app.memory = talloc_pool(NULL, REQUEST_POOL);

@@ -2,10 +2,12 @@
 #include "access.h"
 
 #include "capsule_op.h"
+#include "cidr.h"
 #include "cleanup.h"
 #include "crypto.h"
 #include "gateway.h"
 #include "gateway.q.h"
+#include "key_use.h"
 #include "log.h"
 #include "principal.h"
 #include "queue.h"
@@ -60,6 +62,8 @@ struct look {
 	struct timer *timer;
 	const char *who;       /* the credential in rate limits, once it is known to be good */
 	const char *ip;        /* of the client, as the web server says; or NULL */
+	const char *agent;     /* User-Agent, or NULL */
+	int32_t key_rate;      /* requests an hour that the key may make; 0: no limit of its own */
 	struct access *access; /* the answer; already there when it was remembered */
 	bool known;
 	struct rate rate;
@@ -179,12 +183,29 @@ found(struct look *l, const struct q_gateway_place *c, const char *who, struct d
 		.epoch = c->epoch,
 		.host = talloc_strdup(l->access, c->address),
 		.who = talloc_strdup(l->access, who),
+		.key_rate = l->key_rate,
 		.state = talloc_strdup(l->access, c->state),
 	};
 	id_write(l->access->id, "cl-", &l->capsule);
 	snprintf(l->access->token, sizeof l->access->token, "%s",
 	    crypto_guest_token(l, l->d->keys, &l->capsule, GUEST_TOKEN_EPOCH));
 	return 0;
+}
+
+/* That a known key was refused is in its team's audit log. */
+static int
+refused(struct look *l, const struct principal *p, struct desk *k)
+{
+	if (!p->denied || !p->key)
+		return -1;
+	l->work.actor = (struct actor){ .type = "api_key",
+		.id = id_text(l, "key-", p->key),
+		.name = p->name,
+		.user = p->user,
+		.ip = l->with.ip,
+		.user_agent = l->agent };
+	(void)key_denied(&l->work, p, k->queue);
+	return -1;
 }
 
 /* Who asks and what for: one round trip. */
@@ -206,15 +227,19 @@ ask(struct look *l, struct desk *k)
 		return -1;
 	if (credential_take(&l->work, &cred, &p) < 0) {
 		db_drop(l->work.db);
-		return -1;
+		return refused(l, &p, k);
 	}
 	l->who = p.rate_key;
+	l->key_rate = p.key_rate;
 	n = db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
 	if (n < 0)
 		return -1;
 	may = principal_allowed(&p, l->perm, &capsule_err);
-	if (may == ALLOW_NO)
-		return err_set(&l->work.err, capsule_err.code, "%s", capsule_err.text);
+	if (may == ALLOW_NO) {
+		(void)err_set(&l->work.err, capsule_err.code, "%s", capsule_err.text);
+		p.denied = p.type == CALLER_KEY ? "scope" : NULL;
+		return refused(l, &p, k);
+	}
 	if (principal_gate(&p, l->perm, 0, l->d->gw->conf->auth_require_mfa, &l->work.err) < 0)
 		return -1;
 	if (n == 0 || !visible(c, &p) ||
@@ -233,6 +258,16 @@ limit(struct look *l, struct queue *q)
 	const char *who = l->access ? l->access->who : stranger ? l->ip : l->who;
 	int64_t each = stranger ? c->auth_rate_address_per_minute : c->auth_rate_per_minute;
 
+	if (l->access && l->access->key_rate &&
+	    !rate_bucket(q, talloc_asprintf(l, "hutch:rate:key:%s", who),
+		&(struct bucket_rule){ .burst = l->access->key_rate,
+		    .tokens = l->access->key_rate,
+		    .window_sec = 3600 },
+		&l->rate)) {
+		l->work.err = (struct err){ 0 };
+		return err_set(&l->work.err, E_RATE, "too many requests: %d an hour are allowed",
+		    (int)l->access->key_rate);
+	}
 	if (!c->auth_rate_limits || !who)
 		return 0;
 	who = talloc_asprintf(l, "hutch:rate:%s:%s", stranger ? "ip" : "who", who);
@@ -379,7 +414,8 @@ address(void *mem, const struct request *r)
 	const char *last = list ? strrchr(list, ',') : NULL;
 
 	last = last ? last + 1 + strspn(last + 1, " ") : list;
-	return last && *last && strlen(last) < 64 ? talloc_strdup(mem, last) : NULL;
+	return last && cidr_address(last, &(struct in6_addr){ 0 }) ? talloc_strdup(mem, last)
+								   : NULL;
 }
 
 static const char *
@@ -398,6 +434,8 @@ question(const struct look *l, uint8_t key[HASH_SIZE])
 
 	buf_fmt(&b, "%d %d %d ", l->with.api_key != NULL, (int)l->perm, l->asleep);
 	buf_add(&b, l->capsule.b, sizeof l->capsule.b);
+	buf_fmt(
+	    &b, "%s ", l->with.api_key && l->ip ? l->ip : ""); /* keys may be bound to networks */
 	buf_str(&b, l->with.api_key ? l->with.api_key : l->with.bearer);
 	crypto_sha256(b.data, b.len, key);
 	talloc_free(b.data);
@@ -429,6 +467,11 @@ access_check(struct request *r, void (*ok)(struct request *))
 		.req.data = l };
 	l->with.api_key = key ? talloc_strdup(l, key) : NULL;
 	l->with.bearer = key ? NULL : talloc_strdup(l, bearer(r));
+	l->ip = address(l, r);
+	l->with.ip = l->ip;
+	l->agent = request_header(r, "User-Agent");
+	l->agent = l->agent ? talloc_strndup(l, l->agent, 512) : NULL;
+	l->work.id = talloc_strdup(l, r->work.id);
 	(void)id_read(r->param[0], "cl-", &l->capsule);
 	question(l, l->key);
 	s = &d->slots[(l->key[0] << 8 | l->key[1]) % SLOTS];
@@ -436,7 +479,7 @@ access_check(struct request *r, void (*ok)(struct request *))
 		l->known = true;
 		l->access = copy(l, s->access);
 	}
-	if (l->known && !d->gw->conf->auth_rate_limits) {
+	if (l->known && !d->gw->conf->auth_rate_limits && !l->access->key_rate) {
 		r->access = copy(r, l->access);
 		talloc_free(l);
 		ok(r);
