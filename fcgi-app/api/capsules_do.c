@@ -154,6 +154,8 @@ capsule_continue(struct request *r, struct doing *d, const struct job_ref *job, 
 	d->claimed = claimed;
 	r->after = behind_commit;
 	r->after_arg = d;
+	if (r->route->out != capsule_fields)
+		return 0; /* it answers with something else */
 	if (q_capsule_get(r->work.db, &row, .id = &d->id) <= 0)
 		return -1;
 	capsule_complete(r, row, &c);
