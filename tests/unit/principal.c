@@ -159,8 +159,8 @@ START_TEST(callers)
 	const struct {
 		const struct principal *p;
 		const char *may; /* ANYONE … HOST_TOKEN */
-	} want[] = { { &none, "y....." }, { &host, "y....y" }, { &key, "y.y..." },
-		{ &user, "yyy..." }, { &operator, "yyyy.." }, { &admin, "yyyyy." } };
+	} want[] = { { &none, "y......" }, { &host, "y.....y" }, { &key, "y.y...." },
+		{ &user, "yyy...." }, { &operator, "yyyy..." }, { &admin, "yyyyy.." } };
 	enum perm perm;
 	size_t i;
 
