@@ -1,6 +1,7 @@
 /* s3.c - see s3.h. */
 #include "s3.h"
 #include "cleanup.h"
+#include "crypto.h"
 #include "http.h"
 
 #include <stdio.h>
@@ -61,22 +62,29 @@ int
 s3_call(void *mem, const struct s3 *s, const char *method, const char *key, const char *body,
     int *status, struct err *e)
 {
-	static const struct pair plain[] = { { "Content-Type", "application/octet-stream" },
-		{ 0 } };
+	uint8_t hash[HASH_SIZE];
+	char hex[2 * HASH_SIZE + 1];
+	/* libcurl 7.88 (Debian 12) signs the body's hash, but sends it only when it is given */
+	const struct pair headers[] = { { "x-amz-content-sha256", hex },
+		{ body ? "Content-Type" : NULL, "application/octet-stream" }, { 0 } };
 	auto_talloc char *tmp = talloc_new(NULL);
 	char *user = talloc_asprintf(tmp, "%s:%s", s->access_key_id, s->secret);
 	struct http_call c = { .method = method,
 		.url = url_of(tmp, s, key),
 		.body = body,
 		.body_len = body ? strlen(body) : 0,
-		.headers = body ? plain : NULL,
+		.headers = headers,
 		.private_nets = s->conf->storage_private_networks,
 		.ca_file = s->conf->storage_ca_file,
 		.sigv4 = talloc_asprintf(tmp, "aws:amz:%s:s3", s->region),
 		.user = user,
 		.total_ms = s->try_ms ? s->try_ms : S3_TRY_MS };
 	struct http_answer a;
-	int rc = http_send(mem, &c, &a, e);
+	int rc;
+
+	crypto_sha256(body ? body : "", c.body_len, hash);
+	hex_write(hex, hash, sizeof hash);
+	rc = http_send(mem, &c, &a, e);
 
 	explicit_bzero(user, strlen(user));
 	if (rc < 0)

@@ -26,8 +26,8 @@ int cascade_stop_capsules(struct job *, const struct uuid *team, bool all, const
 int cascade_settle(struct job *, const char *const *teams);
 
 /*
- * storage.c: deletes the objects of a connection from its store (all, or one team's), best effort,
- * an item each; and then the connection's row with its credentials.
+ * storage.c: deletes the objects of a connection from its store, best effort, an item each; and
+ * then the connection's row with its credentials.
  */
 struct q_connection_secret;
 int

@@ -39,10 +39,10 @@ SELECT id, team_id, user_id, name, endpoint, region, bucket, prefix, path_style,
   FROM storage_connections c WHERE user_id = :user::uuid ORDER BY id;
 
 -- name: connections_of_team :many connection_secret
--- What hangs on a team: its own connections, and others' that hold objects of it.
+-- What hangs on a team. Members' own connections are theirs, whatever team the objects in them were made in.
 SELECT id, team_id, user_id, name, endpoint, region, bucket, prefix, path_style, access_key_id, secret_enc, delete_objects,
-       (SELECT count(*) FROM objects o WHERE o.connection_id = c.id AND (c.team_id = :team::uuid OR o.team_id = :team::uuid)) AS objects
-  FROM storage_connections c WHERE team_id = :team::uuid OR id IN (SELECT connection_id FROM objects WHERE team_id = :team::uuid) ORDER BY id;
+       (SELECT count(*) FROM objects o WHERE o.connection_id = c.id) AS objects
+  FROM storage_connections c WHERE team_id = :team::uuid ORDER BY id;
 
 -- name: connection_insert :exec
 -- A new connection, tested before.
@@ -70,16 +70,12 @@ DELETE FROM storage_connections WHERE id = :id::uuid;
 --   id uuid, team_id uuid
 
 -- name: objects_doomed :many doomed
--- Objects to be deleted from a connection (all, or one team's) that this job did not try in vain yet.
+-- Objects to be deleted from a connection that this job did not try in vain yet.
 SELECT o.id, o.team_id FROM objects o
- WHERE o.connection_id = :connection::uuid AND (:team::uuid? IS NULL OR o.team_id = :team::uuid?)
+ WHERE o.connection_id = :connection::uuid
    AND NOT EXISTS (SELECT FROM job_items i WHERE i.job_id = :job::uuid AND i.target = wire_id('obj-', o.id) AND i.state = 'failed')
  ORDER BY o.id LIMIT 100;
 
 -- name: object_forget :exec
 -- Gone from the store.
 DELETE FROM objects WHERE id = :id::uuid;
-
--- name: objects_of_team_forget :exec
--- Rows of objects that could not be deleted.
-DELETE FROM objects WHERE team_id = :team::uuid;

@@ -1,6 +1,7 @@
 """fastcgi.py - the API of a private instance without a web server: one hutch-api, asked by FastCGI on its socket."""
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -47,9 +48,16 @@ class Api:
         binary = os.path.join(BUILD, "fcgi-app/hutch-api")
         with open(private.dir + "/api.log", "wb") as log:
             self.process = subprocess.Popen([binary, "-c", private.dir + "/hutch.conf", "-p", "ops", "-m", str(processes),
-                                             "--listen", self.path], stderr=log, stdin=subprocess.DEVNULL)
+                                             "--listen", self.path], stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         private.workers.append(self.process)
         assert wait_for(lambda: os.path.exists(self.path) and self.call("GET", "/v1/health").status == 200, 10), "hutch-api does not start"
+
+    def end(self):
+        """Its processes, too, should one not have heard."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
     def call(self, method, path, body=None, token=None, **headers):
         path, _, query = path.partition("?")

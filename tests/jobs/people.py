@@ -34,6 +34,11 @@ class House(Private):
         self.root = self.enter("root@house.test")
         return self
 
+    def stop(self):
+        super().stop()
+        if hasattr(self, "api"):
+            self.api.end()
+
     def super(self, text):
         return self.psql("postgres", "hutch", text)
 

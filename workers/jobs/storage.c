@@ -78,7 +78,7 @@ delete_one(struct job *j, const struct s3 *s, const struct q_doomed *o, const st
 }
 
 int
-storage_delete_objects(struct job *j, const struct q_connection_secret *c, const struct uuid *team)
+storage_delete_objects(struct job *j, const struct q_connection_secret *c)
 {
 	struct err why = { 0 }, late = { 0 };
 	int64_t end = now_sec() + CONNECTION_SEC;
@@ -91,8 +91,7 @@ storage_delete_objects(struct job *j, const struct q_connection_secret *c, const
 		given_up = &why; /* a secret of a lost key: nothing can be asked with it */
 	err_set(&late, E_TIMEOUT, "the store took too long for the objects before");
 	for (;;) {
-		n = q_objects_doomed(
-		    j->work.db, &o, .connection = c->id, .team = team, .job = &j->ref.id);
+		n = q_objects_doomed(j->work.db, &o, .connection = c->id, .job = &j->ref.id);
 		if (n <= 0)
 			return n;
 		for (i = 0; i < n; i++) {
@@ -157,7 +156,7 @@ wanted_objects(struct job *j)
 	struct q_connection_secret *c;
 	int n = find(j, &c);
 
-	return n <= 0 || !c->delete_objects ? n < 0 ? -1 : 0 : storage_delete_objects(j, c, NULL);
+	return n <= 0 || !c->delete_objects ? n < 0 ? -1 : 0 : storage_delete_objects(j, c);
 }
 
 static int

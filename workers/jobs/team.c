@@ -95,9 +95,7 @@ delete_objects(struct job *j)
 	int n = q_connections_of_team(j->work.db, &c, .team = team_of(j)), i;
 
 	for (i = 0; i < n; i++)
-		if (storage_delete_objects(j, &c[i],
-			c[i].team_id && uuid_equal(c[i].team_id, team_of(j)) ? NULL : team_of(j)) <
-		    0)
+		if (storage_delete_objects(j, &c[i]) < 0)
 			return -1;
 	return n < 0 ? -1 : 0;
 }
@@ -117,16 +115,10 @@ delete_hosts(struct job *j)
 static int
 delete_connections(struct job *j)
 {
-	struct q_connection_secret *c, *own;
-	int n = q_connections_of_team(j->work.db, &c, .team = team_of(j)), i, mine = 0;
+	struct q_connection_secret *c;
+	int n = q_connections_of_team(j->work.db, &c, .team = team_of(j));
 
-	if (n < 0)
-		return -1;
-	own = talloc_array(j, struct q_connection_secret, n + 1);
-	for (i = 0; i < n; i++)
-		if (c[i].team_id && uuid_equal(c[i].team_id, team_of(j)))
-			own[mine++] = c[i];
-	return storage_purge(j, own, mine, team_of(j));
+	return n < 0 ? -1 : storage_purge(j, c, n, team_of(j));
 }
 
 /* Capsules that were made in the very moment of the deletion have their items now, too. */
@@ -157,9 +149,7 @@ finish(struct job *j)
 	if (job_begin(j) < 0 || q_team_members_forget(db, .team = team) < 0 ||
 	    q_team_invitations_forget(db, .team = team) < 0 ||
 	    q_team_roles_forget(db, .team = team) < 0 ||
-	    q_team_quota_forget(db, .team = team) < 0 ||
-	    q_objects_of_team_forget(db, .team = team) < 0 ||
-	    q_team_children_free(db, .team = team) < 0)
+	    q_team_quota_forget(db, .team = team) < 0 || q_team_children_free(db, .team = team) < 0)
 		return -1;
 	n = q_team_set_purged(db, .team = team);
 	if (n < 0 || q_items_count(db, &capsules, .job = &j->ref.id, .prefix = "cl-") < 0 ||

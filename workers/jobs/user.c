@@ -88,7 +88,7 @@ delete_objects(struct job *j)
 	int n = q_connections_of_user(j->work.db, &c, .user = user_of(j)), i;
 
 	for (i = 0; i < n; i++)
-		if (storage_delete_objects(j, &c[i], NULL) < 0)
+		if (storage_delete_objects(j, &c[i]) < 0)
 			return -1;
 	return n < 0 ? -1 : 0;
 }
