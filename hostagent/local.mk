@@ -40,6 +40,13 @@ tests_vm_engine_filter_test_SOURCES = tests/vm/engine_filter_test.c \
 	hostagent/stream_filter.c hostagent/stream_filter.h hostagent/disk.c hostagent/disk.h
 tests_vm_engine_filter_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS)
+check_PROGRAMS += tests/vm/isolation_parse_test
+TESTS += tests/vm/isolation_parse_test
+tests_vm_isolation_parse_test_SOURCES = tests/vm/isolation_parse_test.c hostagent/egress_head.c hostagent/egress_dns.c \
+	hostagent/net_policy.c hostagent/loop.c
+tests_vm_isolation_parse_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
+tests_vm_isolation_parse_test_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/hostagent
+tests_vm_isolation_parse_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(UV_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
 EXTRA_DIST += tests/vm/engine_test.py tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
 EXTRA_DIST += tests/vm/hosts_test.py tests/vm/hosts_net.py
