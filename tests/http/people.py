@@ -51,6 +51,14 @@ def old_signups():
     r.check("resend mails again", bool(h.mailed("old@x.example", "activate", 3)))
     a = h.call("POST", "/v1/auth/activate/resend", {"email": "old@x.example", "password": "not the password"})
     b = h.call("POST", "/v1/auth/activate/resend", {"email": "none@x.example", "password": "not the password"})
+    h.signup("week@x.example")
+    h.mailed("week@x.example", "activate")
+    h.one("UPDATE users SET created_at = now() - interval '8 days' WHERE email = 'week@x.example'")
+    h.one("INSERT INTO auth_throttle VALUES ('\\x00', 'login', 1, now() - interval '31 days', 1, now() - interval '31 days')")
+    job = h.add_jobs("retention.sweep", queue="tick")
+    r.check("after a week nobody waits any more", h.all_in(job, "succeeded", 20) and h.one(
+        "SELECT count(*) FROM users WHERE email = 'week@x.example'") == "0", h.states(job))
+    r.check("old counters are forgotten", h.one("SELECT count(*) FROM auth_throttle WHERE subject = '\\x00'") == "0")
     r.check("resend says nothing about others", a.status == 204 and a.seen() == b.seen(), (a, b))
 
 
@@ -171,4 +179,5 @@ first_admin()
 one_answer()
 passwords()
 refreshing()
+r.check("no program complained", not h.complaints(), h.complaints())
 r.end()
