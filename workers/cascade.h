@@ -30,8 +30,7 @@ int cascade_settle(struct job *, const char *const *teams);
  * then the connection's row with its credentials.
  */
 struct q_connection_secret;
-int
-storage_delete_objects(struct job *, const struct q_connection_secret *, const struct uuid *team);
+int storage_delete_objects(struct job *, const struct q_connection_secret *);
 /* One transaction: the credentials of these connections go, with the row that says so. team: whose
  * log. */
 int storage_purge(struct job *, const struct q_connection_secret *, int n, const struct uuid *team);
