@@ -147,7 +147,7 @@ insert(struct request *r, const struct capsule_create *in, const struct origin *
 	    .restart_policy = or (t->restart_policy, "never"),
 	    .network = or (network_json(r, t->network), or (from->network, "{\"internet\":true}")),
 	    .host_tags = in->host_tags ? in->host_tags : none, .parent = from->parent,
-	    .snapshot = from->snapshot, .wake_from = from->wake_from,
+	    .snapshot = from->snapshot, .epoch = from->epoch, .wake_from = from->wake_from,
 	    .wake_cold = in->boot && strcmp(in->boot, "cold") == 0 && from->wake_from);
 
 	if (n < 0 && r->work.err.code == E_CONFLICT &&
@@ -204,7 +204,8 @@ find_host(
 }
 
 static int
-begin_start(struct request *r, const struct capsule_create *in, const struct uuid *id)
+begin_start(
+    struct request *r, const struct capsule_create *in, const struct uuid *id, int64_t epoch)
 {
 	struct doing *d = talloc_zero(r, struct doing);
 
@@ -212,7 +213,7 @@ begin_start(struct request *r, const struct capsule_create *in, const struct uui
 		.kind = "capsule.start",
 		.wait_sec = wait_or(in->wait, r->app->conf->api_create_wait),
 		.until = "running error hibernated stopping stopped paused" };
-	d->args = (struct op_args){ .capsule = &d->id, .epoch = 1 };
+	d->args = (struct op_args){ .capsule = &d->id, .epoch = epoch };
 	return capsule_begin(r, d);
 }
 
@@ -254,11 +255,12 @@ capsule_create(struct request *r)
 	ask.template = t->name;
 	if (take_quota(r, &in) < 0 || find_host(r, &ask, &in, &place) < 0)
 		return -1;
-	from =
-	    (struct origin){ .template = t->id, .template_name = t->name, .version = t->version };
+	from = (struct origin){
+		.template = t->id, .template_name = t->name, .version = t->version, .epoch = 1
+	};
 	if (capsule_add(r, &in, &from, place.host, &id) < 0)
 		return -1;
-	return begin_start(r, &in, &id);
+	return begin_start(r, &in, &id, from.epoch);
 }
 
 /* --- from a snapshot ------------------------------------------------------------------------ */
@@ -295,6 +297,7 @@ remembered(
 		.version = json_int(spec, "template_version", 1),
 		.snapshot = s->id,
 		.wake_from = "image",
+		.epoch = json_int(spec, "epoch", 0) + 1,
 		.network = json_object_to_json_string_ext(
 		    json_get(spec, "network"), JSON_C_TO_STRING_PLAIN),
 		.tags = texts(r, json_get(spec, "tags")),
@@ -346,9 +349,9 @@ capsule_from_snapshot(struct request *r, struct capsule_create *in, const struct
 	if (cold)
 		in->boot = "cold";
 	if (capsule_add(r, in, &from, place.host, &id) < 0 ||
-	    q_life_image_add(r->work.db, .id = &id, .epoch = 1, .team = r->who.team,
+	    q_life_image_add(r->work.db, .id = &id, .epoch = from.epoch, .team = r->who.team,
 		.memory = s->memory_artifact, .disk = s->disk_artifact,
 		.cpu_class = s->cpu_class ? s->cpu_class : "", .bytes = s->bytes_unique) < 0)
 		return -1;
-	return begin_start(r, in, &id);
+	return begin_start(r, in, &id, from.epoch);
 }

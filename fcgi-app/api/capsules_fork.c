@@ -156,6 +156,7 @@ inherit(struct request *r, const struct q_capsule *row, struct capsule_create *i
 		.version = row->template_version,
 		.parent = row->id,
 		.wake_from = "parent",
+		.epoch = row->epoch + 1,
 		.network = row->network,
 		.tags = row->tags,
 		.idle_signals = row->idle_signals,

@@ -255,7 +255,7 @@ spec(struct request *r, const struct q_capsule *row, const struct q_capsule_op *
 			buf_chr(&b, ',');
 		buf_json(&b, *t);
 	}
-	buf_str(&b, "],\"env_names\":[");
+	buf_fmt(&b, "],\"epoch\":%" PRId64 ",\"env_names\":[", row->epoch);
 	for (t = row->env_names; t && *t; t++) {
 		if (t != row->env_names)
 			buf_chr(&b, ',');

@@ -78,7 +78,7 @@ SELECT t.id, t.name, v.version, v.disk_size_mb FROM templates t
 INSERT INTO capsules (id, team_id, owner_id, created_by_key, name, template_id, template_name, template_version, host_id,
        observed_state, vcpus, memory_mb, disk_size_mb, guest_user, workdir, boot, envs_enc, env_names, metadata, tags,
        timeout_sec, timeout_mode, deadline_at, idle_action, idle_signals, auto_resume, max_lifetime_sec, on_max_lifetime,
-       restart_policy, network, host_tags, parent_id, snapshot_id, wake_from, wake_cold)
+       restart_policy, network, host_tags, parent_id, snapshot_id, wake_from, wake_cold, epoch)
 VALUES (:id::uuid, :team::uuid, :owner::uuid?, :key::uuid?, :name::text?, :template::uuid, :template_name::text,
        :version::int4, :host::uuid?, CASE WHEN :host::uuid? IS NULL THEN 'pending' ELSE 'starting' END, :vcpus::int4,
        :memory_mb::int4, :disk_size_mb::int4, :user::text?, :workdir::text?, :boot::text, :envs_enc::bytea?,
@@ -86,7 +86,7 @@ VALUES (:id::uuid, :team::uuid, :owner::uuid?, :key::uuid?, :name::text?, :templ
        CASE WHEN :timeout_mode::text = 'fixed' AND :timeout_sec::int4 > 0
          THEN now() + make_interval(secs => :timeout_sec::int4) END, :idle_action::text, :idle_signals::text[],
        :auto_resume::text, :max_lifetime_sec::int4, :on_max_lifetime::text, :restart_policy::text, :network::jsonb,
-       :host_tags::text[], :parent::uuid?, :snapshot::uuid?, :wake_from::text?, :wake_cold::bool);
+       :host_tags::text[], :parent::uuid?, :snapshot::uuid?, :wake_from::text?, :wake_cold::bool, :epoch::int8);
 
 -- name: capsule_stop_wanted :exec
 -- Destruction accepted; it cannot be undone.
