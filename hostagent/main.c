@@ -119,8 +119,8 @@ posture_start(struct agent *a, struct err *e)
 
 	if (stat(a->conf->agent_state_dir, &s) < 0)
 		return err_sys(e, "%s", a->conf->agent_state_dir);
-	snprintf(group, sizeof group, "hutch-%lx-%lx", (unsigned long)s.st_dev,
-	    (unsigned long)s.st_ino);
+	snprintf(
+	    group, sizeof group, "hutch-%lx-%lx", (unsigned long)s.st_dev, (unsigned long)s.st_ino);
 	posture_look(a->conf, group, true, p);
 	a->posture = p;
 	return 0;
@@ -165,7 +165,8 @@ serve(struct agent *a)
 {
 	struct err e = { 0 };
 
-	if (certs_open(a, &e) < 0 || api_start(a, &e) < 0 || api_listen(a, &e) < 0 || control_start(a, &e) < 0)
+	if (certs_open(a, &e) < 0 || api_start(a, &e) < 0 || api_listen(a, &e) < 0 ||
+	    control_start(a, &e) < 0)
 		quit(a, &e);
 	image_load_all(a);
 	idle_load(a);
@@ -228,9 +229,8 @@ run(const struct conf *conf)
 	(void)umask(077);
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* before threads, descriptors and locks: the launcher inherits nothing */
-	if (make_dir(conf->agent_state_dir, conf->agent_user, &e) < 0 ||
-	    posture_start(a, &e) < 0 || !(a->priv = priv_start(a, conf, a->posture, &e)) ||
-	    state_open(a, &e) < 0 ||
+	if (make_dir(conf->agent_state_dir, conf->agent_user, &e) < 0 || posture_start(a, &e) < 0 ||
+	    !(a->priv = priv_start(a, conf, a->posture, &e)) || state_open(a, &e) < 0 ||
 	    qemu_version(conf->agent_qemu, a->qemu_version, sizeof a->qemu_version, &e) < 0)
 		quit(a, &e);
 	/* a call to the control plane and a few images must not keep the journal waiting */
@@ -261,7 +261,8 @@ usage(FILE *f)
 	fputs("usage: hutch-agent [-nHJV] [-c FILE] [-T states]\n"
 	      "  -c FILE    the configuration (hutch.conf)\n"
 	      "  -n         check the configuration, then end\n"
-	      "  -H         what this machine gives to keep capsules apart: status 0, 3 (warnings), 4\n"
+	      "  -H         what this machine gives to keep capsules apart: status 0, 3 "
+	      "(warnings), 4\n"
 	      "  -J         the same as JSON\n"
 	      "  -T states  print the capsules' states as a graph (dot)\n"
 	      "  -V         print the version\n",

@@ -33,5 +33,6 @@ extern const struct posture_point {
  */
 void posture_look(const struct conf *, const char *group, bool make, struct posture *ret);
 
-/* Looks only, and prints it: what it tries out is gone afterwards. 0 all well, 3 warnings, 4 worse. */
+/* Looks only, and prints it: what it tries out is gone afterwards. 0 all well, 3 warnings, 4 worse.
+ */
 int posture_print(const struct conf *, bool json);
