@@ -6,6 +6,7 @@ overlay and the two sockets are new. What is left out is what Hutch adds: its ow
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -14,12 +15,12 @@ import time
 
 import h2
 
-MEMORY, ROOT, UPPER, BASE, DISK, GUEST, QMP = range(3, 10)
 TOKEN = "00112233445566778899aabbccddeeff"
+SOCKETS = ("qmp", "guest", "serial")
 
 
 class Pattern:
-    """What a ready clone of the pool was made of."""
+    """What a ready clone of the pool was made of: its command line, and the descriptors that it names."""
 
     def __init__(self, inst, folder):
         os.makedirs(folder, exist_ok=True)
@@ -28,19 +29,26 @@ class Pattern:
         with open("/proc/%d/cmdline" % pid, "rb") as f:
             self.argv = [a.decode() for a in f.read().split(b"\0")[:-1]]
         self.argv[self.argv.index("-name") + 1] = "bench-bare"
-        names = {n: os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)}
-
-        def opened(ending):
-            return os.open(next(n for n in names.values() if n.endswith(ending)), os.O_RDONLY)
-
-        image = os.path.dirname(next(n for n in names.values() if "/memory/" in n))
+        # A network of its own is the launcher's gift; a script has none to give.
+        self.argv = ["user,id=n0,restrict=on" if a.startswith("tap,") else a for a in self.argv]
+        text = " ".join(self.argv)
+        self.sockets = {name: int(n) for name, n in re.findall(r"id=(\w+),fd=(\d+)", text) if name in SOCKETS}
+        # QEMU has moved the disks' descriptors since: they are known by their files.
+        files = {name: n for n, name in ((n, os.readlink("/proc/%d/fd/%s" % (pid, n))) for n in os.listdir("/proc/%d/fd" % pid))}
+        base = next(n for n in files if n.endswith("/disk.qcow2") and "/vm/" not in n)
+        number = {node: int(n) for node, n in re.findall(r"node-name=(\w+),[^ ]*filename=/dev/fdset/(\d+)", text)}
+        self.disk = number["d1"]
+        of = {"d0": next(n for n in files if n.endswith("/rootfs.erofs")), "l0": next(n for n in files if n.endswith("/upper.qcow2")),
+              "l1": base}
         # The memory is a sealed memfd, which no name leads to but this one; held here, it outlives the clone.
-        self.files = {MEMORY: os.open("/proc/%d/fd/%d" % (pid, MEMORY), os.O_RDWR), ROOT: opened("/rootfs.erofs"),
-                      UPPER: opened("/upper.qcow2"), BASE: os.open(image + "/disk.qcow2", os.O_RDONLY)}
-        self.state = image + "/state"
+        memory = int(re.search(r"mem-path=/proc/self/fd/(\d+)", text).group(1))
+        self.files = {number[node]: os.open("/proc/%d/fd/%s" % (pid, files[name]), os.O_RDONLY) for node, name in of.items()}
+        self.files[memory] = os.open("/proc/%d/fd/%d" % (pid, memory), os.O_RDWR)
+        self.state = os.path.dirname(base) + "/state"
+        size = json.loads(subprocess.run(["qemu-img", "info", "-U", "--output=json", base], check=True,
+                                         stdout=subprocess.PIPE).stdout)["virtual-size"]
         self.overlay = folder + "/empty.qcow2"
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", image + "/disk.qcow2", self.overlay],
-                       check=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", self.overlay, str(size)], check=True)
 
 
 class Machine:
@@ -48,20 +56,22 @@ class Machine:
 
     serial = 0
 
-    def __init__(self, pattern):
+    def __init__(self, pattern, disk=None):
         Machine.serial += 1
         self.pattern = pattern
         base = "%s/%d" % (pattern.folder, Machine.serial)
-        self.disk, self.paths = base + ".qcow2", {QMP: base + ".q", GUEST: base + ".g"}
-        shutil.copyfile(pattern.overlay, self.disk)
-        listening = {n: listener(path) for n, path in self.paths.items()}
-        disk = os.open(self.disk, os.O_RDWR)
-        given = {**pattern.files, DISK: disk, **{n: s.fileno() for n, s in listening.items()}}
+        self.disk = disk or base + ".qcow2"
+        self.paths = {name: "%s.%s" % (base, name) for name in pattern.sockets}
+        if not disk:
+            shutil.copyfile(pattern.overlay, self.disk)
+        listening = {name: listener(path) for name, path in self.paths.items()}
+        fd = os.open(self.disk, os.O_RDWR)
+        given = {**pattern.files, pattern.disk: fd, **{pattern.sockets[n]: s.fileno() for n, s in listening.items()}}
         self.proc = start(pattern.argv, given)
-        os.close(disk)
+        os.close(fd)
         self.qmp = socket.socket(socket.AF_UNIX)
-        self.qmp.connect(self.paths[QMP])
-        self.guest = h2.Session(self.paths[GUEST])
+        self.qmp.connect(self.paths["qmp"])
+        self.guest = h2.Session(self.paths["guest"])
         for s in listening.values():
             s.close()
         self.left, self.epoch = b"", 0
@@ -87,18 +97,30 @@ class Machine:
             if "return" in said:
                 return
 
-    def load(self):
+    def load(self, path=None):
         self.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-        state = os.open(self.pattern.state, os.O_RDONLY)
+        state = os.open(path or self.pattern.state, os.O_RDONLY)
         self.command("getfd", fd=state, fdname="state")
         os.close(state)
         self.command("migrate-incoming", uri="fd:state")
+        self.moved()
+
+    def moved(self):
         while True:
             said = self.line()
             if said.get("event") == "MIGRATION" and said["data"]["status"] in ("completed", "failed"):
                 if said["data"]["status"] == "failed":
-                    raise RuntimeError("QEMU could not load its state")
+                    raise RuntimeError("QEMU could not move its state")
                 return
+
+    def save(self, path):
+        """All of its memory into a file, as QEMU does it alone; it must stand still."""
+        self.command("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+        to = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self.command("getfd", fd=to, fdname="to")
+        os.close(to)
+        self.command("migrate", uri="fd:to")
+        self.moved()
 
     def cont(self):
         self.command("cont")
@@ -115,7 +137,7 @@ class Machine:
             if not tries:
                 raise
             self.guest.close()
-            self.guest = h2.Session(self.paths[GUEST])
+            self.guest = h2.Session(self.paths["guest"])
             self.health(tries - 1)
             return
         self.guest.sock.settimeout(60)
@@ -139,19 +161,22 @@ class Machine:
             raise RuntimeError("init: %s %s" % (status, said))
 
     def run(self, command="true"):
-        body = json.dumps({"process": {"cmd": command}, "since": 0, "stdin": False}).encode()
+        self.run_args(command, [])
+
+    def run_args(self, command, args):
+        body = json.dumps({"process": {"cmd": command, "args": args}, "since": 0, "stdin": False}).encode()
         status, said = self.guest.request("POST", "/process.Process/Start", [
             ("content-type", "application/connect+json"), ("x-access-token", TOKEN)],
             struct.pack(">BI", 0, len(body)) + body)
         if status != 200 or b'"end"' not in said:
             raise RuntimeError("exec: %s %s" % (status, said))
 
-    def close(self):
+    def close(self, keep_disk=False):
         self.proc.kill()
         self.proc.wait()
         self.qmp.close()
         self.guest.close()
-        for path in (self.disk, *self.paths.values()):
+        for path in (*(() if keep_disk else (self.disk,)), *self.paths.values()):
             os.unlink(path)
 
 

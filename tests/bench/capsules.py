@@ -2,7 +2,7 @@
 import os
 import time
 
-from bare import TOKEN, GUEST, Machine, Pattern
+from bare import TOKEN, Machine, Pattern
 from instance import PARTS, Cpu, sh
 from table import Samples, add, show, split
 
@@ -187,7 +187,7 @@ def bare_channel(m):
     """What curl needs to talk to the guest alone: our session makes room for its."""
     m.ready()
     m.guest.close()
-    return ["--http2-prior-knowledge", "--unix-socket", m.paths[GUEST], "-H", "x-access-token: " + TOKEN]
+    return ["--http2-prior-knowledge", "--unix-socket", m.paths["guest"], "-H", "x-access-token: " + TOKEN]
 
 
 def file_row(way, got, cpu):

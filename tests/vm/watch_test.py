@@ -274,8 +274,8 @@ def test_idle_time_over_a_restart():
     assert agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 'x'}, ['hutch-epoch: 1'])[0] == 400
     time.sleep(5)
     agent.stop()
-    began = time.time()
     agent.start()
+    began = time.time()
     quiet = agent.call('GET', '/capsules/' + c)[1]
     assert quiet['timeout_sec'] == 20 and quiet['idle_ms'] >= 4000, quiet
     wait_for('the idle pause', lambda: asleep(c), 20)

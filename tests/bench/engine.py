@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+"""engine - the host agent alone: create, sleep, fork, snapshots; each beside bare QEMU in the same run.
+
+usage: engine.py AGENT IMAGE_DIR [--rounds N] [--sizes 256,1024] [--topics …] [--density N]
+
+An agent of its own under /tmp, spoken to on one connection that is kept. The bare figure is QEMU driven by a script
+(bare.py): the same command line, memory image and disks, no journal, no uid, no fsync. A save of QEMU alone writes all
+of the memory, ours what differs from the template's image. CPU is that of the agent, its launcher and all machines.
+"""
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "vm")]
+import h2  # noqa: E402
+from bare import Machine, Pattern  # noqa: E402
+from instance import Cpu, cpu, pss, tree  # noqa: E402
+from table import Samples, show  # noqa: E402
+from watch_agent import TOKEN, Agent, new_id, wait_for  # noqa: E402
+
+HEAD = ["", "n", "median ms", "p99 ms", "of bare", "CPU ms"]
+SPEC = dict(template="minimal", vcpus=1, hostname="hutch", user="root", workdir="/root", access_token=TOKEN, envs={})
+
+
+class Bench:
+    def __init__(self, args):
+        self.agent = Agent(args.agent, args.images, "hutch-bench-", 68000, 400, pool_size=2, pool_max=8, pool_waiting=1)
+        self.rounds = args.rounds
+
+    def restart(self, **conf):
+        if self.agent.proc:
+            self.agent.stop()
+        self.agent.start(**conf)
+        self.session = h2.Session(self.agent.sock)
+
+    def pids(self, part):
+        machines = list(self.agent.qemus().values())
+        return machines if part == "machines" else [p for p in tree([self.agent.proc.pid]) if p not in machines]
+
+    def call(self, method, path, body=None, epoch=1, session=None):
+        """The answer; milliseconds."""
+        head = [("hutch-epoch", str(epoch)), ("hutch-op", new_id()), ("content-type", "application/json")]
+        began = time.perf_counter()
+        status, said = (session or self.session).request(method, "/agent/v1" + path, head,
+                                                         b"" if body is None else json.dumps(body).encode())
+        took = (time.perf_counter() - began) * 1000
+        if status not in (200, 204):
+            raise RuntimeError("%s %s: %s %s" % (method, path, status, said[:300]))
+        return (json.loads(said) if said else None), took
+
+    def create(self, memory, session=None, **more):
+        cid = new_id()
+        return cid, self.call("PUT", "/capsules/" + cid, dict(SPEC, epoch=1, memory_mb=memory, **more), session=session)[1]
+
+    def verb(self, cid, verb, body=None, epoch=1):
+        return self.call("POST", "/capsules/%s/%s" % (cid, verb), body or {}, epoch)
+
+    def delete(self, cid, epoch=1):
+        self.call("DELETE", "/capsules/" + cid, None, epoch)
+
+    def pool(self, kind, number, memory):
+        def full():
+            return any(p[kind] >= number and not p["making"] for n, p in self.agent.pools().items() if n.endswith("x%d" % memory))
+        wait_for("%d %s of %d MiB" % (number, kind, memory), full, 120)
+
+    def shape(self, memory):
+        """The shape's image is there; the pattern of a bare one."""
+        self.delete(self.create(memory)[0])
+        self.pool("ready", 1, memory)
+        return Pattern(self, self.agent.dir + "/bare-%d" % memory)
+
+    def dirty(self, cid, megabytes):
+        if megabytes:
+            self.agent.run(cid, "head -c %dM /dev/urandom >/dev/shm/dirt" % megabytes)
+
+
+class Timed:
+    """Rows of one table: times and CPU by name."""
+
+    def __init__(self, bench):
+        self.bench, self.times, self.cpu = bench, {}, {}
+
+    def step(self, name, fn, *args):
+        before = Cpu({p: self.bench.pids(p) for p in ("agent", "machines")})
+        began = time.perf_counter()
+        got = fn(*args)
+        took = (time.perf_counter() - began) * 1000
+        spent = before.spent(1, {p: self.bench.pids(p) for p in ("agent", "machines")})
+        self.times.setdefault(name, []).append(took)
+        self.cpu.setdefault(name, []).append(sum(spent.values()) / 1000)
+        return got
+
+    def bare(self, name, machine, fn, *args):
+        before = cpu([machine.proc.pid]) if machine else 0
+        began = time.perf_counter()
+        got = fn(*args)
+        took = (time.perf_counter() - began) * 1000
+        pid = (machine or got).proc.pid
+        self.times.setdefault("bare: " + name, []).append(took)
+        self.cpu.setdefault("bare: " + name, []).append((cpu([pid]) - before) / 1e6)
+        return got
+
+    def show(self, title):
+        rows = []
+        for name, times in self.times.items():
+            s, base = Samples(times), self.times.get("bare: " + name)
+            rows.append([name, s.n, s.median, s.p99, "%.2f" % (s.median / Samples(base).median) if base else "",
+                         Samples(self.cpu[name]).median if name in self.cpu else None])
+        show(title, HEAD, rows)
+
+
+def spawned(pattern):
+    m = Machine(pattern)
+    m.ready()
+    return m
+
+
+def creates(b, memory):
+    """Hot, waiting, spawned; a bare machine in turn."""
+    pattern = b.shape(memory)
+    t = Timed(b)
+    for kind, conf in (("hot", dict(pool_size=2, pool_max=2, pool_waiting=0)), ("waiting", dict(pool_size=1, pool_max=1, pool_waiting=2)),
+                       ("spawned", dict(pool_size=0, pool_waiting=0))):
+        b.restart(**conf)
+        if kind != "spawned":
+            b.pool("ready", 1, memory)
+        else:
+            wait_for("the image", lambda: any(p["image"] == "ready" for p in b.agent.pools().values()), 60)
+        for _ in range(b.rounds):
+            taken = []
+            if kind == "hot":
+                b.pool("ready", 2, memory)
+            elif kind == "waiting":
+                taken.append(b.create(memory)[0])
+                b.pool("waiting", 1, memory)
+                while any(p["ready"] for n, p in b.agent.pools().items() if n.endswith("x%d" % memory)):
+                    taken.append(b.create(memory)[0])
+            time.sleep(0.3)
+            taken.append(t.step("create, " + kind, b.create, memory)[0])
+            for cid in taken:
+                b.delete(cid)
+            if kind == "spawned":
+                t.bare("create, spawned", None, spawned, pattern).close()
+                continue
+            m = Machine(pattern)
+            if kind == "hot":
+                m.ready()
+                m.stop()
+                time.sleep(0.2)
+                t.bare("create, hot", m, lambda: (m.cont(), m.init()))
+            else:
+                time.sleep(0.2)
+                t.bare("create, waiting", m, m.ready)
+            m.close()
+    t.show("Create, %d MiB" % memory)
+
+
+def sleep(b, memory, dirt):
+    """Pause, resume, hibernate, wake, snapshot, rollback."""
+    b.restart(pool_size=1, pool_max=1, pool_waiting=0)
+    pattern = b.shape(memory)
+    t = Timed(b)
+    for _ in range(b.rounds):
+        cid, epoch = b.create(memory)[0], 1
+        b.dirty(cid, dirt)
+        t.step("pause", b.verb, cid, "pause", {"by": "user"}, epoch)
+        epoch += 1
+        t.step("resume", b.verb, cid, "resume", dict(SPEC), epoch)
+        shot = t.step("snapshot", b.verb, cid, "snapshot", {"snapshot": "snp-bench", "memory": True}, epoch)[0]
+        epoch += 1
+        t.step("rollback", b.verb, cid, "rollback", dict(SPEC, memory=shot["memory"], disk=shot["disk"]), epoch)
+        kept = t.step("hibernate", b.verb, cid, "hibernate", {"memory": True, "by": "user"}, epoch)[0]
+        epoch += 1
+        image = {"memory": kept["memory"], "disk": kept["disk"]}
+        t.step("wake", b.call, "PUT", "/capsules/" + cid, dict(SPEC, epoch=epoch, memory_mb=memory, image=image), epoch)
+        b.delete(cid, epoch)
+        bare_sleep(t, pattern, dirt)
+    t.show("Sleep, %d MiB, %s" % (memory, "%d MiB dirtied" % dirt if dirt else "idle"))
+
+
+def bare_sleep(t, pattern, dirt):
+    m, path = spawned(pattern), pattern.folder + "/saved"
+    if dirt:
+        m.run_args("/bin/sh", ["-c", "head -c %dM /dev/urandom >/dev/shm/dirt" % dirt])
+    t.bare("pause", m, m.stop)
+    t.bare("resume", m, lambda: (m.cont(), m.health()))
+
+    def shot():
+        m.stop()
+        m.save(path)
+        m.cont()
+    t.bare("snapshot", m, shot)
+    m.stop()
+    t.bare("hibernate", m, m.save, path)
+    m.close(keep_disk=True)
+
+    def wake():
+        w = Machine(pattern, m.disk)
+        w.load(path)
+        w.cont()
+        w.health()
+        return w
+    for name, keep in (("wake", True), ("rollback", False)):
+        t.bare(name, None, wake).close(keep)
+    os.unlink(path)
+
+
+def forks(b, memory):
+    b.restart(pool_size=1, pool_max=1, pool_waiting=0)
+    pattern = b.shape(memory)
+    for number in (1, 10, 50):
+        t = Timed(b)
+        for _ in range(b.rounds if number == 1 else 1):
+            cid = b.create(memory)[0]
+            ids = [new_id() for _ in range(number)]
+            got = t.step("fork", b.verb, cid, "fork", {"memory": True, "children": [dict(SPEC, id=i, epoch=1) for i in ids]})[0]
+            failed = [c for c in got["children"] if "error" in c]
+            if failed:
+                print("# %d of %d children failed: %s" % (len(failed), number, failed[0]["error"]))
+            for i in [cid] + [c["id"] for c in got["children"] if "error" not in c]:
+                b.delete(i)
+            bare_fork(t, pattern, number)
+        t.show("Fork into %d, %d MiB" % (number, memory))
+
+
+def bare_fork(t, pattern, number):
+    m, path, children = spawned(pattern), pattern.folder + "/forked", []
+
+    def one():
+        c = Machine(pattern)
+        c.load(path)
+        c.cont()
+        c.health()
+        c.init()
+        children.append(c)
+
+    def many():
+        m.stop()
+        m.save(path)
+        m.cont()
+        left = list(range(number))
+
+        def work():
+            while left:
+                left.pop()
+                one()
+        threads = [threading.Thread(target=work) for _ in range(min(number, os.cpu_count()))]
+        for th in threads:
+            th.start()
+        for th in threads:
+            th.join()
+    t.bare("fork", m, many)
+    for c in (m, *children):
+        c.close()
+
+
+def sustained(b, memory, number):
+    """Creates a second, two callers; and what refilling costs the creates between which it happens."""
+    b.restart(pool_size=2, pool_max=8, pool_waiting=1)
+    pattern = b.shape(memory)
+    ids, rows = [], []
+
+    def work(n, fn):
+        began = time.perf_counter()
+        threads = [threading.Thread(target=lambda: [fn() for _ in range(n // 2)]) for _ in range(2)]
+        for th in threads:
+            th.start()
+        for th in threads:
+            th.join()
+        return n / (time.perf_counter() - began)
+    local = threading.local()
+
+    def ours():
+        if not hasattr(local, "s"):
+            local.s = h2.Session(b.agent.sock)
+        ids.append(b.create(memory, local.s)[0])
+    rate = work(number, ours)
+    for cid in ids:
+        b.delete(cid)
+    made = []
+    bare = work(number, lambda: made.append(spawned(pattern)))
+    for m in made:
+        m.close()
+    rows.append(["Hutch", number, rate, "%.2f" % (rate / bare)])
+    rows.append(["bare: spawned", number, bare, ""])
+    show("Creates a second, two callers, %d MiB" % memory, ["", "n", "per second", "of bare"], rows)
+
+
+def refill(b, memory, number):
+    """Hot creates every 0.6 s: with a pool that is refilled between, and with one that needs nothing."""
+    t = Timed(b)
+    for name, conf in (("pool is refilled", dict(pool_size=2, pool_max=2, pool_waiting=1)),
+                       ("pool is large enough", dict(pool_size=number + 2, pool_max=number + 2, pool_waiting=0))):
+        b.restart(**conf)
+        b.shape(memory)
+        b.pool("ready", conf["pool_size"], memory)
+        time.sleep(1)
+        if name != "pool is refilled":
+            b.agent.conf.update(pool_size=0)
+        ids = []
+        for _ in range(number):
+            cid, took = b.create(memory)
+            t.times.setdefault(name, []).append(took)
+            ids.append(cid)
+            time.sleep(0.6)
+        for cid in ids:
+            b.delete(cid)
+    t.show("Hot creates with and without refilling between them, %d MiB" % memory)
+
+
+def density(b, memory, number):
+    b.restart(pool_size=0, pool_waiting=0)
+    b.delete(b.create(memory)[0])
+    wait_for("the image", lambda: any(p["image"] == "ready" for p in b.agent.pools().values()), 90)
+    time.sleep(2)
+    free = available()
+    ids = [b.create(memory)[0] for _ in range(number)]
+    time.sleep(3)
+    machines = b.pids("machines")
+    disks = 0
+    for folder, _, files in os.walk(b.agent.state + "/vm"):
+        disks += sum(os.stat(os.path.join(folder, f)).st_blocks * 512 for f in files if f.endswith(".qcow2"))
+    before = Cpu({"machines": machines})
+    time.sleep(10)
+    busy = before.spent(1)["machines"] / 1e4 / number / 10
+    show("%d idle clones of %d MiB" % (number, memory), ["", "per clone"],
+         [["PSS, MiB", pss(machines) / number], ["MemAvailable lost, MiB", (free - available()) / 1024 / number],
+          ["disk, MiB", disks / 1048576 / number], ["CPU, percent of a core", busy],
+          ["agent and launcher together, PSS MiB", pss(b.pids("agent"))]])
+    for cid in ids:
+        b.delete(cid)
+
+
+def available():
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    p.add_argument("agent")
+    p.add_argument("images")
+    p.add_argument("--rounds", type=int, default=10)
+    p.add_argument("--sizes", default="256,1024")
+    p.add_argument("--topics", default="create,sleep,fork,sustained,refill,density")
+    p.add_argument("--number", type=int, default=20, help="of clones alive, and of sustained creates")
+    args = p.parse_args()
+    b, sizes, topics = Bench(args), [int(x) for x in args.sizes.split(",")], args.topics.split(",")
+    print("# %s, %d CPUs, load %.1f" % (time.strftime("%F %R", time.gmtime()), os.cpu_count(), os.getloadavg()[0]))
+    try:
+        b.restart()
+        for memory in sizes:
+            if "create" in topics:
+                creates(b, memory)
+            for dirt in (0, 64) if "sleep" in topics else ():
+                sleep(b, memory, dirt)
+        for name, fn in (("fork", lambda: forks(b, sizes[0])), ("sustained", lambda: sustained(b, sizes[0], args.number)),
+                         ("refill", lambda: refill(b, sizes[0], args.number)), ("density", lambda: density(b, sizes[0], args.number))):
+            if name in topics:
+                fn()
+    finally:
+        b.agent.end()
+
+
+if __name__ == "__main__":
+    main()
