@@ -9,7 +9,7 @@ struct ctl {
 	    work; /* first: a command is a unit of work; the database is opened by ctl_db() */
 	const struct conf *conf;
 	const char *file; /* it was read from */
-	int argc; /* options and arguments after the command's words */
+	int argc;         /* options and arguments after the command's words */
 	char **argv;
 };
 

@@ -20,8 +20,8 @@ struct app {
 	struct queue *queue; /* Redis */
 	struct token_seen *tokens;
 	struct use_log *key_use; /* requests by API key, not yet written down */
-	void *memory;     /* a talloc pool that every request lives in; empty between two */
-	const char *pool; /* "api" or "ops" */
+	void *memory;            /* a talloc pool that every request lives in; empty between two */
+	const char *pool;        /* "api" or "ops" */
 };
 
 struct header {
@@ -43,12 +43,12 @@ struct request {
 	size_t body_len;
 	bool body_broken; /* input ended early or was too large: the rest is not drained */
 	int status;
-	struct buf out;     /* the answer's JSON */
+	struct buf out;           /* the answer's JSON */
 	const char *content_type; /* NULL: JSON */
-	bool streaming;     /* reply_more() has sent the head */
-	void *wire;         /* worker.c's */
-	struct buf headers; /* extra header lines, each with CRLF */
-	handler *after;     /* after the commit: may replace the answer */
+	bool streaming;           /* reply_more() has sent the head */
+	void *wire;               /* worker.c's */
+	struct buf headers;       /* extra header lines, each with CRLF */
+	handler *after;           /* after the commit: may replace the answer */
 	void *after_arg;
 	const char *replay_key; /* Idempotency-Key in force, or NULL */
 	struct uuid replay_scope;
@@ -62,7 +62,8 @@ int reply_done(struct request *, int n);                                /* 204, 
 void reply_header(struct request *, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Sends what stands in r->out so far, with the head before the first piece: for answers too large to be held. */
+/* Sends what stands in r->out so far, with the head before the first piece: for answers too large
+ * to be held. */
 void reply_more(struct request *);
 
 /* Sets the unit's error; returns -1. */
@@ -99,7 +100,8 @@ void page_link(struct request *, int n, const void *rows, size_t size, const str
 
 /* dispatch.c */
 void dispatch(struct request *);
-/* Takes a token of a bucket that holds n and gains n in `seconds`. -1: E_RATE; the answer's headers tell. */
+/* Takes a token of a bucket that holds n and gains n in `seconds`. -1: E_RATE; the answer's headers
+ * tell. */
 int rate_limited(struct request *, const char *what, const char *who, int64_t n, int64_t seconds);
 /* -1 with E_REAUTH unless the caller has lately proven who he is (auth.reauth). */
 int proven_lately(struct request *);

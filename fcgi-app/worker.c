@@ -145,7 +145,8 @@ read_request(struct request *r, FCGX_Request *q)
 		(void)read_all(r, q->in);
 }
 
-/* Status and headers. Without a length the end of the connection's record is the end of the answer. */
+/* Status and headers. Without a length the end of the connection's record is the end of the answer.
+ */
 static void
 head_out(struct request *r, bool whole)
 {

@@ -36,18 +36,19 @@ audit_add(struct work *w, enum audit_kind kind, const struct audit *a)
 	if (row->event && event_add(w, &ev) < 0)
 		return -1;
 	if (q_audit_append(w->db, &seq, .id = &id, .team = team,
-		   .actor_type = who->type ? who->type : "system", .actor_id = who->id,
-		   .actor_name = who->name ? who->name : "", .actor_user = who->user,
-		   .subject = a->subject, .resource_type = row->resource,
-		   .resource_id = a->resource_id, .action = row->action, .event = row->event,
-		   .scope = row->scope, .status = row->status,
-		   .metadata = a->metadata ? a->metadata : "{}", .ip = who->ip,
-		   .user_agent = who->user_agent, .request_id = w->id) < 0)
+		.actor_type = who->type ? who->type : "system", .actor_id = who->id,
+		.actor_name = who->name ? who->name : "", .actor_user = who->user,
+		.subject = a->subject, .resource_type = row->resource,
+		.resource_id = a->resource_id, .action = row->action, .event = row->event,
+		.scope = row->scope, .status = row->status,
+		.metadata = a->metadata ? a->metadata : "{}", .ip = who->ip,
+		.user_agent = who->user_agent, .request_id = w->id) < 0)
 		return -1;
 	if (seq->seq % EVERY_ROWS)
 		return 0;
 	return job_add(w,
-		   &(struct job_new){ .kind = "audit.checkpoint", .unique_key = "audit.checkpoint" },
+		   &(struct job_new){
+		       .kind = "audit.checkpoint", .unique_key = "audit.checkpoint" },
 		   NULL, NULL) < 0
 	    ? -1
 	    : 0;

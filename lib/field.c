@@ -416,8 +416,10 @@ add_texts(const struct field *f, const char *text, void *to, void *mem, struct e
 		if (end == p)
 			continue;
 		list[n] = talloc_strndup(mem, p, end - p);
-		if ((f->format && !format_ok(f->format, list[n])) || (f->one_of && !one_of(f->one_of, list[n])))
-			return err_set(e, E_BAD_INPUT, "\"%s\" has a bad entry: %.60s", f->name, list[n]);
+		if ((f->format && !format_ok(f->format, list[n])) ||
+		    (f->one_of && !one_of(f->one_of, list[n])))
+			return err_set(
+			    e, E_BAD_INPUT, "\"%s\" has a bad entry: %.60s", f->name, list[n]);
 		n++;
 	}
 	*(const char *const **)to = list;

@@ -243,6 +243,17 @@ for bad in ("abc", "a@", "", "  @ "):
 sql(f"UPDATE users SET status = 'disabled' WHERE email = '{weird[0]}'")
 check("only active people are found", search(weird[0]).json == [])
 
+# ---- nobody becomes somebody else
+
+root = Person("root")
+sql(f"UPDATE users SET platform_role = 'admin' WHERE email = '{root.email}'")
+for method, path in (("POST", f"/v1/admin/users/{ada.id}/impersonate"), ("GET", f"/v1/admin/users/{ada.id}/impersonate"),
+                     ("POST", f"/v1/admin/users/{ada.id}/token"), ("POST", f"/v1/admin/users/{ada.id}/api-keys"), ("POST", "/v1/auth/impersonate")):
+    a = root(method, path, {"user_id": ada.id} if method == "POST" else None)
+    check(f"{method} {path.rsplit('/', 1)[1]}: no such route", a.status in (404, 405), a)
+check("a platform admin is no member", root("GET", f"/v1/teams/{blue}").status == 404
+      and root("POST", "/v1/auth/switch-team", {"team_id": blue}).status == 404)
+
 # ---- the end of a team
 
 a = ada("DELETE", f"/v1/teams/{blue}")
