@@ -59,10 +59,9 @@ def links():
 
 
 def groups():
-    found = set()
-    for top in glob.glob('/sys/fs/cgroup/**/hutch-*', recursive=True):
-        found |= set(os.path.basename(p) for p in glob.glob(top + '/u%d*' % (UID_FIRST // 100)))
-    return found
+    """Control groups of this agent's capsules; the folder is named by the state directory."""
+    s = os.stat(agent.state)
+    return glob.glob('/sys/fs/cgroup/**/hutch-%x-%x/u*' % (s.st_dev, s.st_ino), recursive=True)
 
 
 def patch(cid, network):
@@ -347,11 +346,11 @@ def test_floods():
 
 def test_nothing_left():
     """After destroy, and after everything was killed at once."""
-    for cid in (one, two):
+    for cid in agent.inventory():
         assert agent.delete(cid)[0] == 204
     cid = agent.create(network={'internet': True, 'deny': ['bad.example']})
     pids = list(agent.qemus().values())
-    assert links() and (not groups() or len(groups()) >= len(pids))
+    assert links() and (not groups() or len(groups()) >= len(pids)), groups()
     agent.stop(signal.SIGKILL)
     time.sleep(0.5)
     for pid in agent.qemus().values():    # one may have been started meanwhile
@@ -370,9 +369,26 @@ def test_nothing_left():
     wait_for('all links to go', lambda: not links(), 10)
 
 
+def test_uncaged():
+    """A QEMU that leaves out its system call filter is killed before its guest gets anything."""
+    os.makedirs(DIR + '/fake/bin', exist_ok=True)
+    with open(DIR + '/fake/bin/qemu', 'w') as f:
+        f.write('#!/bin/bash\nwords=()\nwhile [ $# -gt 0 ]; do case $1 in -sandbox) shift ;; *) words+=("$1") ;; esac; shift; done\n'
+                'exec /usr/bin/qemu-system-x86_64 "${words[@]}"\n')
+    for path in ('/fake', '/fake/bin', '/fake/bin/qemu'):
+        os.chmod(DIR + path, 0o755)
+    agent.start(qemu=DIR + '/fake/bin/qemu')
+    status, got = agent.put(net_id(), network=OPEN)
+    assert status == 502 and 'system call filter' in got['error']['message'], (status, got)
+    wait_for('it to be gone', lambda: not agent.qemus(), 10)
+    agent.stop()
+    agent.conf['qemu'] = '/usr/bin/qemu-system-x86_64'
+
+
 def test_hostcheck():
     """Every point has its reason, every bad one a next step; nothing is left of what was tried."""
-    before = inside_host('nft', 'list', 'ruleset'), links()
+    wait_for('the links of others to go', lambda: not links(), 10)
+    before = inside_host('nft', '-s', 'list', 'ruleset'), links()
     r = subprocess.run([DIR + '/agent', '-c', agent.dir + '/hutch.conf', '-J'], stdout=subprocess.PIPE, text=True)
     got = json.loads(r.stdout)
     points = {p['name']: p for p in got['points']}
@@ -381,7 +397,7 @@ def test_hostcheck():
     assert all(p['reason'] and (p['level'] == 'ok' or p['next']) for p in points.values()), points
     worst = max(['ok', 'warn', 'fail'].index(p['level']) for p in points.values())
     assert r.returncode == [0, 3, 4][worst] and got['level'] == ['ok', 'warn', 'fail'][worst], (r.returncode, got['level'])
-    assert points['network']['level'] == 'ok' and (inside_host('nft', 'list', 'ruleset'), links()) == before
+    assert points['network']['level'] == 'ok' and (inside_host('nft', '-s', 'list', 'ruleset'), links()) == before
     taken = subprocess.run([DIR + '/agent', '-c', conf_with(uid_first=1000, uid_count=64000), '-J'], stdout=subprocess.PIPE,
                            text=True)
     bad = {p['name']: p for p in json.loads(taken.stdout)['points']}['uids']
@@ -402,7 +418,10 @@ def main():
         agent.start()
         return tests(sys.argv[3:])
     finally:
+        mine = groups() if os.path.exists(agent.state) else []
         agent.end()
+        for path in mine + sorted({os.path.dirname(p) for p in mine}):
+            subprocess.run(['rmdir', path], stderr=subprocess.DEVNULL)
         internet.end()
         shutil.rmtree(DIR, ignore_errors=True)
 
