@@ -335,7 +335,7 @@ remember(struct doorman *d, const struct look *l)
 static void
 put_rate(struct request *r, const struct rate *rate)
 {
-	if (!rate->limit || r->reply.state != REPLY_NONE)
+	if (!rate->limit || r->again || r->reply.state != REPLY_NONE)
 		return;
 	reply_header(r, "X-RateLimit-Limit", talloc_asprintf(r, "%" PRId64, rate->limit));
 	reply_header(r, "X-RateLimit-Remaining", talloc_asprintf(r, "%" PRId64, rate->remaining));

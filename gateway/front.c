@@ -3,6 +3,7 @@
 
 #include "gateway.h"
 #include "log.h"
+#include "route.h"
 #include "cleanup.h"
 
 #include <microhttpd.h>
@@ -230,6 +231,8 @@ reply_error(struct request *r)
 	const struct err_kind *k = &err_kinds[r->work.err.code];
 	struct buf b = BUF(r);
 
+	if (r->slept && route_again(r))
+		return;
 	log_failure(r);
 	if (r->reply.state != REPLY_NONE) {
 		if (r->reply.stream)

@@ -51,6 +51,9 @@ struct request {
 	void (*on_room)(struct request *); /* a stream's queue is empty: write more, or end */
 	void (*on_taken)(struct request *, size_t); /* n bytes of the stream went out */
 
+	bool slept;     /* the host said that the capsule does not run */
+	unsigned again; /* how often the request was begun anew for it */
+
 	/* front.c's */
 	bool begun, suspended, may_read, body_ended;
 	size_t discarded; /* body bytes nobody wanted */

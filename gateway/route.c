@@ -6,6 +6,7 @@
 #include "gateway.h"
 #include "json.h"
 #include "tally.h"
+#include "timer.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@ enum {
 	PATH_MAX_BYTES = 4096,
 	PER_CAPSULE = 128, /* in one process; a guest takes 512 streams */
 	PER_CREDENTIAL = 512,
+	AGAIN_MAX = 100,
+	AGAIN_MS = 100,
 };
 
 /* One %-encoded piece, decoded on mem. NULL: bad escape or a NUL. */
@@ -213,6 +216,31 @@ allowed(struct request *r)
 		run(r);
 	}
 	request_admit(r);
+}
+
+/*
+ * The capsule fell asleep under the call: what was asked is asked again, which wakes it. Only what
+ * is known whole can be: the host refused it before the guest saw anything. The host may be ahead
+ * of its report, so that the row is looked at more than once.
+ */
+static void
+begin_anew(void *arg)
+{
+	access_check(arg, run);
+}
+
+bool
+route_again(struct request *r)
+{
+	if (r->work.err.code != E_BAD_STATE || r->reply.state != REPLY_NONE || !r->in ||
+	    r->again == AGAIN_MAX || r->route->flags & (NO_WAKE | ASLEEP))
+		return false;
+	r->slept = false;
+	r->again++;
+	r->access = NULL;
+	r->work.err = (struct err){ 0 };
+	(void)timer_start(r, r->gw->loop, AGAIN_MS, 0, begin_anew, r);
+	return true;
 }
 
 /* A body that no route asked for is thrown away. */

@@ -15,6 +15,8 @@ extern const struct route exec_routes[], process_routes[], file_routes[], metric
 /* A request's head has arrived: finds its row, asks who may, runs the handler; or answers the
  * error. */
 void route_request(struct request *);
+/* The call failed because the capsule does not run any more: true, it begins anew. */
+bool route_again(struct request *);
 /* All of them, ended by NULL; -T prints them. */
 extern const struct route *const route_tables[];
 
