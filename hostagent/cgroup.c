@@ -109,7 +109,8 @@ mount_point(const char *controller, char *ret, size_t len)
 	return false;
 }
 
-/* In version 2 a group with processes has no children with controllers: we move to a leaf. */
+/* In version 2 a group with processes has no children with controllers, but for the topmost: where
+   it is refused we move to a leaf. */
 static bool
 find2(struct cgroups *g, const char *name, bool make, const char *own)
 {
@@ -127,13 +128,13 @@ find2(struct cgroups *g, const char *name, bool make, const char *own)
 	if (snprintf(g->root[0], sizeof g->root[0], "%s/%s", base, name) >= (int)sizeof g->root[0])
 		return false;
 	if (make) {
-		if (*own) {
+		if (put(base, "cgroup.subtree_control", "+memory +cpu +pids") < 0) {
 			snprintf(dir, sizeof dir, "%s/agent", base);
 			(void)mkdir(dir, 0755);
-			(void)put(dir, "cgroup.procs", "0");
+			if (put(dir, "cgroup.procs", "0") < 0 ||
+			    put(base, "cgroup.subtree_control", "+memory +cpu +pids") < 0)
+				return false;
 		}
-		if (put(base, "cgroup.subtree_control", "+memory +cpu +pids") < 0)
-			return false;
 		if (mkdir(g->root[0], 0755) < 0 && errno != EEXIST)
 			return false;
 		if (put(g->root[0], "cgroup.subtree_control", "+memory +cpu +pids") < 0)
@@ -170,8 +171,9 @@ cgroup_find(struct cgroups *ret, const char *name, bool make, char *why, size_t 
 
 	*ret = (struct cgroups){ 0 };
 	own_path(NULL, own, sizeof own);
-	/* the service's own group if it was delegated to us, else one at the top */
-	if (find2(ret, name, make, own) || (*own && find2(ret, name, make, ""))) {
+	/* at the top: what ends the service's group does not end the VMs; else the service's own,
+	   if it was delegated to us */
+	if (find2(ret, name, make, "") || (*own && find2(ret, name, make, own))) {
 		ret->version = 2;
 		snprintf(why, len, "version 2, below %s", ret->root[0]);
 	} else if (find1(ret, name, make)) {
