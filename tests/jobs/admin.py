@@ -68,7 +68,7 @@ def races(rounds=50):
 
 
 def made_by_admin():
-    a = ask(h.root, "POST", "/v1/admin/users", {"email": "nora@house.test", "name": "Nora", "password": OTHER, "teams": [{"id": h.root.team_id, "role": "viewer"}]})
+    a = ask(h.root, "POST", "/v1/admin/users", {"email": "nora@house.test", "name": "Nora", "password": OTHER, "teams": [{"id": h.root.team_id, "role": "member"}]})
     r.check("an account by an admin: 201, active, password to be changed", a.status == 201 and a.json["must_change_password"] and a.json["status"] == "active", a)
     again = ask(h.root, "POST", "/v1/admin/users", {"email": "Nora@House.Test", "name": "Nora"})
     r.check("its address again: 409 email_taken", again.code == "email_taken", again)
