@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct route *const route_tables[] = { exec_routes, process_routes, file_routes, metrics_routes,
-	logs_routes, NULL };
+const struct route *const route_tables[] = { exec_routes, process_routes, file_routes,
+	metrics_routes, logs_routes, NULL };
 
 enum {
 	SEGMENT_MAX = 512,
