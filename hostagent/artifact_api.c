@@ -56,8 +56,11 @@ wish_read(const struct call *c, void *mem, struct wish *w)
 
 /* ---- serving */
 
+struct hold;
+
 struct serve {
 	struct call *call; /* NULL: the client left */
+	struct hold *hold; /* the call's, as long as there is one */
 	int state;
 	const char *image_dir;
 	struct wish wish;
@@ -133,8 +136,10 @@ struct hold {
 static int
 hold_free(struct hold *h)
 {
-	if (h->serve)
+	if (h->serve) {
 		h->serve->call = NULL;
+		h->serve->hold = NULL;
+	}
 	return 0;
 }
 
@@ -145,6 +150,8 @@ serve_done(void *arg)
 	static const struct h2_header type[] = { { "content-type", "application/octet-stream" },
 		{ 0 } };
 
+	if (s->hold)
+		s->hold->serve = NULL;
 	if (s->call && s->err.code != E_OK) {
 		api_error(s->call->stream, &s->err);
 	} else if (s->call) {
@@ -169,6 +176,7 @@ artifact_api_get(struct call *c)
 	h = talloc_zero(c, struct hold);
 	h->serve = s;
 	talloc_set_destructor(h, hold_free);
+	s->hold = h;
 	s->call = c;
 	s->state = c->agent->state_fd;
 	s->image_dir = c->agent->conf->agent_image_dir;

@@ -83,7 +83,7 @@ static const struct field host_register_fields[] = {
 	    .doc = "Kinds of memory images it can load."),
 	FIELD(host_register, csr, "csr", .max = 8192,
 	    .doc = "Request for a certificate, in PEM; needed with an address that begins with "
-	           "https:"),
+		   "https:"),
 	{ 0 },
 };
 
@@ -401,9 +401,10 @@ host_register(struct request *r)
 		.cpu_classes = in->cpu_classes ? in->cpu_classes : none,
 		.fingerprint = in->csr ? cert.fingerprint : NULL,
 		.cert_expires_at = cert.expires_at, .agent_version = in->agent_version) < 0) {
-		if (strcmp(r->work.db->constraint, "hosts_address") == 0)
-			return fail(r, E_CONFLICT, "another host is registered at %s", in->address);
-		return -1;
+		if (strcmp(r->work.db->constraint, "hosts_address") != 0)
+			return -1;
+		r->work.err = (struct err){ 0 };
+		return fail(r, E_CONFLICT, "another host is registered at %s", in->address);
 	}
 	if (issue_credentials(r, ref->id, &c) < 0)
 		return -1;

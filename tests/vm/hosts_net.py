@@ -101,7 +101,8 @@ class Machine:
         os.chmod(self.dir, 0o755)
         account = pwd.getpwnam("hutch")
         os.makedirs(self.dir + "/images")
-        os.chown(self.dir + "/images", account.pw_uid, account.pw_gid)
+        for made in (self.dir, self.dir + "/images"):
+            os.chown(made, account.pw_uid, account.pw_gid)
         if images:
             os.symlink(os.path.realpath(f"{RUN}/images/minimal"), self.dir + "/images/minimal")
         atexit.register(self.remove)
