@@ -4,9 +4,7 @@ from people import House, wait_for, wire
 from private import Report
 from s3 import S3
 
-import signal
 import tempfile
-import time
 
 certs = tempfile.mkdtemp(prefix="hutch-s3-", dir="/tmp")
 s3 = S3(certs)
@@ -24,12 +22,6 @@ def work(on=True):
     elif not on and worker:
         h.stop_worker(worker)
         worker = None
-
-
-def again():
-    """The configuration changed."""
-    worker.send_signal(signal.SIGHUP)
-    time.sleep(1.5)
 
 
 def states(team):
