@@ -292,22 +292,20 @@ def sustained(b, memory, number):
 
 
 def refill(b, memory, number):
-    """Hot creates every 0.6 s: with a pool that is refilled between, and with one that needs nothing."""
+    """Hot creates every 0.6 s, the pool is refilled between them; and so close together that no refill begins."""
     t = Timed(b)
-    for name, conf in (("pool is refilled", dict(pool_size=2, pool_max=2, pool_waiting=1)),
-                       ("pool is large enough", dict(pool_size=number + 2, pool_max=number + 2, pool_waiting=0))):
+    for name, pause, conf in (("while the pool is refilled", 0.6, dict(pool_size=2, pool_max=2, pool_waiting=1)),
+                              ("while no refill begins", 0.02, dict(pool_size=number, pool_max=number, pool_waiting=0))):
         b.restart(**conf)
         b.shape(memory)
         b.pool("ready", conf["pool_size"], memory)
         time.sleep(1)
-        if name != "pool is refilled":
-            b.agent.conf.update(pool_size=0)
         ids = []
         for _ in range(number):
             cid, took = b.create(memory)
             t.times.setdefault(name, []).append(took)
             ids.append(cid)
-            time.sleep(0.6)
+            time.sleep(pause)
         for cid in ids:
             b.delete(cid)
     t.show("Hot creates with and without refilling between them, %d MiB" % memory)
