@@ -2,6 +2,7 @@
  * control.c - see control.h. One call at a time, in a thread; rows of calls[] say what each sends
  * and what its answer changes. host.json (0600) keeps who we are at the control plane.
  */
+#include "api_sleep.h"
 #include "control.h"
 #include "capsule.h"
 #include "certs.h"
@@ -603,8 +604,7 @@ report(struct control *c, const struct capsule *k, const char *code, const char 
 		buf_fmt(&b, ",\"code\":\"%s\",\"message\":", code);
 		buf_json(&b, text);
 	}
-	if (*k->paused_by)
-		buf_fmt(&b, ",\"paused_by\":\"%s\"", k->paused_by);
+	sleep_json(k, &b);
 	if (k->exited_at) {
 		buf_str(&b, ",\"exit\":");
 		capsule_exit_json(k, &b);

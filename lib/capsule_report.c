@@ -29,7 +29,7 @@ capsule_report_read(const struct uuid *id, struct json_object *o)
 		.disk = json_str(o, "disk", NULL),
 		.cpu_class = json_str(o, "cpu_class", ""),
 		.bytes = json_int(o, "bytes", 0),
-		.idle_s = json_int(o, "idle_sec", -1) };
+		.idle_s = json_int(o, "idle_ms", -1000) / 1000 };
 }
 
 static const char *
@@ -42,7 +42,8 @@ who_slept(const char *by)
 	for (i = 0; by && i < nitems(known); i++)
 		if (strcmp(by, known[i]) == 0)
 			return by;
-	return "host";
+	/* a guest that switched itself off: its user did it */
+	return by && strcmp(by, "poweroff") == 0 ? "user" : "host";
 }
 
 static bool
@@ -186,6 +187,9 @@ said_rebooted(struct work *w, const struct q_capsule_op *c)
 static int
 said_running(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
+	if (r->code && strcmp(r->code, "pause_failed") == 0)
+		return op_event_error(
+		    w, c, "capsule.pause_failed", "idle", "pause_failed", r->message);
 	if (is(c->observed_state, "missing"))
 		return q_life_runs_on(w->db, .id = c->id, .epoch = c->epoch, .was = "missing");
 	if (r->idle_s >= 0 && is(c->observed_state, "running"))

@@ -5,6 +5,6 @@ EXTRA_DIST += quickstart runtests tools/instance.sh tools/packages.sh tools/part
 	tests/bench/node/package-lock.json tests/bench/node/server.js \
 	tests/chaos/README.md tests/chaos/chaos.py tests/chaos/clients.py tests/chaos/house.py tests/chaos/promises.py tests/lib/check tests/lib/instance tests/lib/shell \
 	tests/http/README.md tests/http/oauth.py tests/http/oidc/package.json tests/http/oidc/package-lock.json tests/http/oidc/provider.js tests/http/auth.t tests/http/bigfile.py tests/http/capsules.t tests/http/health.t \
-	tests/http/keys.t tests/http/routes.t tests/http/backends.py tests/http/edge.py tests/http/pattern.py tests/http/people.py tests/http/people_house.py tests/http/people_mfa.py tests/http/people_self.py tests/http/pool.py tests/http/raw.py tests/http/rights.py \
+	tests/http/keys.t tests/http/life.t tests/http/routes.t tests/http/backends.py tests/http/edge.py tests/http/pattern.py tests/http/people.py tests/http/people_house.py tests/http/people_mfa.py tests/http/people_self.py tests/http/pool.py tests/http/raw.py tests/http/rights.py \
 	tests/http/run tests/http/schema.py tests/http/selftest.py tests/http/webservers.py
 EXTRA_DIST += tests/http/crew.py tests/http/teams.py tests/http/keys.py tests/http/audit.py
