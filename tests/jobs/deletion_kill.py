@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """deletion_kill.py - kill -9 before and behind every step of team.purge and user.purge: each converges, nobody else is touched."""
+import sys
+
 from deletion_house import due, h, purgeable, r, s3, states, traces, work
 from people import wait_for, wire
 
@@ -55,8 +57,10 @@ def killed():
         return states(o.team) == {"stopped": "3"} and len(rows) == 3 and len(purges) == 1 and not [k for k in s3.objects if o.team_id in k] and \
             h.sql("SELECT count(*) FROM storage_connections WHERE id = '%s'" % o.cn) == "0"
 
-    converges("team.purge", TEAM_STEPS, team, team_gone)
-    converges("user.purge", USER_STEPS, account, account_gone)
+    if "user" in sys.argv:
+        converges("user.purge", USER_STEPS, account, account_gone)
+    else:
+        converges("team.purge", TEAM_STEPS, team, team_gone)
     r.check("another team's objects are alive", kept in s3.objects)
 
 
