@@ -489,6 +489,18 @@ route_find(const struct h2_head *h, char id[CAPSULE_ID], struct err *e)
 	return NULL;
 }
 
+/* The caller's name for what it wants done: the same again is the same thing. */
+static const char *
+op_of(void *mem, const struct h2_head *h)
+{
+	const struct h2_header *i;
+
+	for (i = h->header; i->name; i++)
+		if (strcmp(i->name, "hutch-op") == 0)
+			return talloc_strdup(mem, i->value);
+	return NULL;
+}
+
 static int64_t
 epoch_of(const struct h2_head *h)
 {
@@ -562,6 +574,7 @@ on_head(struct h2_stream *s, const struct h2_head *h)
 	c->path = talloc_strdup(c, h->path);
 	c->query = strchr(h->path, '?') ? talloc_strdup(c, strchr(h->path, '?') + 1) : "";
 	c->epoch = epoch_of(h);
+	c->op = op_of(c, h);
 	c->route = route_find(h, c->id, &c->err);
 	h2_stream_set_user(s, c);
 	if (c->route && !(role & (TLS_CONTROL | c->route->who)))

@@ -31,6 +31,7 @@ struct capsule_op {
 	struct state_job *state_job; /* capsule_sleep.c */
 	struct err why;              /* what is undone because of */
 	char folder[32];             /* of the VM that goes */
+	unsigned tries;
 	bool powered_off, committed, flattens;
 	int64_t old_epoch, down_at;
 	char key[LAYER_NAME]; /* hutch-op of a snapshot */
@@ -99,6 +100,9 @@ void capsule_step_take(void *op), capsule_step_durable(void *op);
 void capsule_choose_parent(struct capsule_op *);
 int capsule_image_room(struct capsule *, struct err *);
 void capsule_state_orphan(struct capsule_op *);
+/* capsule_image.c: the image in the VM's folder is made durable, or verified and opened. */
+void capsule_state_start(struct capsule_op *, bool write);
+void capsule_state_remove(struct capsule *, const char *name);
 /* It goes on running, or asleep; then the op ends with why. */
 void capsule_undo(struct capsule_op *, const struct err *why);
 void capsule_asleep_again(void *op, const struct err *);

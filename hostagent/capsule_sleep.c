@@ -12,128 +12,9 @@
 #include "template.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <string.h>
-#include <sys/stat.h>
 
-enum { RETRY_MS = 30000, MIB = 1 << 20, SUM_CHUNK = 1 << 20 };
-
-/* The image in the VM's folder: written and made durable, or read and checked, in a thread. */
-struct state_job {
-	struct capsule_op *op; /* NULL: nobody waits */
-	int folder;
-	bool write;
-	char sum[LAYER_NAME];
-	int fd;
-	int result;
-	struct err err;
-};
-
-static int
-sum_file(int fd, char ret[LAYER_NAME], struct err *e)
-{
-	auto_talloc unsigned char *p = talloc_size(NULL, SUM_CHUNK);
-	unsigned char sum[EVP_MAX_MD_SIZE];
-	EVP_MD_CTX *md = EVP_MD_CTX_new();
-	unsigned len = 0;
-	off_t at = 0;
-	ssize_t n;
-
-	(void)EVP_DigestInit_ex(md, EVP_sha256(), NULL);
-	while ((n = pread(fd, p, SUM_CHUNK, at)) > 0) {
-		(void)EVP_DigestUpdate(md, p, (size_t)n);
-		at += n;
-	}
-	(void)EVP_DigestFinal_ex(md, sum, &len);
-	EVP_MD_CTX_free(md);
-	for (int i = 0; i < 32; i++)
-		snprintf(ret + 2 * i, 3, "%02x", sum[i]);
-	return n < 0 ? err_sys(e, "read the image") : 0;
-}
-
-static void
-state_run(void *arg)
-{
-	struct state_job *j = arg;
-	char sum[LAYER_NAME];
-
-	j->result = -1;
-	j->fd = openat(j->folder, j->write ? "state.tmp" : "state", O_RDONLY | O_CLOEXEC);
-	if (j->fd < 0) {
-		(void)err_set(&j->err, E_TAMPERED, "the image of the capsule is missing");
-		return;
-	}
-	if (sum_file(j->fd, sum, &j->err) < 0)
-		return;
-	if (!j->write) {
-		j->result = strcmp(sum, j->sum) == 0
-		    ? 0
-		    : err_set(&j->err, E_TAMPERED, "the image of the capsule is damaged");
-		return;
-	}
-	memcpy(j->sum, sum, sizeof sum);
-	auto_fd dir = openat(j->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fsync(j->fd) < 0 || renameat(j->folder, "state.tmp", j->folder, "state") < 0 ||
-	    dir < 0 || fsync(dir) < 0)
-		err_sys(&j->err, "the image of the capsule");
-	else
-		j->result = 0;
-}
-
-static void
-state_done(void *arg)
-{
-	struct state_job *j = arg;
-	struct capsule_op *op = j->op;
-
-	close(j->folder);
-	if (op) {
-		struct capsule *c = op->capsule;
-
-		op->state_job = NULL;
-		if (j->result == 0 && j->write)
-			memcpy(c->image_sum, j->sum, sizeof c->image_sum);
-		if (j->result == 0 && !j->write)
-			op->state = take_fd(&j->fd);
-		if (j->result < 0)
-			flow_fail(op->flow, &j->err);
-		else
-			flow_next(op->flow);
-	}
-	cleanup_fd(&j->fd);
-	talloc_free(j);
-}
-
-static void
-state_start(struct capsule_op *op, bool write)
-{
-	struct capsule *c = op->capsule;
-	struct state_job *j = talloc_zero(NULL, struct state_job);
-
-	j->op = op;
-	j->write = write;
-	j->fd = -1;
-	j->folder = vm_folder_open(c->agent, c->vm_name);
-	memcpy(j->sum, c->image_sum, sizeof j->sum);
-	op->state_job = j;
-	background(c->agent->loop, state_run, state_done, j);
-}
-
-void
-capsule_state_orphan(struct capsule_op *op)
-{
-	if (op->state_job)
-		op->state_job->op = NULL;
-}
-
-static void
-state_remove(struct capsule *c, const char *name)
-{
-	auto_fd dir = vm_folder_open(c->agent, c->vm_name);
-
-	if (dir >= 0)
-		(void)unlinkat(dir, name, 0);
-}
+enum { AGAIN_MS = 1000, AGAIN_MAX = 30, RETRY_MS = 30000 };
 
 /* Steps that pause and hibernate share. */
 
@@ -230,7 +111,7 @@ capsule_step_durable(void *user)
 	if (op->capsule->persisted || !op->memory)
 		flow_next(op->flow);
 	else
-		state_start(op, true);
+		capsule_state_start(op, true);
 }
 
 /* Room for the image, at most what QEMU has of its own. */
@@ -322,6 +203,20 @@ static const struct step again_steps[] = {
 	{ 0 },
 };
 
+static void ran_again(void *, const struct err *);
+
+static void
+again(void *arg)
+{
+	struct capsule_op *op = arg;
+
+	TALLOC_FREE(op->timer);
+	if (op->capsule->vm && op->capsule->vm->state != VM_DEAD)
+		op->flow = flow_new(op, op->capsule->agent->loop, again_steps, op, ran_again);
+	else
+		ran_again(op, NULL);
+}
+
 static void
 ran_again(void *user, const struct err *e)
 {
@@ -331,9 +226,11 @@ ran_again(void *user, const struct err *e)
 
 	if (c->vm && c->vm->state == VM_DEAD)
 		capsule_died(c, c->vm);
-	else {
-		if (e)
-			log_error(NULL, "capsule %s: %s", c->id, e->text);
+	else if (e && op->tries++ < AGAIN_MAX) {
+		log_error(NULL, "capsule %s: does not go on yet: %s", c->id, e->text);
+		op->timer = timer_new(op, c->agent->loop, AGAIN_MS, 0, again, op);
+		return;
+	} else {
 		(void)capsule_step(c, EV_BACK, &ignore);
 		capsule_note(c, "up");
 	}
@@ -480,7 +377,7 @@ persisted(void *user, const struct err *e)
 	if (e) {
 		log_error(NULL, "capsule %s: its image is not saved: %s", c->id, e->text);
 		c->persisted = false;
-		state_remove(c, "state.tmp");
+		capsule_state_remove(c, "state.tmp");
 		if (c->vm && c->vm->state == VM_DEAD)
 			capsule_died(c, c->vm);
 		else
@@ -615,7 +512,7 @@ step_verify(void *user)
 	if (op->capsule->vm)
 		flow_next(op->flow);
 	else
-		state_start(op, false);
+		capsule_state_start(op, false);
 }
 
 static void
@@ -679,7 +576,7 @@ step_resume_cont(void *user)
 	struct capsule_op *op = user;
 
 	crash_point("resume.4");
-	state_remove(op->capsule, "state");
+	capsule_state_remove(op->capsule, "state");
 	vm_cont(op->capsule->vm, capsule_on_vm, op);
 }
 

@@ -48,5 +48,7 @@ tests_vm_isolation_parse_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_isolation_parse_test_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/hostagent
 tests_vm_isolation_parse_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(UV_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
-EXTRA_DIST += tests/vm/engine_test.py tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
+EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_lib.py \
+	tests/fuzz/run tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
+	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
 EXTRA_DIST += tests/vm/hosts_test.py tests/vm/hosts_net.py

@@ -9,8 +9,21 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-enum { MAGIC = 0x5145564d, VERSION = 3, PAGE = 4096, IN = 1 << 20, OUT = 1 << 18 };
-enum { MAX_DEVICES = 16 << 20, MAX_CONFIG = 4096 }; /* of device state; of the machine's name */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+enum {
+	IN = 1 << 14,
+	OUT = 1 << 13,
+	MAX_DEVICES = 1 << 16
+}; /* small ones: their edges are met often */
+#else
+enum { IN = 1 << 20, OUT = 1 << 18, MAX_DEVICES = 16 << 20 }; /* the last: of device state */
+#endif
+enum {
+	MAGIC = 0x5145564d,
+	VERSION = 3,
+	PAGE = 4096,
+	MAX_CONFIG = 4096 /* of the machine's name */
+};
 
 /* Section types. */
 enum { SEC_EOF, SEC_START, SEC_PART, SEC_END, SEC_FULL, SEC_SUBSECTION, SEC_VMDESC, SEC_CONFIG };

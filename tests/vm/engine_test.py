@@ -33,7 +33,7 @@ def new_id():
 
 def configure(**more):
     conf = dict(socket=SOCK, state_dir=STATE, image_dir=IMAGES, accel='tcg', uid_first=UID_FIRST,
-                uid_count=UID_COUNT, pool_size=1, min_free_disk_gb=0, min_free_disk_percent=0,
+                uid_count=UID_COUNT, pool_size=1, pool_waiting=0, min_free_disk_gb=0, min_free_disk_percent=0,
                 min_free_memory_percent=1, user=USER)
     conf.update(more)
     with open(DIR + '/hutch.conf', 'w') as f:
@@ -462,7 +462,9 @@ def test_crash_points():
 
 def test_corrupt_image_is_refused_and_made_anew():
     stop()
-    path = glob.glob(STATE + '/memory/minimal-*/memory')[0]
+    with open(glob.glob(STATE + '/memory/minimal-*')[0]) as f:
+        path = '%s/artifacts/%s/memory' % (STATE, f.read())
+    os.chmod(path, 0o600)
     with open(path, 'r+b') as f:
         f.seek(os.lseek(f.fileno(), 0, os.SEEK_DATA))
         f.write(b'damage')
