@@ -259,7 +259,8 @@ pull(struct work *w, const struct q_capsule_op *c, struct bytes id, int64_t wait
 int
 op_pull(struct work *w, const struct q_capsule_op *c, int64_t wait_ms)
 {
-	if (c->host_id && host_bring_template(w, c->host_id, c->address, c->template_name, wait_ms) < 0)
+	if (c->host_id &&
+	    host_bring_template(w, c->host_id, c->address, c->template_name, wait_ms) < 0)
 		return -1;
 	if (!c->wake_from || strcmp(c->wake_from, "image") != 0)
 		return 0;

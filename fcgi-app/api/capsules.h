@@ -94,7 +94,8 @@ struct origin {
 	const char *metadata, *envs; /* JSON text; the child's when absent from the input */
 	const char *const *env_names;
 	int32_t version;
-	int64_t epoch; /* of its first start: past that of the memory it has, whose guest knows it */
+	int64_t
+	    epoch; /* of its first start: past that of the memory it has, whose guest knows it */
 };
 /* Quota of one; the row, its audit row and event. host NULL: it waits for one. */
 int capsule_add(struct request *, const struct capsule_create *, const struct origin *,
