@@ -205,7 +205,8 @@ template_file(const struct pull_env *p, const char *what, const char *name,
 		snprintf(hex + 2 * i, 3, "%02x", sum[i]);
 	if (at != size || strcmp(hex, json_str(about, "sha256", "")) != 0)
 		return err_set(e, E_TAMPERED, "%s: %s is not what template.json says", what, name);
-	return fsync(fd) < 0 ? err_sys(e, "%s/%s", what, name) : 0;
+	/* the umask is the agent's; capsules' processes read these, each as its own user */
+	return fchmod(fd, 0444) < 0 || fsync(fd) < 0 ? err_sys(e, "%s/%s", what, name) : 0;
 }
 
 /* As hutchctl computes it: of the files' part of template.json. */
@@ -246,7 +247,8 @@ template_fill(const struct pull_env *p, const char *what, const char *path, stru
 			return e->code ? -1 : err_set(e, E_TAMPERED, "%s: a bad name", what);
 	}
 	fd = openat(dir, "template.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-	if (fd < 0 || write_all(fd, (const uint8_t *)a.body, a.len, 0, e) < 0 || fsync(fd) < 0)
+	if (fd < 0 || write_all(fd, (const uint8_t *)a.body, a.len, 0, e) < 0 ||
+	    fchmod(fd, 0444) < 0 || fsync(fd) < 0)
 		return e->code ? -1 : err_sys(e, "template.json");
 	return 0;
 }
@@ -273,7 +275,7 @@ pull_template(const struct pull_env *p, const char *name, struct err *e)
 	const char *path = talloc_asprintf(mem, "%s/%s", p->image_dir, name);
 
 	folder_drop(aside);
-	if (mkdir(aside, 0755) < 0)
+	if (mkdir(aside, 0755) < 0 || chmod(aside, 0755) < 0)
 		return err_sys(e, "agent.image_dir: %s", aside);
 	if (template_fill(p, what, aside, e) < 0 ||
 	    (rename(aside, path) < 0 && err_sys(e, "%s", path) < 0)) {

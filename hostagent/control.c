@@ -297,7 +297,7 @@ holds_json(struct agent *a, struct buf *b)
 	template_names(a, b);
 	TAILQ_FOREACH(i, &a->images, link)
 	{
-		if (i->state != IMG_READY)
+		if (i->state != IMG_READY || !i->t) /* pulled: of a capsule, not of a template */
 			continue;
 		buf_str(b, b->len > before ? "," : "");
 		buf_fmt(b, "\"warm:%s\"", i->t->name);

@@ -154,7 +154,9 @@ stranger(const struct visit *v, const char *text, const struct uuid *id, int64_t
 	if (n < 0)
 		return -1;
 	elsewhere = n > 0 && row->host_id && !uuid_equal(row->host_id, v->host->id);
-	if (elsewhere && row->epoch > epoch)
+	/* not while it starts there: what it wakes from may still be pulled from here */
+	if (elsewhere && row->epoch > epoch && strcmp(row->observed_state, "starting") != 0 &&
+	    strcmp(row->observed_state, "resuming") != 0)
 		return discard(v, text, epoch, "was started on another host since");
 	if (n > 0 && strcmp(row->observed_state, "stopped") != 0)
 		return 0; /* asleep, or placed a moment ago */

@@ -8,7 +8,8 @@
 SELECT s.dial, v.digest FROM hosts s, templates t JOIN template_versions v ON v.template_id = t.id AND v.version = t.current_version
  WHERE t.name = :name::text AND t.deleted_at IS NULL AND t.team_id = '00000000-0000-0000-0000-000000000000'
    AND :name::text = ANY (s.holds) AND s.id <> :host::uuid AND s.deleted_at IS NULL AND s.status IN ('online','draining')
-   AND NOT EXISTS (SELECT FROM hosts h WHERE h.id = :host::uuid AND :name::text = ANY (h.holds))
+   AND EXISTS (SELECT FROM hosts h WHERE h.id = :host::uuid AND NOT :name::text = ANY (h.holds)
+     AND (starts_with(s.address, 'https:') OR starts_with(h.address, 'unix:')))
  ORDER BY s.last_heartbeat_at DESC LIMIT 1;
 
 -- name: host_holds :exec
@@ -39,9 +40,10 @@ SELECT w.id, s.dial AS source_dial, h.id AS target, h.dial AS target_dial
         UNION SELECT memory_artifact, team_id FROM snapshots WHERE state = 'ready') w
   JOIN teams t ON t.id = w.team_id,
        LATERAL (SELECT count(*) AS n FROM artifact_copies a JOIN hosts g ON g.id = a.holder AND g.deleted_at IS NULL WHERE a.artifact_id = w.id) have,
-       LATERAL (SELECT g.dial FROM artifact_copies a JOIN hosts g ON g.id = a.holder AND g.deleted_at IS NULL AND g.status IN ('online','draining')
+       LATERAL (SELECT g.dial, g.address FROM artifact_copies a JOIN hosts g ON g.id = a.holder AND g.deleted_at IS NULL AND g.status IN ('online','draining')
           WHERE a.artifact_id = w.id AND a.state = 'ready' ORDER BY g.last_heartbeat_at DESC LIMIT 1) s,
        LATERAL (SELECT g.id, g.dial FROM hosts g WHERE g.deleted_at IS NULL AND g.status = 'online' AND g.schedulable
+          AND (starts_with(s.address, 'https:') OR starts_with(g.address, 'unix:'))
           AND CASE WHEN t.is_byoc THEN g.team_id = t.id ELSE g.type = 'regular' END
           AND NOT EXISTS (SELECT FROM artifact_copies a WHERE a.artifact_id = w.id AND a.holder = g.id)
           ORDER BY g.free_disk_mb DESC NULLS LAST LIMIT 1) h

@@ -18,7 +18,7 @@ import urllib.request
 URL, RUN, BUILD, DB = (os.environ[n] for n in ("HUTCH_URL", "HUTCH_RUN", "HUTCH_BUILD", "HUTCH_TEST_DB"))
 TAG = str(os.getpid() % 10000)
 NET = f"10.{200 + os.getpid() % 50}.{os.getpid() % 250}."
-BRIDGE = "hb" + TAG
+BRIDGE, SWITCH = "hb" + TAG, "hutchsw" + TAG
 
 
 def run(*words, check=True):
@@ -84,10 +84,15 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 
 def bridge_up():
-    run("ip", "link", "add", BRIDGE, "type", "bridge")
-    atexit.register(run, "ip", "link", "del", BRIDGE, check=False)
-    run("ip", "addr", "add", NET + "1/24", "dev", BRIDGE)
-    run("ip", "link", "set", BRIDGE, "up")
+    """The switch is a namespace of its own: no firewall of this machine sees what passes between the others."""
+    run("ip", "netns", "add", SWITCH)
+    atexit.register(run, "ip", "netns", "del", SWITCH, check=False)
+    run("ip", "-n", SWITCH, "link", "add", BRIDGE, "type", "bridge")
+    run("ip", "-n", SWITCH, "link", "set", BRIDGE, "up")
+    run("ip", "link", "add", "hr" + TAG, "type", "veth", "peer", "name", "root0", "netns", SWITCH)
+    run("ip", "-n", SWITCH, "link", "set", "root0", "master", BRIDGE, "up")
+    run("ip", "addr", "add", NET + "1/24", "dev", "hr" + TAG)
+    run("ip", "link", "set", "hr" + TAG, "up")
 
 
 class Machine:
@@ -107,8 +112,8 @@ class Machine:
             os.symlink(os.path.realpath(f"{RUN}/images/minimal"), self.dir + "/images/minimal")
         atexit.register(self.remove)
         run("ip", "netns", "add", self.ns)
-        run("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.ns)
-        run("ip", "link", "set", self.link, "master", BRIDGE, "up")
+        run("ip", "-n", SWITCH, "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.ns)
+        run("ip", "-n", SWITCH, "link", "set", self.link, "master", BRIDGE, "up")
         for words in (("addr", "add", self.ip + "/24", "dev", "eth0"), ("link", "set", "eth0", "up"), ("link", "set", "lo", "up")):
             run("ip", "-n", self.ns, *words)
         self.proxy = http.server.ThreadingHTTPServer((NET + "1", 9000 + number), Proxy)
@@ -150,10 +155,10 @@ agent {{
                                       stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=env, start_new_session=True)
 
     def cut(self):
-        run("ip", "link", "set", self.link, "down")
+        run("ip", "-n", SWITCH, "link", "set", self.link, "down")
 
     def heal(self):
-        run("ip", "link", "set", self.link, "up")
+        run("ip", "-n", SWITCH, "link", "set", self.link, "up")
 
     def log_text(self):
         with open(self.dir + "/log", errors="replace") as f:
@@ -191,6 +196,5 @@ agent {{
         if hasattr(self, "proxy"):
             self.proxy.shutdown()
         run("ip", "netns", "del", self.ns, check=False)
-        run("ip", "link", "del", self.link, check=False)
         if not os.environ.get("HOSTS_KEEP"):
             shutil.rmtree(self.dir, ignore_errors=True)
