@@ -10,7 +10,7 @@ const [port, dir, callback] = process.argv.slice(2);
 const tls = fs.readFileSync(`${dir}/tls.pem`);
 
 const provider = new Provider(`https://127.0.0.1:${port}`, {
-  clients: [{ client_id: 'hutch', client_secret: 'a secret: with % and ü', redirect_uris: [callback] }],
+  clients: [{ client_id: 'hutch', client_secret: 'a secret: with % and +', redirect_uris: [callback] }],
   jwks: JSON.parse(fs.readFileSync(`${dir}/jwks.json`)),
   cookies: { keys: ['test'] },
   claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
