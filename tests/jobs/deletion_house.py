@@ -4,6 +4,8 @@ from people import House, wait_for, wire
 from private import Report
 from s3 import S3
 
+import os
+import signal
 import tempfile
 
 certs = tempfile.mkdtemp(prefix="hutch-s3-", dir="/tmp")
@@ -20,7 +22,13 @@ def work(on=True):
     if on and not worker:
         worker = h.start_worker()
     elif not on and worker:
-        h.stop_worker(worker)
+        children = h.children(worker, "")
+        if h.stop_worker(worker, 4) is None:  # a build with sanitizers under load takes its time
+            for pid in children:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
         worker = None
 
 
