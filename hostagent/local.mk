@@ -31,7 +31,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/certs.c hostagent/certs.h hostagent/reports.c hostagent/reports.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS) \
-	$(MNL_LIBS) $(NFTABLES_LIBS)
+	$(MNL_LIBS)
 EXTRA_DIST += hostagent/README.md
 
 check_PROGRAMS += tests/vm/engine_filter_test

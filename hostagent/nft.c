@@ -1,7 +1,12 @@
 /* nft.c - see nft.h. */
 #include "nft.h"
+#include "cleanup.h"
 
-#include <nftables/libnftables.h>
+#include <errno.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
 enum { BURST_PER_SEC = 8, NEW_PER_SEC = 1000, FLOWS = 16384 };
 
@@ -129,24 +134,50 @@ nft_host(struct buf *b, uint32_t pool, uint32_t bits, bool closed)
 	    "ip saddr @pool oifname != \"" NET_HOST_PREFIX "*\" masquerade\n}\n}\n");
 }
 
+/* The nft program does it: libnftables' licence (GPL-2) is not one to link with. */
+static const char *const program[] = { "/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft" };
+
+static pid_t
+spawn(int in, int out)
+{
+	char *argv[] = { "nft", "-f", "-", NULL }, *env[] = { "LC_ALL=C", NULL };
+	posix_spawn_file_actions_t fa;
+	pid_t pid = -1;
+	size_t i;
+
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, in, STDIN_FILENO);
+	posix_spawn_file_actions_adddup2(&fa, out, STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&fa, out, STDERR_FILENO);
+	for (i = 0; i < nitems(program); i++)
+		if (posix_spawn(&pid, program[i], &fa, NULL, argv, env) == 0)
+			break;
+	posix_spawn_file_actions_destroy(&fa);
+	return pid;
+}
+
 static int
 run(const char *text, struct err *e)
 {
-	struct nft_ctx *c = nft_ctx_new(NFT_CTX_DEFAULT);
-	const char *said;
-	int rc = -1;
+	auto_fd in = memfd_create("rules", MFD_CLOEXEC), out = memfd_create("said", MFD_CLOEXEC);
+	char said[181] = "";
+	int status = 0;
+	pid_t pid;
 
-	if (!c)
-		return err_set(e, E_SYSTEM, "libnftables does not start");
-	(void)nft_ctx_buffer_output(c);
-	(void)nft_ctx_buffer_error(c);
-	rc = nft_run_cmd_from_buffer(c, text);
-	if (rc) {
-		said = nft_ctx_get_error_buffer(c);
-		(void)err_set(e, E_SYSTEM, "packet filter: %.180s", said ? said : "refused");
-	}
-	nft_ctx_free(c);
-	return rc ? -1 : 0;
+	if (in < 0 || out < 0 || write(in, text, strlen(text)) != (ssize_t)strlen(text) ||
+	    lseek(in, 0, SEEK_SET) < 0)
+		return err_sys(e, "packet filter: handing over its rules");
+	pid = spawn(in, out);
+	if (pid < 0)
+		return err_set(
+		    e, E_SYSTEM, "packet filter: there is no nft (Debian package nftables)");
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (status == 0)
+		return 0;
+	(void)!pread(out, said, sizeof said - 1, 0);
+	said[strcspn(said, "\n")] = '\0';
+	return err_set(e, E_SYSTEM, "packet filter: %s", *said ? said : "refused");
 }
 
 int
