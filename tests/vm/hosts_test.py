@@ -11,6 +11,7 @@ Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped".
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import threading
 import time
 
 sys.dont_write_bytecode = True
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed at exit
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 LOCAL = "host {\n\theartbeat_sec = 1\n\tsuspect_sec = 5\n\tunreachable_sec = 8\n\tproof_sec = 3\n}\n"
