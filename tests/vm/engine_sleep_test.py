@@ -375,7 +375,9 @@ def test_crash_points_of_copies():
 
 
 def crash_one(what, n):
+    at = time.time()
     cid, child, epoch = make(), None, 1
+    wait_for('an image', image_ready, 120)     # and nothing else that runs
     agent.run(cid, 'head -c 300000 /dev/urandom >/dev/shm/m; head -c 300000 /dev/urandom >/root/d; sync')
     was = agent.run(cid, 'sha256sum </dev/shm/m; sha256sum </root/d')
     body = {}
@@ -416,6 +418,7 @@ def crash_one(what, n):
     assert agent.delete(cid)[0] == 204
     assert not agent.qemus() and not os.listdir(agent.state + '/vm'), (what, n, os.listdir(agent.state + '/vm'))
     assert not glob.glob(agent.state + '/artifacts/*.tmp'), (what, n)
+    print('# %s.%d: %.0f s' % (what, n, time.time() - at), flush=True)
 
 
 def main():
@@ -444,6 +447,8 @@ def main():
         if 'Sanitizer' in agent.log() or 'runtime error:' in agent.log():
             print('not ok sanitizers: see the log')
             failed += 1
+    except KeyboardInterrupt:
+        failed += 1
     finally:
         agent.end('/tmp/hutch-engine-sleep.log' if failed else None)
     if failed:
