@@ -10,6 +10,7 @@ struct save {
 	struct vm *vm;
 	int memory, parent, state; /* where to, and against what; our own */
 	int pipe_write;            /* QEMU's end, until it has it */
+	bool before;               /* it was saved before */
 	bool sent, filtered;       /* QEMU says completed; the filter is through */
 	struct filter_job *job;
 };
@@ -143,7 +144,54 @@ step_migrate(void *user)
 	vm_call(vm, "migrate", "{\"uri\":\"fd:save\"}", -1, on_migrate);
 }
 
+/* After a save QEMU saves again only when it ran meanwhile: for a moment, the user's processes
+   frozen. A save whose end a dead agent did not see, or whose file was not made durable, is the
+   reason. */
+static void
+on_status(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	if (e) {
+		flow_fail(vm->run->flow, e);
+		return;
+	}
+	vm->run->save->before = strcmp(json_str(ret, "status", ""), "postmigrate") == 0;
+	flow_next(vm->run->flow);
+}
+
+static void
+step_status(void *user)
+{
+	vm_call(user, "query-status", NULL, -1, on_status);
+}
+
+static void
+step_wake(void *user)
+{
+	struct vm *vm = user;
+
+	if (vm->run->save->before)
+		vm_step_cont(vm);
+	else
+		flow_next(vm->run->flow);
+}
+
+static void
+step_still(void *user)
+{
+	struct vm *vm = user;
+
+	if (vm->run->save->before)
+		vm_step_stop(vm);
+	else
+		flow_next(vm->run->flow);
+}
+
 static const struct step save_steps[] = {
+	{ "looking at it", step_status },
+	{ "continuing after an earlier save", step_wake },
+	{ "stopping again", step_still },
 	{ "preparing the save", step_pipe },
 	{ "handing over the pipe", step_give_pipe },
 	{ "saving memory", step_migrate },
