@@ -60,10 +60,15 @@ struct look {
 	bool charged;     /* a token of the rate limit was taken */
 	uint64_t give_up; /* uv_now() */
 	struct timer *timer;
-	const char *who;       /* the credential in rate limits, once it is known to be good */
-	const char *ip;        /* of the client, as the web server says; or NULL */
-	const char *agent;     /* User-Agent, or NULL */
+	const char *who;    /* the credential in rate limits, once it is known to be good */
+	const char *ip;     /* of the client, as the web server says; or NULL */
+	const char *agent;  /* User-Agent, or NULL */
+	struct uuid key_id; /* if by_key: the API key, once it is known to be good */
+	bool by_key;
+	struct uuid key_team;
+	const char *key_name;
 	int32_t key_rate;      /* requests an hour that the key may make; 0: no limit of its own */
+	const char *denied;    /* why, when it is the key's own limit */
 	struct access *access; /* the answer; already there when it was remembered */
 	bool known;
 	struct rate rate;
@@ -183,6 +188,9 @@ found(struct look *l, const struct q_gateway_place *c, const char *who, struct d
 		.epoch = c->epoch,
 		.host = talloc_strdup(l->access, c->address),
 		.who = talloc_strdup(l->access, who),
+		.key = l->key_id,
+		.by_key = l->by_key,
+		.key_name = talloc_strdup(l->access, l->key_name),
 		.key_rate = l->key_rate,
 		.state = talloc_strdup(l->access, c->state),
 	};
@@ -231,6 +239,12 @@ ask(struct look *l, struct desk *k)
 	}
 	l->who = p.rate_key;
 	l->key_rate = p.key_rate;
+	l->by_key = p.type == CALLER_KEY && p.key && p.team;
+	if (l->by_key) {
+		l->key_id = *p.key;
+		l->key_team = *p.team;
+		l->key_name = p.name;
+	}
 	n = db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
 	if (n < 0)
 		return -1;
@@ -254,19 +268,19 @@ static int
 limit(struct look *l, struct queue *q)
 {
 	const struct conf *c = l->d->gw->conf;
-	bool stranger = !l->access && !l->who;
-	const char *who = l->access ? l->access->who : stranger ? l->ip : l->who;
+	bool stranger = !l->who;
+	const char *who = stranger ? l->ip : l->who;
 	int64_t each = stranger ? c->auth_rate_address_per_minute : c->auth_rate_per_minute;
 
-	if (l->access && l->access->key_rate &&
+	if (l->key_rate &&
 	    !rate_bucket(q, talloc_asprintf(l, "hutch:rate:key:%s", who),
-		&(struct bucket_rule){ .burst = l->access->key_rate,
-		    .tokens = l->access->key_rate,
-		    .window_sec = 3600 },
+		&(struct bucket_rule){
+		    .burst = l->key_rate, .tokens = l->key_rate, .window_sec = 3600 },
 		&l->rate)) {
 		l->work.err = (struct err){ 0 };
+		l->denied = "rate";
 		return err_set(&l->work.err, E_RATE, "too many requests: %d an hour are allowed",
-		    (int)l->access->key_rate);
+		    (int)l->key_rate);
 	}
 	if (!c->auth_rate_limits || !who)
 		return 0;
@@ -278,6 +292,24 @@ limit(struct look *l, struct queue *q)
 		l->rate.retry_after = 1;
 	return err_set(
 	    &l->work.err, E_RATE, "too many requests: %" PRId64 " a minute are allowed", each);
+}
+
+/* … and that it came too often. The unit of the question is over: this one is its own. */
+static void
+over_limit(struct look *l, struct desk *k)
+{
+	struct principal p = { .type = CALLER_KEY,
+		.key = &l->key_id,
+		.team = &l->key_team,
+		.name = l->key_name,
+		.denied = l->denied };
+	struct err cause = l->work.err;
+
+	l->work.db = k->db;
+	if (db_unit(k->db, l, &l->work.err) == 0)
+		(void)refused(l, &p, k);
+	db_unit_end(k->db);
+	l->work.err = cause;
 }
 
 static void
@@ -302,6 +334,8 @@ in_thread(uv_work_t *req)
 	}
 	if (!l->charged)
 		(void)limit(l, k->queue);
+	if (l->denied)
+		over_limit(l, k);
 	l->charged = true;
 	desk_return(l->d, k);
 }
@@ -318,6 +352,7 @@ copy(void *mem, const struct access *a)
 	own->host = talloc_strdup(own, a->host);
 	own->who = talloc_strdup(own, a->who);
 	own->state = talloc_strdup(own, a->state);
+	own->key_name = talloc_strdup(own, a->key_name);
 	return own;
 }
 
@@ -342,6 +377,14 @@ put_rate(struct request *r, const struct rate *rate)
 	reply_header(r, "X-RateLimit-Reset", talloc_asprintf(r, "%" PRId64, rate->reset_sec));
 	if (rate->retry_after > 0)
 		reply_header(r, "Retry-After", talloc_asprintf(r, "%" PRId64, rate->retry_after));
+}
+
+static void
+asked_by(struct request *r, const struct look *l)
+{
+	r->by_key = l->by_key;
+	r->key = l->key_id;
+	r->ip = l->ip ? talloc_strdup(r, l->ip) : NULL;
 }
 
 static void after_thread(uv_work_t *, int);
@@ -394,6 +437,7 @@ after_thread(uv_work_t *req, int status)
 		((struct tie *)r->look)->look = NULL;
 		TALLOC_FREE(r->look);
 		put_rate(r, &l->rate);
+		asked_by(r, l);
 		if (l->access && l->work.err.code == E_OK)
 			r->access = copy(r, l->access);
 		else
@@ -424,6 +468,18 @@ bearer(const struct request *r)
 	const char *h = request_header(r, "Authorization");
 
 	return h && strncasecmp(h, "Bearer ", 7) == 0 ? h + 7 : NULL;
+}
+
+/* What an answer that was remembered says of the one who asks. */
+static void
+remembered(struct look *l)
+{
+	l->who = l->access->who;
+	l->by_key = l->access->by_key;
+	l->key_id = l->access->key;
+	l->key_team = l->access->team;
+	l->key_name = l->access->key_name;
+	l->key_rate = l->access->key_rate;
 }
 
 /* The whole question in one hash: credential, what it is for, which capsule. */
@@ -478,14 +534,15 @@ access_check(struct request *r, void (*ok)(struct request *))
 	if (s->access && s->until > uv_now(d->gw->loop) && memcmp(s->key, l->key, HASH_SIZE) == 0) {
 		l->known = true;
 		l->access = copy(l, s->access);
+		remembered(l);
 	}
 	if (l->known && !d->gw->conf->auth_rate_limits && !l->access->key_rate) {
 		r->access = copy(r, l->access);
+		asked_by(r, l);
 		talloc_free(l);
 		ok(r);
 		return;
 	}
-	l->ip = address(l, r);
 	t = talloc_zero(r, struct tie);
 	if (!t)
 		abort();

@@ -16,6 +16,9 @@ struct access {
 	const char *host; /* the agent's address: unix:/path */
 	char token[65];   /* x-access-token of the guest */
 	const char *who;  /* the credential in rate limits */
+	struct uuid key;  /* if by_key: the API key */
+	bool by_key;
+	const char *key_name;
 	int32_t key_rate; /* of an API key: requests an hour; 0: no limit of its own */
 	const char *state;
 };

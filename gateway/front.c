@@ -2,6 +2,7 @@
 #include "front.h"
 
 #include "gateway.h"
+#include "key_count.h"
 #include "log.h"
 #include "route.h"
 #include "cleanup.h"
@@ -135,6 +136,7 @@ ready(struct request *r, int status)
 		return false;
 	r->reply.state = REPLY_READY;
 	r->reply.status = status;
+	key_count(r);
 	reply_header(r, "X-Request-Id", r->work.id);
 	reply_header(r, "Cache-Control", "private, no-store");
 	request_wake(r);

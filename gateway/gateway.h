@@ -8,15 +8,17 @@ struct front;
 struct keys;
 struct back;
 struct doorman;
+struct key_count;
 struct tally;
 
 struct gateway {
 	uv_loop_t *loop;
 	const struct conf *conf;
 	const struct keys *keys;
-	struct front *front;     /* towards the web server */
-	struct back *back;       /* towards the host agents */
-	struct doorman *doorman; /* who may */
-	struct tally *busy;      /* requests at once, per capsule and per credential */
+	struct front *front;         /* towards the web server */
+	struct back *back;           /* towards the host agents */
+	struct doorman *doorman;     /* who may */
+	struct key_count *key_count; /* what API keys are used for */
+	struct tally *busy;          /* requests at once, per capsule and per credential */
 	bool draining;
 };

@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "front.h"
 #include "gateway.h"
+#include "key_count.h"
 #include "log.h"
 #include "route.h"
 #include "route_print.h"
@@ -44,7 +45,7 @@ struct process {
 static void
 on_idle(struct gateway *gw)
 {
-	(void)gw;
+	key_count_end(gw->key_count);
 	exit(0);
 }
 
@@ -54,6 +55,7 @@ on_limit(uv_timer_t *t)
 	struct process *p = t->data;
 
 	log_warn(NULL, "%zu requests did not end in time", front_requests(p->gw.front));
+	key_count_end(p->gw.key_count);
 	exit(0);
 }
 
@@ -91,6 +93,7 @@ process_run(const struct conf *conf, int fd)
 	p->gw.conf = conf;
 	p->gw.loop = uv_default_loop();
 	p->gw.doorman = doorman_open(p, &p->gw, &e);
+	p->gw.key_count = key_count_open(p, &p->gw);
 	p->gw.back = back_open(p, &p->gw);
 	if (p->gw.doorman)
 		p->gw.front = front_open(p, p->gw.loop, fd, &p->gw, route_request, &e);

@@ -8,6 +8,7 @@
 #pragma once
 #include "buf.h"
 #include "err.h"
+#include "id.h"
 #include "work.h"
 
 #include <json-c/json.h>
@@ -39,10 +40,13 @@ struct request {
 	const struct route *route;
 	const char *param[PARAMS_MAX]; /* {id} and what follows it, decoded */
 	const struct access *access;   /* who asks, and where the capsule is */
-	const void *in;                /* the body of a JSON route, read by its field table */
-	struct buf body;               /* the same, while it arrives */
-	void *state;                   /* the handler's */
-	void *look;                    /* access.c's, while the database is asked */
+	struct uuid key;               /* the good API key that asks, if by_key */
+	bool by_key;
+	const char *ip;  /* of the client, once it was asked for; or NULL */
+	const void *in;  /* the body of a JSON route, read by its field table */
+	struct buf body; /* the same, while it arrives */
+	void *state;     /* the handler's */
+	void *look;      /* access.c's, while the database is asked */
 
 	/* The body as it comes: returns how much it took; less than n: request_wake() when it can
 	 * go on. */

@@ -136,13 +136,44 @@ got = together(*[lambda: carl("POST", "/v1/api-keys", {"name": "k"})] * 6)
 check("at most 25 live keys a user, also at once", sorted(g.status for g in got) == [201] * 3 + [403] * 3, got)
 check("… which is told", {g.code for g in got} == {"", "quota_exceeded"})
 
+# ---- at the gateway: the same keys, counted by the same limit; a capsule that is not there is enough
+
+ABSENT = "/v1/capsules/cl-" + "0" * 24 + "1"
+
+
+def at_gateway(key):
+    return with_key(key, "POST", ABSENT + "/exec", {"command": "true"})
+
+
+def denials(k):
+    return sql(f"SELECT string_agg(metadata->>'reason', ' ' ORDER BY seq) FROM audit_logs WHERE action = 'use_denied' AND resource_id = '{k['id']}'")
+
+
+used = make(allowed_ips=["127.0.0.0/8", "::1"])
+a = at_gateway(used["key"])
+check("gateway: a good key from its network finds no such capsule", a.status == 404, a)
+at_gateway(used["key"])
+for name, change, reason in (("of another address", "allowed_ips = '{192.0.2.0/24}'", "address"), ("revoked", "revoked_at = now()", "revoked")):
+    k = make()
+    sql(f"UPDATE api_keys SET {change} WHERE id = '{uuid_of(k['id'])}'")
+    got = [at_gateway(k["key"]).status for _ in range(2)]
+    check(f"gateway: a key that is {name} is refused, with one row", got == [401, 401] and denials(k) == reason, (got, denials(k)))
+k = make(scopes=["capsules.view"])
+got = [at_gateway(k["key"]).status for _ in range(3)]
+check("gateway: beyond its scope 403, with one row", got == [403] * 3 and denials(k) == "scope", (got, denials(k)))
+k = make(rate_limit=2)
+got = [with_key(k["key"], "GET", "/v1/capsules").status] + [at_gateway(k["key"]) for _ in range(3)]
+check("gateway: its own limit, shared with the API", [got[0]] + [g.status for g in got[1:]] == [200, 404, 429, 429]
+      and int(got[-1].headers["Retry-After"]) > 60, got)
+check("gateway: … is told once", denials(k) == "rate", denials(k))
+
 # ---- use: counted in the processes, written down every 30 s or when they end
 
 if "HUTCH_RUN" in os.environ:
     import glob
     import signal
     import time
-    for pid in glob.glob(os.environ["HUTCH_RUN"] + "/pid/api*"):
+    for pid in glob.glob(os.environ["HUTCH_RUN"] + "/pid/api*") + glob.glob(os.environ["HUTCH_RUN"] + "/pid/gateway*"):
         os.kill(int(open(pid).read().split()[0]), signal.SIGHUP)
     k, u = new, {"total": 0}
     deadline = time.time() + 35
@@ -151,6 +182,14 @@ if "HUTCH_RUN" in os.environ:
         time.sleep(0.3)
     check("what it was used for", u["by_route"] == [{"route": "GET /v1/capsules", "requests": 2}] and u["by_status"] == [{"status": "200", "requests": 2}]
           and len(u["points"]) == 1 and u["last_24h"] == u["total"] == 2, u)
+    while time.time() < deadline and not u["by_route"][0]["route"].startswith("POST"):
+        u = ada("GET", f"/v1/api-keys/{used['id']}/usage").json
+        u["by_route"] = u["by_route"] or [{"route": ""}]
+        time.sleep(0.3)
+    check("what it was used for at the gateway", u["by_route"] == [{"route": "POST /v1/capsules/{id}/exec", "requests": 2}]
+          and u["by_status"] == [{"status": "404", "requests": 2}], u)
+    check("when and where it was used last there", sql(f"SELECT last_used_at IS NOT NULL AND last_used_ip IS NOT NULL FROM api_keys WHERE id = "
+                                                       f"'{uuid_of(used['id'])}'") == "t")
     check("when it was used last", ada("GET", f"/v1/api-keys/{k['id']}").json.get("last_used"))
 check("use over too long a time is refused", ada("GET", f"/v1/api-keys/{new['id']}/usage?from=2020-01-01T00:00:00Z").status == 400)
 end()
