@@ -370,7 +370,7 @@ op_image(struct work *w, const struct q_capsule_op *c, const struct sealed *s)
 
 /* --- start ---------------------------------------------------------------------------------- */
 
-enum { PLACE_SECONDS = 300, ATTEMPTS = 3 };
+enum { ATTEMPTS = 3, FORGET_MS = 3000 };
 
 static struct place_ask
 place_ask(const struct op_env *env, const struct q_capsule_op *c)
@@ -404,7 +404,7 @@ place(struct work *w, const struct op_env *env, const struct job_ref *job,
 		return -1;
 	if (host_place(w, &ask, &at) < 0) {
 		db_rollback(w->db);
-		if (w->err.code != E_NO_HOSTS || c->since_s < PLACE_SECONDS)
+		if (w->err.code != E_NO_HOSTS || c->since_s < env->conf->host_place_sec)
 			return -1;
 		return op_failed(w, job, c, c->epoch, "place", "no_hosts_available");
 	}
@@ -512,6 +512,28 @@ capsule_op_update(struct work *w, const struct op_env *env, const struct job_ref
 
 /* --- destroy -------------------------------------------------------------------------------- */
 
+/* A sleeping capsule is on no host, but where it fell asleep its agent still knows it. A host that
+   does not hear it is told when its inventory shows it (host_watch.c). */
+static int
+forget_images(struct work *w, const struct q_capsule_op *c, int64_t wait_ms)
+{
+	struct q_artifact_source *h;
+	struct json_object *answer;
+	int n = q_life_image_hosts(w->db, &h, .id = c->id), i;
+
+	for (i = 0; i < n; i++) {
+		struct q_capsule_op there = *c;
+
+		there.address = h[i].dial;
+		if (c->host_id && uuid_equal(c->host_id, h[i].holder))
+			continue;
+		(void)op_call(w, &there, "DELETE", "", NULL, c->epoch, NULL,
+		    wait_ms < FORGET_MS ? wait_ms : FORGET_MS, &answer);
+		w->err = (struct err){ 0 };
+	}
+	return n < 0 ? -1 : 0;
+}
+
 int
 capsule_op_destroy(struct work *w, const struct op_env *env, const struct job_ref *job,
     const struct op_args *a, int64_t wait_ms)
@@ -530,7 +552,9 @@ capsule_op_destroy(struct work *w, const struct op_env *env, const struct job_re
 			return -1;
 		w->err = (struct err){ 0 }; /* never made, or gone already */
 	}
-	crash_point("destroy.3");
+	if (forget_images(w, c, wait_ms) < 0)
+		return -1;
+	crash_point("destroy.6");
 	if (op_begin(w, job) < 0 || q_capsule_stopped(w->db, .id = a->capsule) < 0 ||
 	    q_life_images_gone(w->db, .id = a->capsule) < 0)
 		return -1;

@@ -143,10 +143,32 @@ orphan(const struct visit *v, const char *id, int64_t epoch)
 	return event_add(w, &ev) < 0 ? -1 : db_commit(w->db);
 }
 
+/* It fell asleep there and was destroyed while it slept, or later elsewhere: the agent's memory of
+   it goes, its artifacts go by artifact.gc. */
+static int
+forget(const struct visit *v, const char *id, int64_t epoch)
+{
+	struct work *w = v->w;
+	struct agent_call call = { .address = v->host->address,
+		.method = "DELETE",
+		.epoch = epoch,
+		.total_ms = DISCARD_MS,
+		.path = talloc_asprintf(w, "/capsules/%s", id) };
+	struct json_object *answer;
+
+	if (agent_send(w, &call, &answer) == 0)
+		return 0;
+	if (w->err.code != E_NOT_FOUND)
+		return -1;
+	w->err = (struct err){ 0 };
+	return 0;
+}
+
 /* The host has a capsule whose row, when the inventory was asked for, did not say so. */
 static int
-stranger(const struct visit *v, const char *text, const struct uuid *id, int64_t epoch)
+stranger(const struct visit *v, const char *text, const struct uuid *id, struct json_object *one)
 {
+	int64_t epoch = json_int(one, "epoch", 0);
 	struct q_capsule_op *row;
 	bool elsewhere;
 	int n = q_capsule_for_op(v->w->db, &row, .id = id);
@@ -160,6 +182,9 @@ stranger(const struct visit *v, const char *text, const struct uuid *id, int64_t
 		return discard(v, text, epoch, "was started on another host since");
 	if (n > 0 && strcmp(row->observed_state, "stopped") != 0)
 		return 0; /* asleep, or placed a moment ago */
+	if (n > 0 && v->ours && row->epoch >= epoch &&
+	    strcmp(json_str(one, "state", ""), "hibernated") == 0)
+		return forget(v, text, row->epoch);
 	if (!v->ours || !proven(v, text, "orphan"))
 		return 0;
 	/* read after the second sighting: it may have been made in between */
@@ -183,7 +208,7 @@ compare(const struct visit *v, struct json_object *one)
 	for (i = 0; i < v->n && !uuid_equal(v->known[i].id, &id); i++)
 		;
 	if (i == v->n)
-		return stranger(v, text, &id, json_int(one, "epoch", 0));
+		return stranger(v, text, &id, one);
 	v->known[i].age_s = -1; /* seen */
 	report = capsule_report_read(&id, one);
 	db_begin(v->w->db);

@@ -106,6 +106,12 @@ SELECT c.holder, h.address, h.dial FROM artifact_copies c JOIN hosts h ON h.id =
  WHERE c.artifact_id = :id::bytea AND c.state = 'ready' AND h.deleted_at IS NULL AND h.status IN ('online','draining')
  ORDER BY h.last_heartbeat_at DESC LIMIT 8;
 
+-- name: life_image_hosts :many artifact_source
+-- Hosts that have an image of the capsule and can be asked to forget it.
+SELECT DISTINCT h.id AS holder, h.address, h.dial FROM capsule_images i
+  JOIN artifact_copies a ON a.artifact_id IN (i.disk_artifact, i.memory_artifact) JOIN hosts h ON h.id = a.holder
+ WHERE i.capsule_id = :id::uuid AND h.deleted_at IS NULL AND h.status IN ('online','draining');
+
 -- name: life_place :exec
 -- pending -> starting, on a host whose row is locked.
 UPDATE capsules SET observed_state = 'starting', host_id = :host::uuid
