@@ -4,6 +4,11 @@
 
 #include <inttypes.h>
 
+/* When the process that took its own job dies, a worker has it this much later: a legal state
+   within 30 s (spec 02 §9, row 3). One that only waits for longer finds itself fenced, and looks
+   on. */
+enum { CLAIM_SECONDS = 20 };
+
 static const char *
 args_json(void *mem, const struct op_args *a)
 {
@@ -30,6 +35,7 @@ capsule_job(struct work *w, const char *kind, const struct uuid *team, const str
 		    talloc_asprintf(w, "%s/%" PRId64, id_text(w, "cl-", a->capsule), a->epoch),
 		.lock_key = id_text(w, "cl-", a->capsule),
 		.claimed = worker != NULL,
+		.lease_sec = CLAIM_SECONDS,
 		.worker = worker };
 
 	ret->epoch = 1;

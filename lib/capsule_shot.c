@@ -154,6 +154,21 @@ roll_begin(struct work *w, const struct job_ref *job, const struct q_capsule_op 
 }
 
 static int
+roll_end(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct q_capsule_op *c, const struct uuid *snapshot)
+{
+	const char *data =
+	    talloc_asprintf(w, "{\"snapshot_id\":\"%s\"}", id_text(w, "snp-", snapshot));
+
+	if (op_begin(w, job) < 0)
+		return -1;
+	if (q_life_op_end(w->db, .id = c->id, .op = "rollback") > 0 &&
+	    op_event(w, c, "capsule.rolled_back", data) < 0)
+		return -1;
+	return op_commit(w, env);
+}
+
+static int
 roll(struct work *w, const struct op_env *env, const struct job_ref *job,
     const struct q_capsule_op *c, const struct uuid *snapshot, int64_t wait_ms)
 {
@@ -180,13 +195,9 @@ roll(struct work *w, const struct op_env *env, const struct job_ref *job,
 		0)
 		return op_unknown(&w->err) ? -1 : roll_failed(w, job, c);
 	crash_point("rollback.6");
-	if (op_running(w, env, job, c, "rollback", answer) < 0 || op_begin(w, job) < 0)
+	if (op_running(w, env, job, c, "rollback", answer) < 0)
 		return -1;
-	if (q_life_op_end(w->db, .id = c->id, .op = "rollback") > 0 &&
-	    op_event(w, c, "capsule.rolled_back",
-		talloc_asprintf(w, "{\"snapshot_id\":\"%s\"}", id_text(w, "snp-", snapshot))) < 0)
-		return -1;
-	return op_commit(w, env);
+	return roll_end(w, env, job, c, snapshot);
 }
 
 int
@@ -220,12 +231,9 @@ capsule_op_rollback(struct work *w, const struct op_env *env, const struct job_r
 			return n;
 	}
 	crash_point("rollback.4");
-	if (c->epoch == a->epoch + 1 && strcmp(c->observed_state, "running") == 0) {
-		/* it died between the last two transactions */
-		if (op_begin(w, job) < 0 || q_life_op_end(w->db, .id = c->id, .op = "rollback") < 0)
-			return -1;
-		return op_commit(w, env);
-	}
+	/* it died between the last two transactions */
+	if (c->epoch == a->epoch + 1 && strcmp(c->observed_state, "running") == 0)
+		return roll_end(w, env, job, c, a->snapshot);
 	if (c->epoch != a->epoch + 1 || strcmp(c->observed_state, "resuming") != 0)
 		return 0;
 	return roll(w, env, job, c, a->snapshot, wait_ms);
