@@ -2,7 +2,7 @@
  * hosts_admin.c - what operators do with hosts: change, cordon, drain, tags, removal (spec 02 §5.1,
  * §5.4).
  *
- * Queries: sql/queries/hosts.sql.  Tests: tests/http/hosts.t, tests/vm/hosts_test.py.
+ * Queries: sql/queries/hosts.sql.  Tests: tests/vm/hosts_test.py.
  */
 #include "api.h"
 #include "audit.h"
