@@ -34,9 +34,9 @@ struct control {
 	const char *id, *token, *refresh; /* NULL: not registered */
 	const char *cluster;              /* of the database that knows us, or "" */
 	bool distrusted; /* our credentials were refused: all is paused until they are good again */
-	char registered_with[65];         /* SHA-256 of the registration token that was used */
-	int64_t refresh_at;               /* unix ms */
-	int64_t seq; /* of heartbeats */
+	char registered_with[65]; /* SHA-256 of the registration token that was used */
+	int64_t refresh_at;       /* unix ms */
+	int64_t seq;              /* of heartbeats */
 	struct reports *reports;
 	bool busy, closed;
 	struct {
@@ -52,7 +52,7 @@ struct exchange {
 	struct http_answer answer;
 	struct err err;
 	int result;
-	int64_t last;   /* REPORTS: sequence of the last change in it */
+	int64_t last;    /* REPORTS: sequence of the last change in it */
 	int64_t metrics; /* the same of rows of metrics */
 };
 
@@ -369,13 +369,36 @@ refresh_body(struct control *c, struct exchange *x)
 /* Credentials: the host is trusted as long as they are taken (spec 02 §5.2). */
 
 static void
-slept(void *arg, struct capsule *k, const struct err *e)
+woken(void *arg, struct capsule *k, const struct err *e)
 {
 	(void)arg;
 	if (e)
-		log_warn(NULL, "credentials refused: a capsule was not paused: %s", e->text);
+		log_warn(
+		    NULL, "credentials are good again: a capsule was not resumed: %s", e->text);
 	else
-		log_info(NULL, "credentials refused: %s is paused", k->id);
+		log_info(NULL, "credentials are good again: %s runs", k->id);
+}
+
+/* Good again: what the refusal paused runs on. */
+static void
+resume_ours(struct control *c, struct capsule *k)
+{
+	if (k->state == CAP_PAUSED && strcmp(k->paused_by, "host") == 0)
+		capsule_resume(c->agent, k->id, k->epoch, c, woken, c);
+}
+
+static void
+slept(void *arg, struct capsule *k, const struct err *e)
+{
+	struct control *c = arg;
+
+	if (e) {
+		log_warn(NULL, "credentials refused: a capsule was not paused: %s", e->text);
+		return;
+	}
+	log_info(NULL, "credentials refused: %s is paused", k->id);
+	if (!c->distrusted)
+		resume_ours(c, k); /* they became good while it stopped */
 }
 
 /* Refused: everything is paused and kept. Again with each refusal: what has started since. */
@@ -394,17 +417,6 @@ distrusted(struct control *c)
 }
 
 static void
-woken(void *arg, struct capsule *k, const struct err *e)
-{
-	(void)arg;
-	if (e)
-		log_warn(NULL, "credentials are good again: a capsule was not resumed: %s", e->text);
-	else
-		log_info(NULL, "credentials are good again: %s runs", k->id);
-}
-
-/* Good again: what the refusal paused runs on. */
-static void
 trusted(struct control *c)
 {
 	struct capsule *k;
@@ -413,8 +425,7 @@ trusted(struct control *c)
 		return;
 	c->distrusted = false;
 	TAILQ_FOREACH(k, &c->agent->capsules, link)
-	if (k->state == CAP_PAUSED && strcmp(k->paused_by, "host") == 0)
-		capsule_resume(c->agent, k->id, k->epoch, c, woken, c);
+	resume_ours(c, k);
 }
 
 /* What the answers change. */

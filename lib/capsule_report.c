@@ -147,6 +147,9 @@ said_error(struct work *w, const struct q_capsule_op *c, const struct capsule_re
 
 	if (!is(c->observed_state, "running pausing paused resuming hibernating missing"))
 		return 0;
+	/* a rollback that the agent's end broke off: its job asks for it again, and says how it ends */
+	if (is(c->observed_state, "resuming") && c->op && strcmp(c->op, "rollback") == 0)
+		return 0;
 	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = code, .message = text,
 	    .was = c->observed_state);
 	if (n <= 0 || op_event_error(w, c, "capsule.error", "run", code, text) < 0)
@@ -187,11 +190,20 @@ said_rebooted(struct work *w, const struct q_capsule_op *c)
 static int
 said_running(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
+	int n;
+
 	if (r->code && strcmp(r->code, "pause_failed") == 0)
 		return op_event_error(
 		    w, c, "capsule.pause_failed", "idle", "pause_failed", r->message);
 	if (is(c->observed_state, "missing"))
 		return q_life_runs_on(w->db, .id = c->id, .epoch = c->epoch, .was = "missing");
+	/* the host's credentials are good again: what their refusal paused runs, under its epoch */
+	if (is(c->observed_state, "paused") && c->paused_by && is(c->paused_by, "host") &&
+	    is(c->desired_state, "paused")) {
+		n = q_life_runs_on(w->db, .id = c->id, .epoch = c->epoch, .was = "paused");
+
+		return n > 0 ? op_event(w, c, "capsule.running", "{\"from\":\"paused\"}") : n;
+	}
 	if (r->idle_s >= 0 && is(c->observed_state, "running"))
 		return q_life_used(w->db, .id = c->id, .epoch = c->epoch, .idle_s = r->idle_s);
 	return 0;
