@@ -12,9 +12,19 @@ SELECT audit_append(:id::uuid, :team::uuid, :actor_type::text, :actor_id::text?,
 -- row: audit_check
 --   team_id uuid, checked int8, first_bad int8?, reason text?
 
--- name: audit_verify_all :many audit_check
--- Every team's chain, with the first row that does not verify.
-SELECT t.id AS team_id, v.checked, v.first_bad, v.reason FROM teams t, LATERAL audit_verify(t.id, 1, NULL) v ORDER BY 1;
+-- row: audit_chain
+--   team_id uuid, seq int8
+
+-- name: audit_chains :many audit_chain
+-- Every team, with its chain's length.
+SELECT t.id AS team_id, coalesce(h.seq, 0) AS seq FROM teams t LEFT JOIN audit_heads h ON h.team_id = t.id
+ WHERE (:after::uuid? IS NULL OR t.id > :after::uuid?) ORDER BY t.id LIMIT :limit::int4;
+
+-- name: audit_finding :one audit_seq
+-- The row that tells of this finding already.
+SELECT a.seq FROM audit_logs a
+ WHERE a.team_id = '00000000-0000-0000-0000-000000000000' AND a.resource_type = 'audit' AND a.action = 'verify_failed'
+   AND a.metadata @> :finding::jsonb LIMIT 1;
 
 -- row: audit_entry
 --   id uuid, actor_type text, actor_id text?, actor_name text, resource_type text, resource_id text?, action text, scope text,
