@@ -211,6 +211,14 @@ capsule_json(const struct capsule *k, struct buf *b)
 }
 
 static void
+add_image(void *arg, const char *id)
+{
+	struct buf *b = arg;
+
+	buf_fmt(b, "%s\"%s\"", b->data[b->len - 1] == '[' ? "" : ",", id);
+}
+
+static void
 inventory(struct call *c)
 {
 	struct agent *a = c->agent;
@@ -229,6 +237,8 @@ inventory(struct call *c)
 		capsule_json(k, &b);
 		comma = ",";
 	}
+	buf_str(&b, "],\"images\":[");
+	artifact_each(a->state_fd, add_image, &b);
 	buf_str(&b, "]}");
 	api_reply(c->stream, 200, &b);
 }

@@ -16,6 +16,8 @@ sleep_json(const struct capsule *k, struct buf *b)
 		buf_fmt(b, ",\"residency\":\"%s\"", k->vm ? "ram" : "disk");
 	if (*k->paused_by)
 		buf_fmt(b, ",\"paused_by\":\"%s\"", k->paused_by);
+	if (k->reboots)
+		buf_fmt(b, ",\"reboots\":%u", k->reboots);
 	if (k->state == CAP_HIBERNATED) {
 		buf_str(b, ",\"memory\":");
 		buf_json(b, *k->memory_artifact ? k->memory_artifact : NULL);

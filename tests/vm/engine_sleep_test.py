@@ -141,6 +141,7 @@ def test_hibernate_and_resume():
 
 def test_sleep_cycles_keep_memory_and_template():
     """Row 19: pages zeroed and rewritten, cycles, a sibling that frees memory; the shared image stays."""
+    wait_for('an image', image_ready, 120)
     a, b = make(), make()
     image = image_hash()
     agent.run(a, 'head -c 8000000 /dev/urandom >/dev/shm/m')
