@@ -95,7 +95,7 @@ class Promises:
         info = self.house.agent("/info")
         if not info:
             return ["the agent does not answer"]
-        clones = sum(p["ready"] for p in info["pools"].values())
+        clones = sum(p["ready"] + p["waiting"] for p in info["pools"].values())
         listed = {c["id"]: c["state"] for c in self.house.agent("/capsules")["capsules"]}
         names = {r["vm"]: r["id"] for r in self.house.journal() if "vm" in r and r.get("id") in listed}
         machines, folders, out = self.house.machines(), self.house.folders(), []
