@@ -58,17 +58,32 @@ UPDATE templates SET deleted_at = now() WHERE team_id = :team::uuid AND deleted_
 -- Its snapshots: the host's copies go by reference count.
 DELETE FROM snapshots WHERE team_id = :team::uuid;
 
--- name: team_hosts_delete :exec
--- Its hosts are decommissioned: nothing is placed there, their credentials are no good any more.
-UPDATE hosts SET deleted_at = now(), schedulable = false, status = 'draining', updated_at = now() WHERE team_id = :team::uuid AND deleted_at IS NULL;
+-- row: team_host
+--   id uuid, status text
 
--- name: team_host_tokens_delete :exec
--- Registration tokens of its hosts.
-DELETE FROM host_tokens WHERE host_id IN (SELECT id FROM hosts WHERE team_id = :team::uuid);
+-- name: team_hosts :many team_host
+-- Its hosts, to be decommissioned.
+SELECT id, status FROM hosts WHERE team_id = :team::uuid AND deleted_at IS NULL ORDER BY id;
 
--- name: team_host_refresh_revoke :exec
--- Logins of its hosts.
-UPDATE host_refresh_tokens SET revoked_at = now() WHERE revoked_at IS NULL AND host_id IN (SELECT id FROM hosts WHERE team_id = :team::uuid);
+-- name: host_tokens_forget :exec
+-- Registration tokens of a host, the used ones too.
+DELETE FROM host_tokens WHERE host_id = :host::uuid;
+
+-- name: team_images_forget :exec
+-- Images of its capsules, which are all gone: their artifacts go by reference count (artifact.gc).
+DELETE FROM capsule_images WHERE team_id = :team::uuid;
+
+-- name: team_points_forget :exec
+-- What its capsules used.
+DELETE FROM capsule_metrics WHERE team_id = :team::uuid;
+
+-- name: team_samples_forget :exec
+-- What it held.
+DELETE FROM team_metric_snapshots WHERE team_id = :team::uuid;
+
+-- name: team_answers_forget :exec
+-- Answers that are kept for it.
+DELETE FROM idempotency_keys WHERE scope_id = :team::uuid;
 
 -- name: team_members_forget :exec
 -- Who was in it.
@@ -110,11 +125,11 @@ SELECT u.status = 'deleted' AND u.purge_after <= now() AS due,
 UPDATE users SET purge_started_at = coalesce(purge_started_at, now()) WHERE id = :id::uuid;
 
 -- row: anonymised
---   n int8, digest text
+--   n int8, digest text, batch int8
 
 -- name: audit_anonymise :one anonymised
 -- Takes a person out of the next rows of the audit log.
-SELECT n, digest FROM audit_anonymise(:user::uuid, :most::int4);
+SELECT n, digest, batch FROM audit_anonymise(:user::uuid, :most::int4);
 
 -- row: page_end
 --   last uuid?, n int8

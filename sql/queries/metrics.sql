@@ -1,13 +1,14 @@
 -- metrics.sql - what capsules used, and what teams held.
 
 -- name: metrics_store :exec
--- Chunks of tiers as a host sends them: only of capsules that it has, or had last.
+-- Chunks of tiers as a host sends them: only of capsules that it has, or had last; none of purged teams.
 INSERT INTO capsule_metrics (team_id, capsule_id, tier, from_at, step_ms, cpu, mem, mem_guest, disk, rx, tx, rd, wr)
 SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem, m.mem_guest, m.disk, m.rx, m.tx, m.rd, m.wr
   FROM jsonb_to_recordset(:rows::jsonb) AS m(id uuid, tier text, from_s int8, step_ms int4, cpu real[], mem int8[], mem_guest int8[],
        disk int8[], rx int8[], tx int8[], rd int8[], wr int8[])
   JOIN hosts h ON h.id = :host::uuid
   JOIN capsules c ON c.id = m.id AND (c.host_id = h.id OR (c.host_id IS NULL AND (h.team_id IS NULL OR h.team_id = c.team_id)))
+  JOIN teams t ON t.id = c.team_id AND t.purged_at IS NULL
  WHERE m.tier IN ('10m','2h','24h') AND m.step_ms BETWEEN 1000 AND 300000 AND cardinality(m.cpu) BETWEEN 1 AND 600
    AND to_timestamp(m.from_s) BETWEEN now() - interval '2 days' AND now() + interval '1 hour'
     ON CONFLICT (capsule_id, tier, from_at) DO UPDATE SET cpu = series_join(capsule_metrics.cpu, excluded.cpu),

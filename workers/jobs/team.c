@@ -8,9 +8,11 @@
 #include "audit.h"
 #include "cascade.q.h"
 #include "db.h"
+#include "hosts.q.h"
 #include "storage.q.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static job_fn team_purge, user_disable_follow;
 static job_fn stop_capsules, delete_images, delete_objects, delete_hosts, delete_connections,
@@ -100,16 +102,50 @@ delete_objects(struct job *j)
 	return n < 0 ? -1 : 0;
 }
 
+/* As DELETE /v1/hosts/{id}?force=true. The host ends its capsules itself, when the order reaches
+ * it. */
+static int
+delete_host(struct job *j, const struct q_team_host *h)
+{
+	const char *id = id_text(j, "host-", h->id);
+	struct job_new order = { .kind = "host.decommission",
+		.args = talloc_asprintf(j, "{\"host\":\"%s\"}", id),
+		.unique_key = id };
+	struct q_host_only *capsules;
+	const char *meta;
+	int n, i;
+
+	if (job_begin(j) < 0)
+		return -1;
+	n = q_host_only_capsules(j->work.db, &capsules, .host = h->id);
+	for (i = 0; i < n; i++)
+		if (q_host_capsule_ends(j->work.db, .id = capsules[i].id) < 0)
+			return -1;
+	if (n < 0 || q_host_delete(j->work.db, .id = h->id) < 0 ||
+	    q_host_tokens_forget(j->work.db, .host = h->id) < 0 ||
+	    (strcmp(h->status, "pending") != 0 && job_add(&j->work, &order, NULL, NULL) < 0))
+		return -1;
+	meta = talloc_asprintf(j, "{\"capsules\":%d}", n);
+	if (audit_add(&j->work, AUDIT_HOST_DELETE,
+		&(struct audit){ .team = team_of(j),
+		    .resource_id = id,
+		    .metadata = meta,
+		    .data = talloc_asprintf(
+			j, "{\"reason\":\"team_deleted\",\"capsules\":%d}", n) }) < 0)
+		return -1;
+	return job_commit(j);
+}
+
 static int
 delete_hosts(struct job *j)
 {
-	struct db *db = j->work.db;
+	struct q_team_host *h;
+	int n = q_team_hosts(j->work.db, &h, .team = team_of(j)), i;
 
-	if (job_begin(j) < 0 || q_team_hosts_delete(db, .team = team_of(j)) < 0 ||
-	    q_team_host_tokens_delete(db, .team = team_of(j)) < 0 ||
-	    q_team_host_refresh_revoke(db, .team = team_of(j)) < 0)
-		return -1;
-	return job_commit(j);
+	for (i = 0; i < n; i++)
+		if (delete_host(j, &h[i]) < 0)
+			return -1;
+	return n < 0 ? -1 : 0;
 }
 
 static int
@@ -149,7 +185,12 @@ finish(struct job *j)
 	if (job_begin(j) < 0 || q_team_members_forget(db, .team = team) < 0 ||
 	    q_team_invitations_forget(db, .team = team) < 0 ||
 	    q_team_roles_forget(db, .team = team) < 0 ||
-	    q_team_quota_forget(db, .team = team) < 0 || q_team_children_free(db, .team = team) < 0)
+	    q_team_quota_forget(db, .team = team) < 0 ||
+	    q_team_images_forget(db, .team = team) < 0 ||
+	    q_team_points_forget(db, .team = team) < 0 ||
+	    q_team_samples_forget(db, .team = team) < 0 ||
+	    q_team_answers_forget(db, .team = team) < 0 ||
+	    q_team_children_free(db, .team = team) < 0)
 		return -1;
 	n = q_team_set_purged(db, .team = team);
 	if (n < 0 || q_items_count(db, &capsules, .job = &j->ref.id, .prefix = "cl-") < 0 ||
