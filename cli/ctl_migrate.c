@@ -14,18 +14,19 @@
 
 #include <string.h>
 
-static const char prepare[] = "DO $$ BEGIN"
-			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_app') "
-			      "THEN CREATE ROLE hutch_app LOGIN; END IF;"
-			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_work') "
-			      "THEN CREATE ROLE hutch_work LOGIN; END IF;"
-			      " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_forget') "
-			      "THEN CREATE ROLE hutch_forget NOLOGIN; END IF;"
-			      " END $$;"
-			      "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY "
-			      "KEY, name text NOT NULL, sha256 text NOT NULL,"
-			      " applied_at timestamptz NOT NULL DEFAULT now());"
-			      "GRANT SELECT ON schema_migrations TO hutch_app, hutch_work;";
+static const char prepare[] =
+    "DO $$ BEGIN"
+    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_app') "
+    "THEN CREATE ROLE hutch_app LOGIN; END IF;"
+    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_work') "
+    "THEN CREATE ROLE hutch_work LOGIN; END IF;"
+    " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'hutch_forget') "
+    "THEN CREATE ROLE hutch_forget NOLOGIN; END IF;"
+    " END $$;"
+    "CREATE TABLE IF NOT EXISTS schema_migrations (number int PRIMARY "
+    "KEY, name text NOT NULL, sha256 text NOT NULL,"
+    " applied_at timestamptz NOT NULL DEFAULT now());"
+    "GRANT SELECT ON schema_migrations TO hutch_app, hutch_work;";
 
 static void
 clear(PGresult **r)

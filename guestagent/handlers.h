@@ -2,8 +2,8 @@
 #pragma once
 #include "call.h"
 
-call_fn identity_health, identity_init, identity_envs, metrics_get, stats_get, files_get, files_post,
-    process_stream_input;
+call_fn identity_health, identity_init, identity_envs, metrics_get, stats_get, files_get,
+    files_post, process_stream_input;
 rpc_fn process_rpc_start, process_rpc_connect, process_rpc_list, process_rpc_send_input,
     process_rpc_close_stdin, process_rpc_signal, process_rpc_update;
 rpc_fn filesystem_stat, filesystem_make_dir, filesystem_move, filesystem_remove,

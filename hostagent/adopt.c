@@ -236,7 +236,8 @@ one_less(struct adoption *ad)
 	ready(a);
 }
 
-/* What an operation of the dead agent's has stopped, or is to stay so: the operation is asked for again. */
+/* What an operation of the dead agent's has stopped, or is to stay so: the operation is asked for
+ * again. */
 static bool
 asleep(const struct capsule *c)
 {

@@ -146,9 +146,9 @@ pools(struct agent *a, struct buf *b)
 	{
 		if (!*i->name)
 			continue; /* only held for a capsule's memory */
-		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,",
-		    comma, i->t->name, i->t->build, i->vcpus, i->memory_mb,
-		    image_state_name(i->state), (unsigned long long)i->bytes >> 20);
+		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,", comma,
+		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
+		    (unsigned long long)i->bytes >> 20);
 		pool_json(i, b);
 		buf_chr(b, '}');
 		comma = ",";
@@ -205,8 +205,7 @@ capsule_json(const struct capsule *k, struct buf *b)
 	}
 	sleep_json(k, b);
 	idle_json(k, b);
-	buf_fmt(b, ",\"conditions\":[%s]",
-	    metrics_guest_silent(k) ? "\"guest_unresponsive\"" : "");
+	buf_fmt(b, ",\"conditions\":[%s]", metrics_guest_silent(k) ? "\"guest_unresponsive\"" : "");
 	buf_chr(b, '}');
 }
 
@@ -226,8 +225,7 @@ inventory(struct call *c)
 	const struct capsule *k;
 	const char *comma = "";
 
-	buf_fmt(
-	    &b, "{\"journal_complete\":%s,\"cluster\":\"%s\",\"capsules\":[",
+	buf_fmt(&b, "{\"journal_complete\":%s,\"cluster\":\"%s\",\"capsules\":[",
 	    a->journal_complete ? "true" : "false", control_cluster(a));
 	TAILQ_FOREACH(k, &a->capsules, link)
 	{
@@ -344,8 +342,8 @@ api_spec(struct call *c, void *mem, struct json_object *j, int64_t epoch, struct
 		return err_set(&c->err, E_BAD_INPUT, "\"boot\" is neither warm nor cold");
 	if (!between(&c->err, "vcpus", json_int(j, "vcpus", 1), 1, 16) ||
 	    !between(&c->err, "memory_mb", json_int(j, "memory_mb", 512), 128, 65536) ||
-	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) || !envs_ok(s->envs, &c->err) ||
-	    !net_policy_read(mem, s->network, &c->err))
+	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) ||
+	    !envs_ok(s->envs, &c->err) || !net_policy_read(mem, s->network, &c->err))
 		return -1;
 	return 0;
 }
@@ -390,8 +388,8 @@ capsule_delete(struct call *c)
 	capsule_stop(c->agent, c->id, c->epoch, c, delete_done, c);
 }
 
-/* The control plane has deleted this host: capsules end, keys go. The body names the host, so that an
-   address that was given to another machine does no harm. */
+/* The control plane has deleted this host: capsules end, keys go. The body names the host, so that
+   an address that was given to another machine does no harm. */
 static void
 decommission(struct call *c)
 {
@@ -573,8 +571,7 @@ on_head(struct h2_stream *s, const struct h2_head *h)
 	struct call *c;
 
 	h2_stream_set_user(s, NULL);
-	if (!h->method || !h->path ||
-	    (role & (TLS_CONTROL | TLS_GATEWAY) && is_bridge(a, s, h)))
+	if (!h->method || !h->path || (role & (TLS_CONTROL | TLS_GATEWAY) && is_bridge(a, s, h)))
 		return;
 	c = talloc_zero(a, struct call);
 	c->peer.events = &call_events;
@@ -709,7 +706,8 @@ on_connection(void *arg, int events)
 static int
 listen_far(const char *where, struct err *e)
 {
-	struct addrinfo hint = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_PASSIVE };
+	struct addrinfo hint = { .ai_socktype = SOCK_STREAM,
+		.ai_flags = AI_NUMERICSERV | AI_PASSIVE };
 	struct addrinfo *list = NULL;
 	auto_talloc char *host = talloc_strdup(NULL, where);
 	char *port = strrchr(host, ':');
@@ -723,7 +721,8 @@ listen_far(const char *where, struct err *e)
 		memmove(host, host + 1, strlen(host));
 	}
 	if (getaddrinfo(host, port, &hint, &list) != 0)
-		return err_set(e, E_CONFIG, "agent.listen: %s is no address of this machine", where);
+		return err_set(
+		    e, E_CONFIG, "agent.listen: %s is no address of this machine", where);
 	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0)
 		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -745,7 +744,9 @@ api_listen(struct agent *a, struct err *e)
 	if (l || !*a->conf->agent_listen || !certs_server(a))
 		return 0;
 	l = talloc_zero(a, struct listener);
-	*l = (struct listener){ .agent = a, .fd = listen_far(a->conf->agent_listen, e), .remote = true };
+	*l = (struct listener){
+		.agent = a, .fd = listen_far(a->conf->agent_listen, e), .remote = true
+	};
 	if (l->fd < 0) {
 		TALLOC_FREE(l);
 		return -1;

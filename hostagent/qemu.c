@@ -109,8 +109,8 @@ kernel(const struct agent *a, const struct qemu *q, struct priv_spawn *s, struct
 }
 
 /* One below the other, each a node of its own: nothing in an image's header makes QEMU open a file.
-   Without QEMU's locks: that a file has one writer is the agent's promise, and a disk that becomes a
-   layer is opened by others at once. */
+   Without QEMU's locks: that a file has one writer is the agent's promise, and a disk that becomes
+   a layer is opened by others at once. */
 static void
 disks(const struct qemu *q, struct priv_spawn *s, struct buf *b)
 {

@@ -15,13 +15,13 @@ struct qemu {
 	const struct template *t;
 	enum accel accel;
 	int vcpus, memory_mb;
-	int memory;     /* sealed memory file to map privately, or -1: empty memory */
+	int memory;             /* sealed memory file to map privately, or -1: empty memory */
 	int qmp, guest, serial; /* listening sockets */
-	int disk;       /* the VM's own overlay, read and write */
-	const int *layer;  /* what lies between overlay and upper.qcow2, the lowest first */
+	int disk;               /* the VM's own overlay, read and write */
+	const int *layer;       /* what lies between overlay and upper.qcow2, the lowest first */
 	size_t layers;
-	const char *node;  /* name of the overlay's block node */
-	bool incoming;     /* the state comes by migration: no kernel is booted */
+	const char *node; /* name of the overlay's block node */
+	bool incoming;    /* the state comes by migration: no kernel is booted */
 	uid_t uid;
 	int log;
 };

@@ -32,7 +32,7 @@ const struct route health_routes[] = {
 /* clang-format on */
 /* the other tables are empty here */
 #define health_routes health_routes_again
-#define T(table) const struct route table[] = { { 0 } };
+#define T(table)      const struct route table[] = { { 0 } };
 #include "fcgi-app/api/tables.def"
 #undef T
 #undef health_routes
