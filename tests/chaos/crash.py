@@ -159,6 +159,8 @@ class Crash:
             said = until(20, lambda: "" if self.deaths() > before or not threads[-1].is_alive() else "nobody died", 0.1)
             said = said or ("" if self.deaths() > before else "answered %s" % self.answers.get(op))
             self.verdict("%s.%d of the operations pool is reached" % (op, self.step), said)
+        if self.step > 1:  # the first round has waited for it
+            self.house.sql("UPDATE jobs SET lease_until = now() WHERE state = 'running' AND worker LIKE 'ops%'")
         self.since = time.monotonic()
         self.restart("ops", "")
         for t in threads:
