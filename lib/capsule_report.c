@@ -147,7 +147,8 @@ said_error(struct work *w, const struct q_capsule_op *c, const struct capsule_re
 
 	if (!is(c->observed_state, "running pausing paused resuming hibernating missing"))
 		return 0;
-	/* a rollback that the agent's end broke off: its job asks for it again, and says how it ends */
+	/* a rollback that the agent's end broke off: its job asks for it again, and says how it
+	 * ends */
 	if (is(c->observed_state, "resuming") && c->op && strcmp(c->op, "rollback") == 0)
 		return 0;
 	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = code, .message = text,
