@@ -7,6 +7,7 @@
 #include "agent.h"
 #include "pool.h"
 #include "print.h"
+#include "cleanup.h"
 #include "request.h"
 #include "key_use.h"
 #include "log.h"
@@ -124,16 +125,17 @@ static int
 be_worker(const struct conf *c, const struct keys *keys, const struct options *o)
 {
 	struct app app = { .conf = c, .keys = keys, .pool = o->pool };
+	auto_talloc void *mem = talloc_named_const(NULL, 0, "process");
 	char name[32];
 
 	snprintf(name, sizeof name, "hutch-%s", o->pool);
-	app.db = db_open(NULL, c->db_url, name, c->db_statement_timeout_ms);
-	app.db_work = db_open(NULL, c->db_work_url, name, c->db_statement_timeout_ms);
-	app.queue = queue_open(NULL, c);
+	app.db = db_open(mem, c->db_url, name, c->db_statement_timeout_ms);
+	app.db_work = db_open(mem, c->db_work_url, name, c->db_statement_timeout_ms);
+	app.queue = queue_open(mem, c);
 	same_permissions(app.db);
-	app.tokens = token_seen_new(NULL);
-	app.key_use = key_use_new(NULL);
-	app.memory = talloc_pool(NULL, REQUEST_POOL);
+	app.tokens = token_seen_new(mem);
+	app.key_use = key_use_new(mem);
+	app.memory = talloc_pool(mem, REQUEST_POOL);
 	/* With fast bins every larger allocation (libfcgi's streams) first tidies them all up. */
 	mallopt(M_MXFAST, 0);
 	return worker_run(&app);
@@ -156,7 +158,7 @@ main(int argc, char **argv)
 	const struct keys *keys;
 	const struct conf *c;
 	struct err e = { 0 };
-	int fd;
+	int fd, rc;
 
 	parse(argc, argv, &o);
 	if (o.topic) {
@@ -182,8 +184,11 @@ main(int argc, char **argv)
 		close(fd);
 	}
 	if (o.processes < 0)
-		return be_worker(c, keys, &o);
-	if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
-		return 71; /* EX_OSERR */
-	return be_master(c, &o, self);
+		rc = be_worker(c, keys, &o);
+	else if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+		rc = 71; /* EX_OSERR */
+	else
+		rc = be_master(c, &o, self);
+	talloc_free((void *)c);
+	return rc;
 }

@@ -6,6 +6,7 @@ Needs a running instance (tests/lib/instance env): HUTCH_URL, HUTCH_API_KEY, HUT
 import http.client
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -137,8 +138,30 @@ def bad_configuration():
             f.write(good)
 
 
+def orphans():
+    """A pool of its own, whose master dies without a word: nobody stays behind, whether idle or in a start."""
+    binary = os.readlink(f"/proc/{master()}/exe")
+    conf = os.environ.get("HUTCH_CONF", f"{RUN}/hutch.conf")
+    for name, wait in (("just started", 0.3), ("at work", 4)):
+        pool = subprocess.Popen([binary, "-c", conf, "-m", "4", "-p", "api", "--listen", f"{RUN}/sock/orphan.sock"],
+                                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        kids = children(pool.pid)
+        pool.kill()
+        pool.wait()
+        end = time.monotonic() + 15
+        left = kids
+        while left and time.monotonic() < end:
+            time.sleep(0.1)
+            left = [p for p in kids if os.path.exists(f"/proc/{p}") and "hutch-api" in open(f"/proc/{p}/comm", encoding="ascii").read()]
+        check(f"a killed master leaves no process behind, {name}", kids and not left, f"{kids}, left {left}")
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+
+
 reloads()
 kills()
+orphans()
 bad_configuration()
 print(f"{passed} passed, {failed} failed, 0 skipped")
 sys.exit(1 if failed else 0)
