@@ -12,11 +12,11 @@
 #include <string.h>
 
 static void
-crash(const struct job *j, const struct cascade_step *s, const char *end)
+crash_at(const struct job *j, const char *place, const char *end)
 {
 	char name[96];
 
-	snprintf(name, sizeof name, "%s.%s%s", j->kind->name, s->name, end);
+	snprintf(name, sizeof name, "%s.%s%s", j->kind->name, place, end);
 	crash_point(name);
 }
 
@@ -36,12 +36,12 @@ cascade_run(struct job *j, const struct cascade_step *steps)
 			continue;
 		if (job_must_stop(j))
 			return job_yield(j);
-		crash(j, s, "");
+		crash_at(j, s->name, "");
 		if (s->fn(j) < 0)
 			return -1;
 		if (j->how == JOB_YIELD)
 			return 0;
-		crash(j, s, ".done");
+		crash_at(j, s->name, ".done");
 		if (job_begin(j) < 0 ||
 		    job_save(j, talloc_asprintf(j, "{\"step\":%d}", (int)(s - steps) + 1),
 			s->name) < 0 ||
@@ -71,9 +71,10 @@ stop_one(
 		return -1;
 	if (!c->stopping && capsule_destroy_for(&j->work, team, c->id, c->epoch, cause) < 0)
 		return -1;
-	if (cascade_item(j, id, "running", NULL) < 0)
+	if (cascade_item(j, id, "running", NULL) < 0 || job_commit(j) < 0)
 		return -1;
-	return job_commit(j);
+	crash_at(j, "item", "");
+	return 0;
 }
 
 int

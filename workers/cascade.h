@@ -12,7 +12,7 @@ struct cascade_step {
 };
 
 /* Runs the steps from the checkpoint on; the table ends with a NULL name. Crash points are
- * kind.step before a step and kind.step.done behind it. */
+ * kind.step before a step and kind.step.done behind it, kind.item behind each capsule. */
 int cascade_run(struct job *, const struct cascade_step *);
 
 /* In a transaction of the job: its item is now so. why: of a failed one, or NULL. */

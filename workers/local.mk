@@ -44,6 +44,6 @@ tests_unit_workers_SOURCES = tests/unit/workers.c
 tests_unit_workers_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -DSRCDIR='"$(abs_top_srcdir)"'
 tests_unit_workers_LDADD = $(workers_hutch_worker_LDADD) $(CHECK_LIBS)
 EXTRA_DIST += tests/jobs/jobs.py tests/jobs/relay.py tests/jobs/mail.py tests/jobs/private.py tests/jobs/sink.py
-EXTRA_DIST += tests/jobs/deletion.py tests/jobs/deletion_late tests/jobs/deletion_kill_user tests/jobs/deletion_kill.py tests/jobs/deletion_house.py tests/jobs/admin.py tests/jobs/audit.py tests/jobs/people.py \
+EXTRA_DIST += tests/jobs/deletion.py tests/jobs/deletion_late tests/jobs/deletion_kill.py tests/jobs/deletion_house.py tests/jobs/admin.py tests/jobs/audit.py tests/jobs/people.py \
 	tests/jobs/fastcgi.py tests/jobs/s3.py tests/jobs/fakeagent.py
 EXTRA_DIST += workers/README.md
