@@ -430,7 +430,8 @@ reused(struct request *r, const struct q_host_refresh *t)
 	/* the host itself goes on asking with what was revoked: that is not told again */
 	if (n > 0)
 		n = audit_add(&r->work, AUDIT_HOST_REUSE,
-		    &(struct audit){ .resource_id = id_text(r, "host-", t->host_id) });
+		    &(struct audit){
+			.team = t->team_id, .resource_id = id_text(r, "host-", t->host_id) });
 	if (n < 0 || db_commit(r->work.db) < 0)
 		return -1;
 	return fail(
@@ -487,7 +488,8 @@ host_heartbeat(struct request *r)
 	    .holds = in->holds ? in->holds : none, .inventory_hash = in->inventory_hash);
 	if (n > 0 && strcmp(b->was, "unreachable") == 0 &&
 	    audit_add(&r->work, AUDIT_HOST_MARKED_UP,
-		&(struct audit){ .resource_id = id_text(r, "host-", in->id) }) < 0)
+		&(struct audit){ .team = b->team_id, .resource_id = id_text(r, "host-", in->id) }) <
+		0)
 		return -1;
 	return reply_done(r, n);
 }

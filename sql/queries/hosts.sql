@@ -80,13 +80,13 @@ INSERT INTO host_refresh_tokens (id, host_id, token_hash, expires_at)
 VALUES (:id::uuid, :host::uuid, :hash::bytea, now() + make_interval(secs => :ttl::int8));
 
 -- row: host_refresh
---   id uuid, host_id uuid, live bool, revoked bool, address text
+--   id uuid, host_id uuid, live bool, revoked bool, address text, team_id uuid?
 
 -- name: host_refresh_get :one host_refresh
 -- A refresh token, locked. One that was used ends when the next is used, or after ten minutes.
 SELECT t.id, t.host_id, (t.revoked_at IS NULL AND coalesce(t.used_at > now() - interval '10 minutes', true)
          AND t.expires_at > now() AND h.deleted_at IS NULL) AS live,
-       t.revoked_at IS NOT NULL OR coalesce(t.used_at <= now() - interval '10 minutes', false) AS revoked, h.address
+       t.revoked_at IS NOT NULL OR coalesce(t.used_at <= now() - interval '10 minutes', false) AS revoked, h.address, h.team_id
   FROM host_refresh_tokens t JOIN hosts h ON h.id = t.host_id WHERE t.token_hash = :hash::bytea FOR UPDATE OF t;
 
 -- name: host_refresh_touch :exec
@@ -115,7 +115,7 @@ UPDATE host_refresh_tokens SET revoked_at = now() WHERE host_id = :host::uuid AN
 UPDATE host_refresh_tokens SET revoked_at = now() WHERE host_id = :host::uuid AND revoked_at IS NULL;
 
 -- row: host_beat
---   was text, known_hash text?
+--   was text, known_hash text?, team_id uuid?
 
 -- name: host_heartbeat :one host_beat
 -- The host lives; tells what it was before.
@@ -123,7 +123,7 @@ UPDATE hosts h SET last_heartbeat_at = now(), heartbeat_seq = :seq::int8, boot_i
        free_memory_mb = :free_memory_mb::int4, free_disk_mb = :free_disk_mb::int8, conditions = :conditions::jsonb,
        inventory_hash = :inventory_hash::text?, holds = :holds::text[], status = CASE WHEN h.status IN ('unreachable','pending') THEN 'online' ELSE h.status END
   FROM (SELECT id, status, inventory_hash FROM hosts WHERE id = :id::uuid AND deleted_at IS NULL FOR UPDATE) o
- WHERE h.id = o.id RETURNING o.status AS was, o.inventory_hash AS known_hash;
+ WHERE h.id = o.id RETURNING o.status AS was, o.inventory_hash AS known_hash, h.team_id;
 
 -- row: host_seen
 --   id uuid, team_id uuid?, name text, address text, status text, silent_s int8
