@@ -274,6 +274,14 @@ proven(struct request *r)
 	return proven_lately(r);
 }
 
+/* What the caller has to do first comes before what he may (spec 01 §2.6). */
+static int
+gate(struct request *r)
+{
+	return principal_gate(&r->who, r->route->may, gates_open(r->route),
+	    r->app->conf->auth_require_mfa, &r->work.err);
+}
+
 /* The team of the path is the one of the caller's token. One that he is not in does not exist for
  * him. */
 static int
@@ -306,9 +314,7 @@ permitted(struct request *r)
 		r->who.denied = r->who.type == CALLER_KEY ? "scope" : NULL;
 		return -1;
 	}
-	if (principal_gate(&r->who, r->route->may, gates_open(r->route),
-		r->app->conf->auth_require_mfa, &r->work.err) < 0 ||
-	    proven(r) < 0)
+	if (proven(r) < 0)
 		return -1;
 	r->own_only = a == ALLOW_OWN;
 	return 0;
@@ -405,7 +411,7 @@ serve(struct request *r)
 		return unknown_caller(r);
 	}
 	name_actor(r);
-	if (within_limits(r) < 0 || of_team(r, values[0]) < 0 || permitted(r) < 0)
+	if (within_limits(r) < 0 || gate(r) < 0 || of_team(r, values[0]) < 0 || permitted(r) < 0)
 		return -1;
 	if (input_error.code != E_OK && !(r->route->flags & ANY_INPUT)) {
 		r->work.err = input_error;

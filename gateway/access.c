@@ -56,6 +56,7 @@ struct look {
 	enum perm perm;
 	bool asleep; /* the capsule may be in any state */
 	bool no_wake;
+	bool malformed;   /* the capsule's id: told only to those who may ask */
 	bool waiting;     /* the capsule is on its way back to running */
 	bool charged;     /* a token of the rate limit was taken */
 	uint64_t give_up; /* uv_now() */
@@ -248,14 +249,17 @@ ask(struct look *l, struct desk *k)
 	n = db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
 	if (n < 0)
 		return -1;
+	if (principal_gate(&p, l->perm, 0, l->d->gw->conf->auth_require_mfa, &l->work.err) < 0)
+		return -1;
 	may = principal_allowed(&p, l->perm, &capsule_err);
 	if (may == ALLOW_NO) {
 		(void)err_set(&l->work.err, capsule_err.code, "%s", capsule_err.text);
 		p.denied = p.type == CALLER_KEY ? "scope" : NULL;
 		return refused(l, &p, k);
 	}
-	if (principal_gate(&p, l->perm, 0, l->d->gw->conf->auth_require_mfa, &l->work.err) < 0)
-		return -1;
+	if (l->malformed)
+		return err_set(&l->work.err, E_BAD_INPUT,
+		    "the capsule's id is not cl- and 25 characters of 0-9a-z");
 	if (n == 0 || !visible(c, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");
@@ -528,10 +532,11 @@ access_check(struct request *r, void (*ok)(struct request *))
 	l->agent = request_header(r, "User-Agent");
 	l->agent = l->agent ? talloc_strndup(l, l->agent, 512) : NULL;
 	l->work.id = talloc_strdup(l, r->work.id);
-	(void)id_read(r->param[0], "cl-", &l->capsule);
+	l->malformed = !id_read(r->param[0], "cl-", &l->capsule);
 	question(l, l->key);
 	s = &d->slots[(l->key[0] << 8 | l->key[1]) % SLOTS];
-	if (s->access && s->until > uv_now(d->gw->loop) && memcmp(s->key, l->key, HASH_SIZE) == 0) {
+	if (!l->malformed && s->access && s->until > uv_now(d->gw->loop) &&
+	    memcmp(s->key, l->key, HASH_SIZE) == 0) {
 		l->known = true;
 		l->access = copy(l, s->access);
 		remembered(l);

@@ -258,7 +258,6 @@ void
 route_request(struct request *r)
 {
 	struct buf allow = BUF(r);
-	struct uuid id;
 
 	r->on_body = ignore;
 	if (strlen(r->uri) > PATH_MAX_BYTES) {
@@ -271,8 +270,6 @@ route_request(struct request *r)
 		fail(r, E_NO_METHOD, "this path takes %s", allow.data);
 	} else if (!r->route) {
 		fail(r, E_NOT_FOUND, "no such path");
-	} else if (!id_read(r->param[0], "cl-", &id)) {
-		fail(r, E_BAD_INPUT, "the capsule's id is not cl- and 25 characters of 0-9a-z");
 	} else {
 		access_check(r, allowed);
 	}

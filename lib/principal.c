@@ -241,7 +241,7 @@ int
 principal_gate(const struct principal *p, enum perm perm, unsigned exempt, const char *require_mfa,
     struct err *e)
 {
-	bool of_team = perm > HOST_TOKEN && p->team_mfa;
+	bool of_team = perm > HOST_TOKEN && p->team && p->team_mfa;
 
 	if (p->type != CALLER_USER || perm == ANYONE)
 		return 0;

@@ -547,12 +547,26 @@ static int
 capsule_rollback(struct request *r)
 {
 	const struct rollback *in = r->in;
+	struct q_capsule *row;
 	struct q_snapshot *s;
-	int n = q_snapshot_get(r->work.db, &s, .id = in->snapshot);
+	int n;
 
+	if (capsule_own(r, in->id, others, &row) < 0)
+		return -1;
+	n = q_snapshot_get(r->work.db, &s, .id = in->snapshot);
 	if (n <= 0)
 		return n < 0 ? -1 : fail(r, E_NOT_FOUND, "the capsule has no such snapshot");
 	return roll(r, in->id, s, in->safety, in->wait);
+}
+
+/* To set a capsule back takes the permission to change it, not only the route's to make one. */
+static int
+may_change(struct request *r)
+{
+	enum allowed a = principal_allowed(&r->who, PERM_capsules_update, &r->work.err);
+
+	r->own_only = a == ALLOW_OWN;
+	return a == ALLOW_NO ? -1 : 0;
 }
 
 static int
@@ -569,6 +583,8 @@ snapshot_restore(struct request *r)
 	if (strcmp(in->into, "new") != 0) {
 		if (!id_read(in->into, "cl-", into))
 			return fail(r, E_BAD_INPUT, "\"into\" is neither new nor a capsule's id");
+		if (may_change(r) < 0)
+			return -1;
 		return roll(r, into, s, true, c.wait);
 	}
 	if (capsule_from_snapshot(r, &c, s) < 0)
