@@ -19,18 +19,41 @@ permission_name(enum perm p, struct buf *b)
 		buf_chr(b, p > HOST_TOKEN && *s == '_' ? '.' : *s);
 }
 
+/* Words of the flags that say who may, what is asked and what comes: for people and for the matrix
+ * of the tests. */
+static const struct {
+	unsigned flag;
+	const char *word;
+} flag_words[] = { { CREATES, "idempotent" }, { LISTS, "list" }, { STREAMS, "stream" },
+	{ IN_TEAM, "in-team" }, { PROOF, "proof" }, { PROOF_OF_FACTOR, "proof-of-factor" },
+	{ BEFORE_CHANGE, "before-change" }, { BEFORE_MFA, "before-mfa" },
+	{ ANY_INPUT, "any-input" } };
+
+static const char *
+key_word(enum perm p)
+{
+	return p == ANYONE                     ? "no-credential"
+	    : perm_kinds[p].scope == KEY_DATA  ? "key-data"
+	    : perm_kinds[p].scope == KEY_SCOPE ? "key"
+					       : "no-key";
+}
+
+/* method, path, pool, permission, flags, may an API key, summary */
 static void
 routes(const struct route *const *tables, struct buf *b)
 {
 	const struct route *rt;
+	size_t i;
 
 	for (; *tables; tables++)
 		for (rt = *tables; rt->path; rt++) {
 			buf_fmt(b, "%s\t%s\t%s\t", rt->method, rt->path, pool_name[rt->pool]);
 			permission_name(rt->may, b);
-			buf_fmt(b, "\t%s%s%s\t%s\n", rt->flags & CREATES ? "idempotent " : "",
-			    rt->flags & LISTS ? "list " : "", rt->flags & STREAMS ? "stream" : "",
-			    rt->doc);
+			buf_chr(b, '\t');
+			for (i = 0; i < nitems(flag_words); i++)
+				if (rt->flags & flag_words[i].flag)
+					buf_fmt(b, "%s ", flag_words[i].word);
+			buf_fmt(b, "\t%s\t%s\n", key_word(rt->may), rt->doc);
 		}
 }
 

@@ -8,3 +8,4 @@ EXTRA_DIST += quickstart runtests tools/instance.sh tools/packages.sh tools/part
 	tests/http/keys.t tests/http/life.t tests/http/routes.t tests/http/backends.py tests/http/edge.py tests/http/pattern.py tests/http/people.py tests/http/people_house.py tests/http/people_mfa.py tests/http/people_self.py tests/http/pool.py tests/http/raw.py tests/http/rights.py \
 	tests/http/run tests/http/schema.py tests/http/selftest.py tests/http/webservers.py
 EXTRA_DIST += tests/http/crew.py tests/http/teams.py tests/http/keys.py tests/http/audit.py
+EXTRA_DIST += tests/http/matrix.py tests/http/matrix_house.py tests/http/matrix_rules.py
