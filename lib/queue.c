@@ -310,6 +310,47 @@ queue_bell_ring(struct queue *q, const char *key)
 	(void)queue_drain(q);
 }
 
+static bool
+has_text(const redisReply *entry, const char *const *texts)
+{
+	const redisReply *fields = entry->element[1];
+	size_t i;
+	int t;
+
+	for (i = 0; i < fields->elements; i++)
+		for (t = 0; texts[t]; t++)
+			if (strstr(fields->element[i]->str, texts[t]))
+				return true;
+	return false;
+}
+
+int
+queue_stream_forget(struct queue *q, const char *stream, const char *const *texts)
+{
+	char from[64] = "-";
+	int gone = 0;
+	size_t i;
+
+	for (;;) {
+		auto_reply *r = queue_cmd(q, "XRANGE %s %s + COUNT 500", stream, from);
+
+		if (!r || r->type != REDIS_REPLY_ARRAY)
+			return -1;
+		for (i = 0; i < r->elements; i++) {
+			const redisReply *e = r->element[i];
+
+			snprintf(from, sizeof from, "(%s", e->element[0]->str);
+			if (!has_text(e, texts))
+				continue;
+			queue_append(q, "XDEL %s %s", stream, e->element[0]->str);
+			gone++;
+		}
+		(void)queue_drain(q);
+		if (!r->elements)
+			return gone;
+	}
+}
+
 static void
 rate_fill(struct rate *ret, bool ok, double tokens, const struct bucket_rule *rule)
 {

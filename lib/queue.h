@@ -46,6 +46,10 @@ bool
 queue_bell_wait(struct queue *, const char *key, int seconds, const volatile sig_atomic_t *stop);
 void queue_bell_ring(struct queue *, const char *key);
 
+/* Deletes the entries of a stream that have one of the texts (ended by NULL) in them. How many they
+   were; -1: Redis is away. */
+int queue_stream_forget(struct queue *, const char *stream, const char *const *texts);
+
 bool queue_up(struct queue *); /* is there a connection now? Does not try. */
 
 /* Rate limits (spec 00 §3): a token bucket. */

@@ -180,6 +180,17 @@ class Private:
         r = subprocess.run(["redis-cli", "-s", self.dir + "/redis.sock", *map(str, args)], capture_output=True, text=True)
         return r.stdout.strip()
 
+    def redis_all(self):
+        """Every key of Redis with its value, whatever its type, as lines of text."""
+        return self.redis_cli("EVAL", "local read = {string = {'GET'}, list = {'LRANGE', 0, -1}, hash = {'HGETALL'}, set = {'SMEMBERS'}, "
+                              "zset = {'ZRANGE', 0, -1}, stream = {'XRANGE', '-', '+'}} local out = {} "
+                              "for _, k in ipairs(redis.call('KEYS', '*')) do local c = read[redis.call('TYPE', k).ok] "
+                              "out[#out + 1] = k .. ' ' .. cjson.encode(redis.call(c[1], k, c[2], c[3])) end return out", 0).split("\n")
+
+    def logs(self):
+        """All that the programs wrote to their logs."""
+        return "".join(open(f, errors="replace").read() for f in glob.glob(self.dir + "/*.log") if not f.endswith("/pg.log"))
+
     def children(self, parent, kind):
         """Pids of the children of a worker parent, by their short name: fast, mail, relay.0, sweeper.0."""
         out = []

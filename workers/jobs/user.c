@@ -12,7 +12,9 @@
 #include "crash.h"
 #include "db.h"
 #include "deletion.q.h"
+#include "log.h"
 #include "mail.h"
+#include "queue.h"
 #include "storage.q.h"
 
 #include <inttypes.h>
@@ -113,7 +115,8 @@ anonymise_rows(struct job *j)
 		return -1;
 	if (!a->n)
 		return 0;
-	meta = talloc_asprintf(j, "{\"rows\":%" PRId64 ",\"digest\":\"%s\"}", a->n, a->digest);
+	meta = talloc_asprintf(j, "{\"rows\":%" PRId64 ",\"batch\":%" PRId64 ",\"digest\":\"%s\"}",
+	    a->n, a->batch, a->digest);
 	if (audit_add(&j->work, AUDIT_AUDIT_ANONYMISE, &(struct audit){ .metadata = meta }) < 0)
 		return -1;
 	return (int)a->n;
@@ -179,6 +182,17 @@ forget_all(struct job *j, const struct q_dying *u, const struct uuid *after, boo
 	return 0;
 }
 
+/* The stream of events has the rows as they were. Without Redis there is none: it is filled from
+ * the rows again. */
+static void
+forget_stream(struct job *j, const struct q_dying *u)
+{
+	const char *texts[] = { id_text(j, "usr-", u->id), u->email, NULL };
+
+	if (queue_stream_forget(j->queue, "hutch:ev", texts) < 0)
+		log_warn(j->work.id, "the stream of events could not be searched");
+}
+
 static int
 anonymise(struct job *j)
 {
@@ -198,7 +212,10 @@ anonymise(struct job *j)
 	n = q_dying_lock(j->work.db, &u, .id = user_of(j));
 	if (n <= 0)
 		return n < 0 ? -1 : err_set(&j->work.err, E_BUG, "the account is gone");
-	return forget_all(j, u, &uuid_zero, false);
+	if (forget_all(j, u, &uuid_zero, false) < 0)
+		return -1;
+	forget_stream(j, u);
+	return 0;
 }
 
 /* Ids begin with the time: all that was made in the last day lies behind this one. */
