@@ -154,8 +154,8 @@ def waits_for_host():
     sql("UPDATE capsules SET observed_state = 'pending', desired_state = 'running', host_tags = '{nowhere}', host_id = NULL, "
         "epoch = epoch + 1, starts = 0 WHERE id = '%s'" % u)
     sql("UPDATE capsules SET state_since = now() - interval '20 s' WHERE id = '%s'" % u)
-    tries = wait(lambda: sql("SELECT max(waits) FROM jobs WHERE kind = 'capsule.start' AND args->>'capsule' = '%s' "
-                             "AND created_at > now() - interval '1 minute'" % cid) not in ("", "0"), 60)
+    tries = wait(lambda: sql("SELECT count(*) FROM jobs WHERE kind = 'capsule.start' AND args->>'capsule' = '%s' AND state = 'queued' "
+                             "AND started_at > now() - interval '1 minute' AND args->>'epoch' = '2'" % cid) != "0", 40)
     check("pending: it waits for a host", tries and call("GET", "/v1/capsules/" + cid)[1]["state"] == "pending")
     sql("UPDATE capsules SET state_since = now() - interval '301 s' WHERE id = '%s'" % u)
     c = until(cid, "error", 40)
