@@ -122,6 +122,7 @@ key_within_count(struct request *r)
 	struct q_key_counts *n;
 
 	if (one_at_a_time(r, "keys of", r->who.team) < 0 ||
+	    one_at_a_time(r, "keys of", r->who.user) < 0 ||
 	    q_key_count(r->work.db, &n, .team = r->who.team, .user = r->who.user) < 0)
 		return -1;
 	if (n->team >= TEAM_KEYS)
@@ -129,7 +130,7 @@ key_within_count(struct request *r)
 		    (int)n->team, TEAM_KEYS);
 	if (n->mine >= USER_KEYS)
 		return fail(r, E_QUOTA,
-		    "you have %d live keys in this team, at most %d are allowed", (int)n->mine,
+		    "you have %d live keys in all teams, at most %d are allowed", (int)n->mine,
 		    USER_KEYS);
 	return 0;
 }

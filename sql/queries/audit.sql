@@ -20,6 +20,13 @@ SELECT audit_append(:id::uuid, :team::uuid, :actor_type::text, :actor_id::text?,
 SELECT t.id AS team_id, coalesce(h.seq, 0) AS seq FROM teams t LEFT JOIN audit_heads h ON h.team_id = t.id
  WHERE (:after::uuid? IS NULL OR t.id > :after::uuid?) ORDER BY t.id LIMIT :limit::int4;
 
+-- row: audit_doubt
+--   seq int8, reason text
+
+-- name: audit_batches_verify :many audit_doubt
+-- Rows audit/anonymise of the Platform whose batch is not what they say.
+SELECT seq, reason FROM audit_batches_verify();
+
 -- name: audit_finding :one audit_seq
 -- The row that tells of this finding already.
 SELECT a.seq FROM audit_logs a

@@ -40,8 +40,8 @@ VALUES (:id::uuid, :team::uuid, :kind::text, :user::uuid, :name::text, :descript
 --   team int8, mine int8
 
 -- name: key_count :one key_counts
--- Live keys of the team and of the user in it.
-SELECT count(*) AS team, count(*) FILTER (WHERE created_by = :user::uuid) AS mine FROM api_keys
+-- Live keys of the team, and of the user in all teams.
+SELECT count(*) AS team, live_keys(:user::uuid) AS mine FROM api_keys
  WHERE team_id = :team::uuid AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
 -- name: key_delete :exec

@@ -134,6 +134,8 @@ sql(f"INSERT INTO api_keys (id, team_id, kind, created_by, name, key_hash, key_p
     f"'{uuid_of(carl.id)}', 'x', sha256(random()::text::bytea), 'htc_', '{{capsules.view}}' FROM generate_series(1, 22)")
 got = together(*[lambda: carl("POST", "/v1/api-keys", {"name": "k"})] * 6)
 check("at most 25 live keys a user, also at once", sorted(g.status for g in got) == [201] * 3 + [403] * 3, got)
+carl.login(carl("POST", "/v1/teams", {"name": "Second"}).json["id"])
+check("… in all teams together", carl("POST", "/v1/api-keys", {"name": "k"}).code == "quota_exceeded")
 check("… which is told", {g.code for g in got} == {"", "quota_exceeded"})
 
 # ---- at the gateway: the same keys, counted by the same limit; a capsule that is not there is enough

@@ -6,6 +6,8 @@ for i in 1 2 3 4 5; do
 	sql -U hutch_app -c "SELECT audit_append(gen_random_uuid(), '$A', 'user', 'usr-x', 'Ann', NULL, NULL, 'team', 't$i', 'update', NULL, 'team', 'info', '{\"n\": $i}', '192.0.2.1', 'curl', 'r$i')" >/dev/null
 done
 
+sql -c "DELETE FROM audit_forgotten" # of tenants.sh: in no batch
+
 good() { ctl audit verify | grep -q ' 0 chains broken'; }
 
 # found WORDS STATEMENT: done by the superuser with the trigger off, it is found; then all is put back.
@@ -13,11 +15,12 @@ found() {
 	local rc=0
 
 	sql -c 'CREATE TABLE kept AS SELECT * FROM audit_logs' -c 'CREATE TABLE kept_heads AS SELECT * FROM audit_heads' \
-		-c "SET session_replication_role = replica" -c "$2"
+		-c 'CREATE TABLE kept_forgotten AS SELECT * FROM audit_forgotten' -c "SET session_replication_role = replica" -c "$2"
 	ctl audit verify >"$DIR/verify" 2>&1 && echo "it was not found" && rc=1
 	grep -q "^team-.*: row .*$1" "$DIR/verify" || { cat "$DIR/verify" && rc=1; }
 	sql -c "SET session_replication_role = replica" -c 'DELETE FROM audit_logs' -c 'INSERT INTO audit_logs SELECT * FROM kept' \
-		-c 'DELETE FROM audit_heads' -c 'INSERT INTO audit_heads SELECT * FROM kept_heads' -c 'DROP TABLE kept, kept_heads'
+		-c 'DELETE FROM audit_heads' -c 'INSERT INTO audit_heads SELECT * FROM kept_heads' \
+		-c 'DELETE FROM audit_forgotten' -c 'INSERT INTO audit_forgotten SELECT * FROM kept_forgotten' -c 'DROP TABLE kept, kept_heads, kept_forgotten'
 	good && return $rc
 }
 
@@ -94,6 +97,33 @@ check "found: a chain without its head" found 'tail' "DELETE FROM audit_heads WH
 check "found: a checkpoint that was changed" in_copy 'forged' "UPDATE audit_checkpoints SET hash = sha256('x') WHERE team_id = '$A' AND seq > 0"
 check "found: a checkpoint of another signer" in_copy 'not believed' "UPDATE audit_checkpoints SET key_id = '00000000' WHERE team_id = '$A' AND seq > 0"
 check "found: fields changed and half called anonymised" found 'disagree' "UPDATE audit_logs SET actor_name = 'Bob', salt = NULL WHERE $mine = 3"
+
+# A person is taken out of rows; what they say since is in the log, too.
+GONE='00000000-0000-7000-8000-0000000000cc'
+GONE2='00000000-0000-7000-8000-0000000000cd'
+append_as() {
+	sql -U hutch_app -c "SELECT audit_append(gen_random_uuid(), '$1', 'user', 'usr-x', '$2', '$3', '$4', 'team', 't', 'rename', NULL, 'team', 'info', '{\"name\": \"n\", \"kept\": 1}', '192.0.2.1', 'curl', 'r')" >/dev/null
+}
+forget() {
+	sql -U hutch_work -c "WITH f AS (SELECT * FROM audit_anonymise('$1', 100)) SELECT audit_append(gen_random_uuid(), '00000000-0000-0000-0000-000000000000', 'system', NULL, '', NULL, NULL, 'audit', NULL, 'anonymise', NULL, 'admin', 'info', jsonb_build_object('rows', n, 'batch', batch, 'digest', digest), NULL, NULL, NULL) FROM f" >/dev/null
+}
+append_as "$A" Gone "$GONE" "$GONE2"
+append_as "$B" Gone2 "$GONE2" "$GONE"
+forget "$GONE"
+gone="anonymised_at IS NOT NULL AND team_id"
+check "rows of which a person was taken out verify" good
+check "… his name is in none" equals 0 sql -c "SELECT count(*) FROM audit_logs WHERE actor_name = 'Gone' OR actor_user = '$GONE' OR subject_user = '$GONE'"
+forget "$GONE2"
+check "… also when another one goes out of the same rows" good
+check "found: the name put back into an anonymised row" found 'anonymising left' "UPDATE audit_logs SET actor_name = 'Gone', actor_user = '$GONE' WHERE $gone = '$A'"
+check "found: changed metadata of an anonymised row" found 'anonymising left' "UPDATE audit_logs SET metadata = '{}' WHERE $gone = '$A'"
+check "found: a row called anonymised that nobody did" found 'anonymising left' "UPDATE audit_logs SET actor_name = 'Bob', salt = NULL, anonymised_at = now() WHERE $mine = 3"
+
+said="audit_pii(''::bytea, a.actor_id, a.actor_name, a.actor_user, a.subject_user, a.resource_id, a.metadata, a.ip, a.user_agent)"
+check "found: the same, with what anonymising wrote down" found 'differ from its digest' \
+	"UPDATE audit_logs SET actor_name = 'Gone' WHERE $gone = '$A'; UPDATE audit_forgotten f SET digest = $said FROM audit_logs a WHERE a.team_id = f.team_id AND a.seq = f.seq AND a.team_id = '$A'"
+check "found: the same, with a batch made up" found 'in no row' \
+	"UPDATE audit_logs SET actor_name = 'Gone' WHERE $gone = '$A'; INSERT INTO audit_forgotten SELECT 99, a.team_id, a.seq, $said FROM audit_logs a WHERE a.anonymised_at IS NOT NULL AND a.team_id = '$A'"
 
 # A thousand tampers of chance, each in a subtransaction that is rolled back.
 sql -c "SELECT count(audit_append(gen_random_uuid(), '$B', 'user', 'usr-x', 'Ann', gen_random_uuid(), NULL, 'team', 't' || i, 'update', 'team.updated', 'team', 'info', jsonb_build_object('n', i), '192.0.2.1', 'curl', 'r' || i)) FROM generate_series(1, 40) i" >/dev/null

@@ -28,6 +28,7 @@ INSERT INTO objects (id, team_id, connection_id, name) SELECT t, t, t, 'o' FROM 
 INSERT INTO team_roles (id, team_id, name) SELECT t, t, 'r' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO team_invitations (id, team_id, token_hash, role, expires_at) SELECT t, t, sha256(t::text::bytea), 'member', now() FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO api_key_usage (key_id, team_id, hour, route, status, requests) SELECT t, t, now(), 'x', 200, 1 FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO audit_forgotten (batch, team_id, seq, digest) SELECT -1, t, 0, sha256('x') FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO audit_checkpoints (team_id, seq, hash, at, key_id, signature) SELECT t, 0, 'x', now(), 'x', 'x' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsule_metrics (team_id, capsule_id, tier, from_at, step_ms, cpu, mem, mem_guest, disk, rx, tx, rd, wr)
 	SELECT t, t, '10m', now(), 1000, '{1}', '{1}', '{1}', '{1}', '{1}', '{1}', '{1}', '{1}' FROM teams t(t) WHERE t IN ('$A', '$B');
