@@ -65,6 +65,18 @@ class Crash:
         if said:
             raise RuntimeError("%s, not %s" % (said, state))
 
+    def wake(self, capsule):
+        """A wake that fails leaves it asleep; whoever wants it asks again."""
+        def look():
+            state = self.state(capsule)
+            if state in ("paused", "hibernated", "error"):
+                tell("waking %s, which is %s" % (capsule, state))
+                self.call("POST", "/v1/capsules/%s/resume?wait=50" % capsule, {})
+            return "" if state == "running" else "%s is %s, not running" % (capsule, state)
+        said = until(60, look, 1)
+        if said:
+            raise RuntimeError(said)
+
     def sh(self, capsule, script):
         a = self.call("POST", "/v1/capsules/%s/exec" % capsule, {"cmd": "sh", "args": ["-c", script], "timeout_sec": 30})
         return a.get("stdout") if a.status == 200 else "%d %s" % (a.status, a.json)
@@ -117,9 +129,8 @@ class Crash:
                 raise RuntimeError("base snapshot: %d %s" % (a.status, a.json))
             self.base = a.get("id")
         for op in ops:
-            if op in self.ids and op != "resume" and self.state(self.ids[op]) != "running":
-                self.call("POST", "/v1/capsules/%s/resume?wait=50" % self.ids[op], {})
-                self.reach(self.ids[op], "running")
+            if op in self.ids and op != "resume":
+                self.wake(self.ids[op])
         if "resume" in ops and self.state(self.ids["resume"]) == "running":
             self.call("POST", "/v1/capsules/%s/pause?wait=50" % self.ids["resume"], {})
             self.reach(self.ids["resume"], "paused")
@@ -156,8 +167,8 @@ class Crash:
         for op in ops:
             before = self.deaths()
             threads.append(self.begin(op))
-            said = until(20, lambda: "" if self.deaths() > before or not threads[-1].is_alive() else "nobody died", 0.1)
-            said = said or ("" if self.deaths() > before else "answered %s" % self.answers.get(op))
+            until(20, lambda: "" if self.deaths() > before or not threads[-1].is_alive() else "nobody died", 0.1)
+            said = until(3, lambda: "" if self.deaths() > before else "nobody died; answered %s" % self.answers.get(op))
             self.verdict("%s.%d of the operations pool is reached" % (op, self.step), said)
         if self.step > 1:  # the first round has waited for it
             self.house.sql("UPDATE jobs SET lease_until = now() WHERE state = 'running' AND worker LIKE 'ops%'")
@@ -229,9 +240,7 @@ class Crash:
         capsule = self.ids[op]
         if op in ("create", "destroy"):
             return ""
-        if self.state(capsule) != "running":
-            self.call("POST", "/v1/capsules/%s/resume?wait=50" % capsule, {})
-            self.reach(capsule, "running")
+        self.wake(capsule)
         said = self.sh(capsule, SUMS)
         return "" if said == self.sums[capsule] else "%s, before %s" % (said, self.sums[capsule])
 
