@@ -126,6 +126,22 @@ call("POST", "/v1/auth/login", {"email": ada.email, "password": "wrong, certainl
 a = root("GET", f"/v1/admin/audit-logs?request_id=fail-{RUN}").json["items"]
 check("a failed login is in the platform's log with ip, agent, request id", len(a) == 1 and a[0]["action"] == "login_failed" and a[0]["ip"]
       and a[0]["user_agent"] == "row38", a)
+root.login()
+logged = audit(root.team)
+h = root("POST", "/v1/hosts", {"name": f"row38-{RUN}"}, X_Request_Id=f"host-{RUN}", User_Agent="row38")
+check("an administrator makes a shared host", h.status == 201, h)
+gone = root("DELETE", f"/v1/hosts/{h.json['host']['id']}", X_Request_Id=f"host-{RUN}", User_Agent="row38")
+check("… and deletes it", gone.status in (200, 202, 204), gone)
+a = root("GET", f"/v1/admin/audit-logs?request_id=host-{RUN}").json["items"]
+check("… both are in the Platform's log, with ip, agent, actor", [(i["resource_type"], i["action"], i["actor_id"], i["user_agent"], bool(i["ip"])) for i in a]
+      == [("host", x, root.id, "row38", True) for x in ("delete", "create")], a)
+check("… and nothing in his team's", audit(root.team) == logged, audit(root.team))
+other = ada("POST", "/v1/teams", {"name": "Short"}).json["id"]
+ada.login(other)
+gone = ada("DELETE", f"/v1/teams/{other}", X_Request_Id=f"team-{RUN}", User_Agent="row38")
+row = sql(f"SELECT resource_type, action, actor_id, host(ip) IS NOT NULL, user_agent FROM audit_logs WHERE request_id = 'team-{RUN}'")
+check("an owner deletes a team: a row with ip, agent, request id", gone.status == 204 and f"team|delete|{ada.id}|t|row38" in row.split("\n"), (gone, row))
+ada.login()
 check("another team's log", root("GET", f"/v1/admin/audit-logs?team_id={ada.team}&limit=1").json["items"][0]["team_id"] == ada.team)
 a = root("GET", "/v1/admin/audit-logs?team_id=all&limit=200&user_id=" + ada.id).json["items"]
 check("all logs about a person", {i["team_id"] for i in a} >= {ada.team} and len({i["team_id"] for i in a}) > 1, len(a))

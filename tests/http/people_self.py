@@ -190,6 +190,9 @@ def addresses():
     got = [h.login("none%d@x.example" % i, "wrong wrong wrong", ip="2001:db8:1:2::%x" % i).status for i in range(31)]
     r.check("thirty failures of an IPv6 network", got == [401] * 30 + [429], got)
     cli = h.login("stranger@x.example", ip="192.0.2.79").json
+    token = h.login("stranger@x.example", ip="192.0.2.81").json["token"]
+    got = [h.call("GET", "/v1/users/search?email=nobody%40x.example", token=token, ip="192.0.2.81") for _ in range(31)]
+    r.check("thirty searches a minute", [a.status for a in got] == [200] * 30 + [429] and int(got[-1].headers["retry-after"]) > 0, got[-1])
     got = []
     for _ in range(62):
         a = h.call("POST", "/v1/auth/refresh", {"refresh_token": cli["refresh_token"]}, ip="192.0.2.80")
