@@ -273,8 +273,10 @@ class Crash:
         held = {c["id"]: (c["state"], str(c["epoch"])) for c in answer["capsules"]}
         rows = {wire("cl-", i): (s, e) for i, s, e in self.house.rows(
             "SELECT id, observed_state, epoch FROM capsules WHERE observed_state <> 'stopped'")}
+        # a wake that failed: the row sleeps on, its host shows the try until the next one
+        failed = {i for i, (state, epoch) in rows.items() if state == "hibernated" and held.get(i) == ("error", epoch)}
         out = ["%s: row %s, host %s" % (i, rows.get(i), held.get(i)) for i in sorted(set(rows) | set(held))
-               if rows.get(i) != held.get(i)]
+               if rows.get(i) != held.get(i) and i not in failed]
         machines = self.house.machines()
         out += ["machine %s has %d processes" % (vm, len(pids)) for vm, pids in machines.items() if len(pids) > 1]
         out += ["%s has no machine" % i for i, (state, _) in held.items() if state == "running" and not self.house.machine_of(i)]
