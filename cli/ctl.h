@@ -21,7 +21,7 @@ struct ctl_command {
 	const char *doc;
 };
 
-ctl_fn ctl_user_disable, ctl_user_enable, ctl_admin_promote, ctl_admin_demote;
+ctl_fn ctl_user_disable, ctl_user_enable, ctl_user_reset_mfa, ctl_admin_promote, ctl_admin_demote;
 ctl_fn ctl_migrate, ctl_secrets, ctl_admin_create, ctl_admin_list, ctl_key_create, ctl_host_create,
     ctl_template_add, ctl_audit_checkpoint, ctl_audit_verify, ctl_hostcheck;
 

@@ -1,6 +1,6 @@
 /*
- * ctl_accounts.c - hutchctl user disable|enable and admin promote|demote: as the routes of
- * administration do it, with the same guards, by the operator of the machine.
+ * ctl_accounts.c - hutchctl user disable|enable|reset-mfa and admin promote|demote: as the routes
+ * of administration do it, with the same guards, by the operator of the machine.
  */
 #include "ctl.h"
 #include "db.h"
@@ -72,6 +72,16 @@ ctl_user_enable(struct ctl *c)
 	if (open_target(c, &t) < 0)
 		return -1;
 	return end(c, &t, user_enable(&c->work, &t.d, t.user), "active");
+}
+
+int
+ctl_user_reset_mfa(struct ctl *c)
+{
+	struct target t;
+
+	if (open_target(c, &t) < 0)
+		return -1;
+	return end(c, &t, user_reset_mfa(&c->work, &t.d, t.user), "without second factors");
 }
 
 int

@@ -23,6 +23,7 @@ static const struct ctl_command commands[] = {
 	{ "admin demote",  "--email E", ctl_admin_demote, "take that away; never from the last one" },
 	{ "user disable",  "--email E [--reason R]", ctl_user_disable, "disable an account: logins, keys and capsules of its teams end" },
 	{ "user enable",   "--email E", ctl_user_enable, "enable it again" },
+	{ "user reset-mfa", "--email E", ctl_user_reset_mfa, "remove the second factors of an account and end its logins" },
 	{ "key create",    "--email E [--name N] [--prefix htc|e2b|wrn]", ctl_key_create, "make an API key in the user's team and print it" },
 	{ "host create",   "--name N", ctl_host_create, "announce a host and print its registration token" },
 	{ "hostcheck",     "[--json]", ctl_hostcheck, "what this machine gives to keep capsules apart, and what to do; status 0, 3 (warnings), 4" },

@@ -6,6 +6,8 @@
  * of all: they are collected in a ledger and written at the end.
  */
 #include "deletion.h"
+#include "accounts.q.h"
+#include "admin.q.h"
 #include "audit.h"
 #include "db.h"
 #include "deletion.q.h"
@@ -486,5 +488,36 @@ user_set_role(struct work *w, const struct deletion *d, const struct uuid *user,
 	ledger_add(&l, AUDIT_USER_ROLE_UPDATE, &uuid_zero, usr(w, user), user,
 	    talloc_asprintf(w->db->mem, "{\"old\":\"%s\",\"new\":\"%s\"%s}", u->platform_role, role,
 		d->via ? ",\"via\":\"hutchctl\"" : ""));
+	return ledger_write(&l) < 0 ? -1 : 1;
+}
+
+int
+user_reset_mfa(struct work *w, const struct deletion *d, const struct uuid *user)
+{
+	struct mail_new m = { .template = "mfa_reset", .user = user };
+	struct ledger l = { .w = w };
+	struct q_gone_key *keys;
+	struct q_dying *u;
+	int n, i;
+
+	if (lock_user(w, d, user, &u) < 0)
+		return -1;
+	if (strcmp(u->status, "deleted") == 0)
+		return err_set(&w->err, E_NOT_FOUND, "no such account");
+	m.to = u->email;
+	m.name = u->name;
+	n = q_keys_of_logins_delete(w->db, &keys, .user = user);
+	if (n < 0 || q_factors_of_user_delete(w->db, .user = user) < 0 ||
+	    q_codes_of_user_delete(w->db, .user = user) < 0 ||
+	    q_tokens_forget(w->db, .user = user, .purpose = "mfa_challenge") < 0 ||
+	    q_session_revoke_all(w->db, .user = user, .reason = "mfa_reset") < 0 ||
+	    mail_add(w, d->keys, &m) < 0)
+		return -1;
+	for (i = 0; i < n; i++)
+		ledger_add(&l, AUDIT_API_KEY_REVOKE, keys[i].team_id,
+		    id_text(w->db->mem, "key-", keys[i].id), NULL,
+		    "{\"reason\":\"session_ended\"}");
+	ledger_add(&l, AUDIT_USER_MFA_RESET, &uuid_zero, usr(w, user), user,
+	    d->via ? "{\"via\":\"hutchctl\"}" : "{}");
 	return ledger_write(&l) < 0 ? -1 : 1;
 }

@@ -44,6 +44,8 @@ int user_enable(struct work *, const struct deletion *, const struct uuid *user)
 int user_delete(struct work *, const struct deletion *, const struct uuid *user, struct uuid *job);
 /* deleted -> as it was before. E_BAD_STATE: it is not deleted, or its purge has begun. */
 int user_restore(struct work *, const struct deletion *, const struct uuid *user);
+/* Removes all second factors and ends the logins; he is told by mail. */
+int user_reset_mfa(struct work *, const struct deletion *, const struct uuid *user);
 /* Gives a platform role: user, operator, admin. E_LAST_ADMIN. */
 int
 user_set_role(struct work *, const struct deletion *, const struct uuid *user, const char *role);

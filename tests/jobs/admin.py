@@ -110,6 +110,12 @@ def reset(nora):
     h.super("UPDATE login_sessions SET auth_at = now()")
     mfa = ask(h.root, "DELETE", "/v1/admin/users/%s/mfa" % nora)
     r.check("factors removed: 204, a row", mfa.status == 204 and len(h.audit("action = 'mfa_reset'")) == 1, mfa)
+    p = h.person("petra")
+    h.super("INSERT INTO mfa_factors (id, user_id, type, name, secret_enc, verified_at) VALUES (gen_random_uuid(), '%s', 'totp', 'x', 'x', now())" % p.uuid)
+    mfa = h.ctl("user", "reset-mfa", "--email", p.email, ok=False)
+    left = h.sql("SELECT (SELECT count(*) FROM mfa_factors WHERE user_id = '%s'), (SELECT count(*) FROM login_sessions WHERE user_id = '%s' AND revoked_at IS NULL)" % (p.uuid, p.uuid))
+    r.check("hutchctl user reset-mfa: no factor, no login, a row", mfa.returncode == 0 and left == "0|0" and len(h.audit("action = 'mfa_reset'")) == 2 and
+            p("GET", "/v1/me").status == 401, (mfa.stderr, left))
 
 
 def rights():
