@@ -41,8 +41,13 @@ main(int argc, char **argv)
 	const struct conf *conf;
 	struct err e = { 0 };
 	bool check = false;
+	sigset_t early;
 	int c, rc;
 
+	/* a SIGHUP that comes before the parent is ready for it waits, and does not end us */
+	sigemptyset(&early);
+	sigaddset(&early, SIGHUP);
+	sigprocmask(SIG_BLOCK, &early, NULL);
 	log_open("worker", LOG_LEVEL_INFO);
 	while ((c = getopt_long(argc, argv, "c:nT:Vh", options, NULL)) != -1) {
 		switch (c) {

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from deletion_house import agent, due, erased, h, purgeable, r, s3, states, traces, work
+from deletion_house import agent, due, erased, h, purgeable, r, reload, s3, states, traces, work
 from people import PASSWORD, wait_for
 
 
@@ -133,23 +133,23 @@ def store_down():
 
 def mail_down():
     o = purgeable("mona")
-    wait_for(lambda: h.sql("SELECT count(*) FROM emails WHERE state = 'queued'") == "0", 10)
-    h.super("CREATE FUNCTION no_mail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
-    work(False)
+    work()
+    wait_for(lambda: h.sql("SELECT count(*) FROM emails WHERE state = 'queued'") == "0", 15)
+    wait_for(lambda: h.sql("SELECT count(*) FROM teams WHERE id = '%s' AND purged_at IS NULL" % o.team) == "0", 15)
     h.conf["smtp"] = {"host": "127.0.0.1", "port": 9, "tls": "off"}
     h.write_conf()
+    reload()
     due(o)
-    work()
+    r.check("SIGHUP with another mail server: a due purge is claimed", wait_for(lambda: h.job(o.job)[0] != "queued", 15), h.job(o.job))
     end = h.ended(o.job)
     r.check("mail server down: the purge ends", end[0] == "succeeded" and h.sql("SELECT count(*) FROM users WHERE id = '%s'" % o.uuid) == "0", end)
     left = h.everywhere(o.uuid, o.id, o.email, o.name)
     r.check("only the mail that waits knows the address", set(left) <= {"emails"} and left.get("emails") == 1, left)
     log = lambda: any("mail.send" in open(f).read() and "mail server" in open(f).read() for f in glob.glob(h.dir + "/worker*.log"))
     r.check("a warning in the log", wait_for(log, 10))
-    work(False)
     del h.conf["smtp"]
     h.write_conf()
-    work()
+    reload()
     h.super("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE kind = 'mail.send' AND state = 'queued'")
     r.check("later it is sent and forgotten", wait_for(lambda: not traces(o)[0], 15), traces(o))
 

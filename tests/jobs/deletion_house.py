@@ -32,6 +32,10 @@ def work(on=True):
         worker = None
 
 
+def reload():
+    worker.send_signal(signal.SIGHUP)
+
+
 def states(team):
     return dict(h.rows("SELECT observed_state, count(*) FROM capsules WHERE team_id = '%s' GROUP BY 1" % team))
 
