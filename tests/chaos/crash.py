@@ -179,7 +179,8 @@ class Crash:
 
     def kill_agent(self, ops):
         threads = []
-        for op in ops:
+        # the next kill meets what is made anew after the one before; a snapshot is killed once only
+        for op in sorted(ops, key=lambda op: op == "snapshot"):
             self.restart("agent", "%s.%d" % (op, self.step))
             pid = self.house.pid("agent")
             threads.append(self.begin(op))
