@@ -21,8 +21,9 @@ SELECT e.id, e.template, e.locale, e.vars, e.to_hash, e.to_addr, e.to_name, e.to
  WHERE e.id = :id::uuid;
 
 -- name: mail_mark :exec
--- What became of a mail; sent_at is set once. The address of somebody who was erased goes with the last mail to it.
+-- What became of a mail; sent_at is set once. What was to stand in it goes; the address of somebody who was erased goes with the last mail.
 UPDATE emails SET state = :state::text, reason = :reason::text?, smtp_code = :code::int4?,
+	vars = CASE WHEN :state::text <> 'queued' THEN '{}' ELSE vars END,
 	to_addr = CASE WHEN template = 'account_purged' AND :state::text <> 'queued' THEN NULL ELSE to_addr END,
 	to_name = CASE WHEN template = 'account_purged' AND :state::text <> 'queued' THEN NULL ELSE to_name END,
 	sent_at = CASE WHEN :state::text = 'sent' THEN coalesce(sent_at, now()) ELSE sent_at END

@@ -78,6 +78,10 @@ def teams():
     left = {t: h.sql("SELECT count(*) FROM %s WHERE team_id = '%s'" % (t, o.team)) for t in
             ("capsule_metrics", "team_metric_snapshots", "snapshots", "capsule_images", "users_teams", "api_keys", "quotas")}
     r.check("no metrics, snapshots, images, members, keys are left", set(left.values()) == {"0"}, left)
+    name = "Tom Canary's Team"  # a person's name: the audit log keeps it until that person is purged, too
+    wait_for(lambda: h.sql("SELECT count(*) FROM emails WHERE state = 'queued'") == "0", 10)
+    tables, redis = h.everywhere(name), [line[:300] for line in h.redis_all() if name in line]
+    r.check("its name is in the audit log alone", set(tables) <= {"audit_logs"} and not redis and name not in h.logs(), (tables, redis))
 
 
 other = h.person("ole")
