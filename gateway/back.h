@@ -28,8 +28,8 @@ struct guest_call {
 	const char *type;          /* content type, or NULL */
 	const char *name, *value;  /* one more header; left out when the value is NULL */
 	bool end;                  /* no body */
-	bool agent;                /* the host agent answers, not the guest: a path behind the capsule's */
-	const char *activity;      /* to the idle timer: hold, touch, none; NULL: the path decides */
+	bool agent; /* the host agent answers, not the guest: a path behind the capsule's */
+	const char *activity; /* to the idle timer: hold, touch, none; NULL: the path decides */
 };
 
 struct back *back_open(void *mem, struct gateway *);

@@ -221,7 +221,7 @@ on_qmp_event(void *user, const char *name, struct json_object *data)
 
 	if (strcmp(name, "SHUTDOWN") == 0 && json_flag(data, "guest", false))
 		vm->ended = strcmp(json_str(data, "reason", ""), "guest-reset") == 0 ? VM_RESET
-										   : VM_POWEROFF;
+										     : VM_POWEROFF;
 	if (strcmp(name, "MIGRATION") != 0 || !r->done)
 		return;
 	if (strcmp(status, "failed") == 0) {
@@ -449,7 +449,8 @@ on_health(void *arg, int status, const char *body, size_t len, const struct err 
 		return;
 	}
 	/* A guest that comes up late may lose the first session, or answer it into the second: only
-	   an answer with our word counts, and another session follows, until the flow's deadline. */
+	   an answer with our word counts, and another session follows, until the flow's deadline.
+	 */
 	if (e)
 		TALLOC_FREE(vm->guest);
 	TALLOC_FREE(r->again);
@@ -640,11 +641,11 @@ vm_start(struct agent *a, const struct vm_spec *spec, vm_done *done, void *user)
 		snprintf(
 		    vm->name, sizeof vm->name, "%llx-%x", (unsigned long long)now_real(), ++serial);
 	vm_flow(vm,
-	    spec->restore      ? restore_steps
-		: !spec->image ? cold_steps
+	    spec->restore       ? restore_steps
+		: !spec->image  ? cold_steps
 		: spec->waiting ? waiting_steps
-		: spec->hot    ? hot_steps
-			       : clone_steps,
+		: spec->hot     ? hot_steps
+				: clone_steps,
 	    done, user);
 	return vm;
 }

@@ -37,15 +37,15 @@ struct vm {
 	int dir;     /* its folder */
 	uid_t uid;
 	pid_t pid;
-	uint64_t start;     /* proc_start(pid) */
+	uint64_t start;              /* proc_start(pid) */
 	char net_of[CAPSULE_ID_MAX]; /* net.c: the capsule whose policy holds; "": shut */
-	uint64_t disk_size; /* bytes, of the overlay */
-	struct qmp *qmp;    /* NULL: not connected */
+	uint64_t disk_size;          /* bytes, of the overlay */
+	struct qmp *qmp;             /* NULL: not connected */
 	struct guest *guest;
 	struct serial *serial; /* logs.c: its console */
 	int status;            /* of wait(), -1 unknown */
-	int64_t silent_since;  /* hung.c: now_mono() of the first question without answer; 0: none */
-	bool asked;            /* hung.c: one is open */
+	int64_t silent_since; /* hung.c: now_mono() of the first question without answer; 0: none */
+	bool asked;           /* hung.c: one is open */
 	/* called once when the process ends without vm_destroy(); may destroy the VM */
 	void (*on_dead)(void *user, struct vm *);
 	void *user;

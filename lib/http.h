@@ -29,13 +29,14 @@ struct http_call {
 	const void *body;
 	size_t body_len;
 	unsigned flags;
-	const struct tls_ctx *tls;  /* only with HTTP_INTERNAL: both sides show certificates (tls.h) */
+	const struct tls_ctx
+	    *tls; /* only with HTTP_INTERNAL: both sides show certificates (tls.h) */
 	const char *private_nets; /* networks the operator allows besides (cidr.h), on any port; may
 	                             be NULL */
 	const char
-	    *ca_file; /* certificates that are trusted instead of the system's; may be NULL */
-	const char *sigv4;  /* "aws:amz:REGION:s3": signed with user, as S3 wants it; or NULL */
-	const char *user;   /* "access key id:secret access key" */
+	    *ca_file;      /* certificates that are trusted instead of the system's; may be NULL */
+	const char *sigv4; /* "aws:amz:REGION:s3": signed with user, as S3 wants it; or NULL */
+	const char *user;  /* "access key id:secret access key" */
 	int64_t connect_ms, total_ms; /* 0: 3 s, 10 s; total counts all tries */
 	int tries; /* 0: 1. Only failures to connect and 502, 503, 504, 429 are repeated, within the
 	              budget: repeats are at most one tenth of the calls to a host */

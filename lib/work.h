@@ -23,12 +23,12 @@ struct actor {
 };
 
 struct work {
-	struct db *db;      /* NULL in programs without a database */
-	struct err err;     /* why the unit failed */
+	struct db *db;        /* NULL in programs without a database */
+	struct err err;       /* why the unit failed */
 	const char *err_more; /* what the client's error object has beside code and message: text of
 	                         JSON members, "\"count\":2", or NULL */
-	const char *id;     /* request id: in every log line, audit row and job it causes */
-	const char *trace;  /* W3C traceparent, or NULL */
-	struct actor actor; /* type NULL counts as system */
-	struct bell *bells; /* jobs and events added, for job_announce() after the commit */
+	const char *id;       /* request id: in every log line, audit row and job it causes */
+	const char *trace;    /* W3C traceparent, or NULL */
+	struct actor actor;   /* type NULL counts as system */
+	struct bell *bells;   /* jobs and events added, for job_announce() after the commit */
 };

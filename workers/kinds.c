@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-extern const struct job_kind audit_jobs[], capsule_jobs[], metrics_jobs[], host_jobs[], mail_jobs[], retention_jobs[], team_jobs[],
-    user_jobs[], storage_jobs[], test_jobs[];
+extern const struct job_kind audit_jobs[], capsule_jobs[], metrics_jobs[], host_jobs[], mail_jobs[],
+    retention_jobs[], team_jobs[], user_jobs[], storage_jobs[], test_jobs[];
 
 static const struct job_kind *const tables[] = {
 	capsule_jobs,

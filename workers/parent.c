@@ -354,7 +354,8 @@ slots_of(const struct conf *c, const char *queue)
 		const char *queue;
 		int64_t slots;
 	} of[] = { { "tick", c->workers_tick_slots }, { "fast", c->workers_fast_slots },
-		{ "mail", c->workers_mail_slots }, { "purge", c->workers_purge_slots }, { "capsule", c->workers_capsule_slots }, { "host", c->workers_host_slots } };
+		{ "mail", c->workers_mail_slots }, { "purge", c->workers_purge_slots },
+		{ "capsule", c->workers_capsule_slots }, { "host", c->workers_host_slots } };
 	size_t i;
 
 	for (i = 0; i < nitems(of); i++)
