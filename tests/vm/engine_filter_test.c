@@ -152,7 +152,7 @@ good(void)
 	put_page("mem", 0, 'a');
 	put_page(NULL, 3 * PAGE, 'b');
 	put_page("bios", 0, 'r');
-	put_zero(NULL, PAGE, 0);
+	put_zero("mem", PAGE, 0);
 	put_page("mem", 5 * PAGE, 'c');
 	put_section_end();
 	put_section(3);
