@@ -60,8 +60,6 @@ struct times {
 	FIELD(st, m.max_lifetime_sec, "max_lifetime_sec", .min = INT32_MIN, .max = INT32_MAX, .dflt = NULL_INT4,	\
 	    .doc = "From first running; 0 and below: no limit."),					\
 	FIELD(st, m.on_max_lifetime, "on_max_lifetime", .one_of = "hibernate|destroy"),			\
-	FIELD(st, m.restart_policy, "restart_policy", .one_of = "never|on_failure",			\
-	    .doc = "on_failure: booted again at most 3 times an hour."),				\
 	SUB(st, m.network, "network", network_fields, network)
 #define TIMES_FIELDS(st) TIMES_FIELDS_OF(st, t)
 /* clang-format on */

@@ -5,8 +5,8 @@ POST /v1/api-keys {"name":"life"}
 201 {"key":"$K",...}
 
 as key $K
-POST /v1/capsules {"memory_mb":256,"timeout_sec":-5,"idle_action":"hibernate","idle_signals":["api","exec"],"auto_resume":"ports","max_lifetime_sec":7200,"on_max_lifetime":"destroy","restart_policy":"on_failure","tags":["a","b"],"network":{"internet":false,"allow":["10.1.0.0/16","*.example.org"]}}
-201 {"id":"$ID","timeout_sec":0,"idle_action":"hibernate","idle_signals":["api","exec"],"auto_resume":"ports","max_lifetime_sec":7200,"on_max_lifetime":"destroy","restart_policy":"on_failure","timeout_mode":"idle","network":{"internet":false,"allow":["10.1.0.0/16","*.example.org"],...},"visibility":"team","warnings":[],...}
+POST /v1/capsules {"memory_mb":256,"timeout_sec":-5,"idle_action":"hibernate","idle_signals":["api","exec"],"auto_resume":"ports","max_lifetime_sec":7200,"on_max_lifetime":"destroy","tags":["a","b"],"network":{"internet":false,"allow":["10.1.0.0/16","*.example.org"]}}
+201 {"id":"$ID","timeout_sec":0,"idle_action":"hibernate","idle_signals":["api","exec"],"auto_resume":"ports","max_lifetime_sec":7200,"on_max_lifetime":"destroy","timeout_mode":"idle","network":{"internet":false,"allow":["10.1.0.0/16","*.example.org"],...},"visibility":"team","warnings":[],...}
 
 # What cannot be.
 POST /v1/capsules {"idle_action":"explode"}
