@@ -10,7 +10,7 @@ from private import PLATFORM, Private, Report, wait_for
 TEAM_A = "00000000-0000-7000-8000-00000000000a"
 TEAM_B = "00000000-0000-7000-8000-00000000000b"
 
-p = Private(workers={"fast_slots": 4, "mail_slots": 0, "capsule_slots": 0, "tick_slots": 1, "lease_sec": 5})
+p = Private(workers={"fast_slots": 4, "mail_slots": 0, "capsule_slots": 0, "purge_slots": 0, "host_slots": 0, "tick_slots": 1, "lease_sec": 5})
 r = Report()
 
 
