@@ -7,7 +7,7 @@
 /* When the process that took its own job dies, a worker has it this much later: a legal state
    within 30 s (spec 02 §9, row 3). One that only waits for longer finds itself fenced, and looks
    on. */
-enum { CLAIM_SECONDS = 20 };
+enum { CLAIM_SECONDS = 12 };
 
 static const char *
 args_json(void *mem, const struct op_args *a)

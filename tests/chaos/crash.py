@@ -282,7 +282,9 @@ class Crash:
         out += ["machine %s has %d processes" % (vm, len(pids)) for vm, pids in machines.items() if len(pids) > 1]
         out += ["%s has no machine" % i for i, (state, _) in held.items() if state == "running" and not self.house.machine_of(i)]
         uids = {os.stat("/proc/%d" % pids[0]).st_uid for pids in machines.values()}
-        groups = {int(os.path.basename(p)[1:]) for p in glob.glob("/sys/fs/cgroup/**/u[0-9]*", recursive=True)}
+        place = os.stat(self.house.state)
+        own = "hutch-%x-%x" % (place.st_dev, place.st_ino)  # other agents of this machine have theirs
+        groups = {int(os.path.basename(p)[1:]) for p in glob.glob("/sys/fs/cgroup/**/%s/u[0-9]*" % own, recursive=True)}
         mine = range(self.house.uid_first, self.house.uid_first + self.house.uid_count)
         out += ["control group of uid %d" % u for u in sorted(groups - uids) if u in mine]
         out += ["half an artifact: %s" % p for p in glob.glob(self.house.state + "/artifacts/*.tmp*")]
