@@ -46,7 +46,7 @@ warn(struct work *w, const struct q_life_policy *p, int bit, const char *type, i
 static int
 warnings(struct work *w, const struct q_life_policy *p)
 {
-	int64_t left = p->timeout_sec - p->idle_s;
+	int64_t left;
 
 	if (p->left_s != NULL_INT && p->left_s < 600 &&
 	    warn(w, p, EXPIRING_10M, "capsule.expiring", p->left_s, p->on_max_lifetime) < 0)
@@ -54,7 +54,10 @@ warnings(struct work *w, const struct q_life_policy *p)
 	if (p->left_s != NULL_INT && p->left_s < 60 &&
 	    warn(w, p, EXPIRING_1M, "capsule.expiring", p->left_s, p->on_max_lifetime) < 0)
 		return -1;
-	if (p->idle_s == NULL_INT || p->timeout_sec == 0 || p->fixed_s != NULL_INT || left < 0)
+	if (p->idle_s == NULL_INT || p->timeout_sec == 0 || p->fixed_s != NULL_INT)
+		return 0;
+	left = p->timeout_sec - p->idle_s;
+	if (left < 0)
 		return 0;
 	if (left * 5 <= p->timeout_sec &&
 	    warn(w, p, IDLE_80, "capsule.idle", left, p->idle_action) < 0)
