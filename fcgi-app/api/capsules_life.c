@@ -22,7 +22,7 @@ struct capsule_patch {
 	const struct pair *metadata;
 	const char *const *tags, *const *tags_add, *const *tags_remove;
 	struct times t;
-	int32_t vcpus, memory_mb, disk_size_mb;
+	int32_t vcpus, memory_mb;
 	int64_t generation;
 };
 static const struct field capsule_patch_fields[] = {
@@ -38,8 +38,6 @@ static const struct field capsule_patch_fields[] = {
 	    .doc = "From the next cold boot."),
 	FIELD(capsule_patch, memory_mb, "memory_mb", .min = 128, .max = 65536, .dflt = NULL_INT4,
 	    .doc = "From the next cold boot."),
-	FIELD(capsule_patch, disk_size_mb, "disk_size_mb", .min = 1024, .max = 262144,
-	    .dflt = NULL_INT4, .doc = "Grows at once; never shrinks."),
 	FIELD(capsule_patch, generation, "generation", .dflt = NULL_INT,
 	    .doc = "409 when the capsule has another one."),
 	{ 0 },
@@ -164,7 +162,7 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	struct job_ref job;
 
 	if (t->timeout_sec == NULL_INT4 && !t->timeout_mode && !t->idle_action &&
-	    !t->idle_signals && !t->network && in->disk_size_mb == NULL_INT4)
+	    !t->idle_signals && !t->network)
 		return 0;
 	/* one job for each generation: the newest wish is never behind a run that read an older */
 	return capsule_job(&r->work, "capsule.update", r->who.team,
@@ -190,14 +188,6 @@ capsule_patch(struct request *r)
 	if (times_check(r, &in.t) < 0 || check_metadata(r, in.metadata) < 0 ||
 	    new_tags(r, &in, row, &tags) < 0)
 		return -1;
-	if (in.disk_size_mb != NULL_INT4 && in.disk_size_mb < row->disk_size_mb)
-		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the present %d",
-		    row->disk_size_mb);
-	if (in.disk_size_mb > row->disk_size_mb &&
-	    quota_take(&r->work,
-		&(struct quota_ask){
-		    .team = r->who.team, .disk_mb = in.disk_size_mb - row->disk_size_mb }) < 0)
-		return -1;
 	n = q_life_update(r->work.db, .id = in.id,
 	    .generation = in.generation == NULL_INT ? row->generation : in.generation,
 	    .rename = in.name != NULL, .name = in.name, .tags = tags,
@@ -206,8 +196,8 @@ capsule_patch(struct request *r)
 	    .idle_action = in.t.idle_action, .idle_signals = in.t.idle_signals,
 	    .auto_resume = in.t.auto_resume, .max_lifetime_sec = in.t.max_lifetime_sec,
 	    .on_max_lifetime = in.t.on_max_lifetime, .restart_policy = in.t.restart_policy,
-	    .network = network_json(r, in.t.network), .disk_size_mb = in.disk_size_mb,
-	    .vcpus = in.vcpus, .memory_mb = in.memory_mb);
+	    .network = network_json(r, in.t.network), .disk_size_mb = NULL_INT4, .vcpus = in.vcpus,
+	    .memory_mb = in.memory_mb);
 	if (n == 0)
 		return fail(r, E_CONFLICT, "the capsule has another generation than %" PRId64,
 		    in.generation == NULL_INT ? row->generation : in.generation);

@@ -41,9 +41,6 @@ PATCH /v1/capsules/$ID {"name":"life-$RUN","tags_add":["c"],"tags_remove":["a"],
 PATCH /v1/capsules/$ID {"tags":["x"],"tags_add":["y"]}
 400 {"error":{"code":"invalid_request",...}}
 
-PATCH /v1/capsules/$ID {"disk_size_mb":1024}
-400 {"error":{"code":"invalid_request","message":"~disk_size_mb",...}}
-
 PATCH /v1/capsules/$ID {"generation":1,"timeout_sec":1}
 409 {"error":{"code":"conflict",...}}
 
