@@ -1,5 +1,6 @@
 -- tamper.sql - a thousand random tampers with the chain of team x.team, each judged by audit_verify() and rolled back;
--- x.found is how many were found. forge() is made by audit.sh.
+-- x.found is how many were found. forge() is made by audit.sh. An anonymised row has no salt: there one is put in, so that
+-- every tamper changes something.
 CREATE FUNCTION tamper(t uuid, kind int, a bigint, b bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	r audit_logs;
@@ -9,7 +10,7 @@ DECLARE
 BEGIN
 	IF kind IN (0, 1, 2) THEN
 		EXECUTE format('UPDATE audit_logs SET %I = %s WHERE team_id = $1 AND seq = $2', c, CASE
-			WHEN c IN ('salt','pii_digest','prev_hash','hash') THEN format('set_bit(%I, %s, 1 - get_bit(%I, %s))', c, b % 200, c, b % 200)
+			WHEN c IN ('salt','pii_digest','prev_hash','hash') THEN format('coalesce(set_bit(%1$I, %2$s, 1 - get_bit(%1$I, %2$s)), ''\x00'')', c, b % 200)
 			WHEN c = 'metadata' THEN 'metadata || ''{"x": 1}''' WHEN c = 'ip' THEN 'coalesce(ip + 1, ''192.0.2.9'')'
 			WHEN c IN ('actor_user','id') THEN 'gen_random_uuid()' WHEN c = 'created_at' THEN 'created_at + interval ''1 microsecond'''
 			WHEN c = 'actor_type' THEN 'CASE actor_type WHEN ''user'' THEN ''system'' ELSE ''user'' END'
