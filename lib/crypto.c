@@ -34,6 +34,8 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_DEVICE] = "device",
 	[KEY_CA] = "ca",
 	[KEY_STORAGE] = "storage",
+	[KEY_TRAFFIC] = "traffic",
+	[KEY_PORT] = "port",
 };
 
 static void
@@ -368,14 +370,26 @@ crypto_mail_token(void *mem, const struct keys *k, const struct uuid *row, const
 	return base64url_write(mem, h, sizeof h);
 }
 
-const char *
-crypto_guest_token(void *mem, const struct keys *k, const struct uuid *capsule, int64_t epoch)
+static const char *
+capsule_token(void *mem, const uint8_t key[KEY_SIZE], const struct uuid *capsule, int64_t epoch)
 {
 	uint8_t in[sizeof capsule->b + sizeof epoch], h[HASH_SIZE];
 	uint64_t be = htobe64(epoch);
 
 	memcpy(in, capsule->b, sizeof capsule->b);
 	memcpy(in + sizeof capsule->b, &be, sizeof be);
-	crypto_hmac(k->key[KEY_GUEST], in, sizeof in, h);
+	crypto_hmac(key, in, sizeof in, h);
 	return hex_write(talloc_array(mem, char, 2 * HASH_SIZE + 1), h, HASH_SIZE);
+}
+
+const char *
+crypto_guest_token(void *mem, const struct keys *k, const struct uuid *capsule, int64_t epoch)
+{
+	return capsule_token(mem, k->key[KEY_GUEST], capsule, epoch);
+}
+
+const char *
+crypto_traffic_token(void *mem, const struct keys *k, const struct uuid *capsule, int64_t epoch)
+{
+	return capsule_token(mem, k->key[KEY_TRAFFIC], capsule, epoch);
 }

@@ -35,6 +35,8 @@ enum key_use {
 	KEY_DEVICE, /* devices, as the throttle knows them */
 	KEY_CA,     /* the platform's certificate authority */
 	KEY_STORAGE,
+	KEY_TRAFFIC, /* tokens that open a capsule's ports */
+	KEY_PORT,    /* cookies that do */
 	KEY__MAX
 };
 
@@ -88,3 +90,6 @@ crypto_mail_token(void *mem, const struct keys *, const struct uuid *row, const 
 enum { GUEST_TOKEN_EPOCH = 1 }; /* raised when tokens are to die: not with a capsule's starts */
 const char *
 crypto_guest_token(void *mem, const struct keys *, const struct uuid *capsule, int64_t epoch);
+/* The token that opens a capsule's private ports (spec 06 §2), made in the same way. */
+const char *
+crypto_traffic_token(void *mem, const struct keys *, const struct uuid *capsule, int64_t epoch);
