@@ -249,34 +249,42 @@ destroyed(struct request *r)
 	return reply_done(r, 1);
 }
 
-static int
-capsule_destroy(struct request *r)
+int
+capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer)(struct request *))
 {
-	const struct by_capsule *in = r->in;
 	struct doing *d = talloc_zero(r, struct doing);
 	struct q_capsule *row;
 	int n;
 
-	if (capsule_own(r, in->id, "only admins destroy capsules that somebody else made", &row) <
-	    0)
+	if (capsule_own(r, id, "only admins destroy capsules that somebody else made", &row) < 0)
 		return -1;
-	n = q_capsule_stop_wanted(r->work.db, .id = in->id, .reason = "user");
+	n = q_capsule_stop_wanted(r->work.db, .id = id, .reason = "user");
 	if (n <= 0)
-		return n < 0 ? -1 : reply_done(r, 1); /* a second call: nothing more to say */
-	*d = (struct doing){ .id = *in->id,
+		return n;
+	*d = (struct doing){ .id = *id,
 		.kind = "capsule.destroy",
-		.args = { .capsule = in->id, .epoch = row->epoch },
-		.wait_sec = WAIT_SHORT,
+		.args = { .epoch = row->epoch },
+		.wait_sec = wait,
 		.until = "stopping stopped",
-		.answer = destroyed };
+		.answer = answer };
+	d->args.capsule = &d->id;
 	if (capsule_begin(r, d) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_SANDBOX_DESTROY,
 		&(struct audit){ .team = r->who.team,
-		    .capsule = in->id,
-		    .resource_id = id_text(r, "cl-", in->id),
+		    .capsule = id,
+		    .resource_id = id_text(r, "cl-", id),
 		    .metadata = "{\"cause\":\"user\"}",
 		    .data = "{\"reason\":\"user\"}" }) < 0)
 		return -1;
-	return reply_done(r, 1);
+	return 1;
+}
+
+/* A second call: nothing more to say. */
+static int
+capsule_destroy(struct request *r)
+{
+	const struct by_capsule *in = r->in;
+
+	return capsule_end(r, in->id, WAIT_SHORT, destroyed) < 0 ? -1 : reply_done(r, 1);
 }

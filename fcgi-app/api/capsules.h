@@ -83,6 +83,8 @@ struct capsule_create {
 	const char *const *tags, *const *host_tags;
 	struct times t;
 	int32_t wait;
+	bool checked;                    /* the maps have been, by whoever asks */
+	int (*answer)(struct request *); /* instead of the capsule: see struct doing */
 };
 /* What it starts from, besides what was asked. */
 struct origin {
@@ -98,8 +100,82 @@ struct origin {
 /* Quota of one; the row, its audit row and event. host NULL: it waits for one. */
 int capsule_add(struct request *, const struct capsule_create *, const struct origin *,
     const struct uuid *host, struct uuid *ret);
-/* A new capsule from a snapshot: state, job and answer as for a create. */
-int capsule_from_snapshot(struct request *, struct capsule_create *, const struct q_snapshot *);
+/* A new capsule: input checked, defaults, quota, host, row, job, answer. ret: its id. */
+int capsule_new(struct request *, struct capsule_create *, struct uuid *ret);
+/* … from a snapshot. */
+int capsule_from_snapshot(
+    struct request *, struct capsule_create *, const struct q_snapshot *, struct uuid *ret);
+
+/* ---- change, sleep, wake, end of one (capsules_life.c, capsules.c) */
+
+struct capsule_patch {
+	const struct uuid *id;
+	const char *name;
+	const struct pair *metadata;
+	const char *const *tags, *const *tags_add, *const *tags_remove;
+	struct times t;
+	int32_t vcpus, memory_mb; /* NULL_INT4: as they are */
+	int64_t generation;       /* NULL_INT: any */
+	const char *changed;      /* {"changed":[names of fields]} for audit and event */
+};
+/* ret: as it is then. */
+int capsule_change(struct request *, const struct capsule_patch *, struct q_capsule **ret);
+
+struct capsule_move {
+	const struct uuid *id;
+	const char *boot, *from, *snapshot;
+	const char *by; /* who puts it to sleep: "user", "client" */
+	int32_t timeout_sec, wait;
+	bool memory;
+	int (*answer)(struct request *); /* instead of the capsule: see struct doing */
+	void *arg;
+};
+int capsule_hibernates(struct request *, const struct capsule_move *);
+int capsule_resumes(struct request *, const struct capsule_move *);
+/* 1: destruction accepted; 0: it was before. answer: behind the commit. */
+int
+capsule_end(struct request *, const struct uuid *, int32_t wait, int (*answer)(struct request *));
+
+/* ---- copies of one (capsules_fork.c) */
+
+struct refusal {
+	const char *code, *message;
+	enum err_code why;
+};
+struct brood {
+	struct uuid *id; /* of each child; zero: refused */
+	struct refusal *error;
+	enum err_code first; /* of all refused ones */
+	int32_t count, made;
+	int (*answer)(struct request *, struct brood *);
+};
+struct fork_in {
+	struct capsule_create c;
+	int32_t count;
+	const char *name_prefix;
+	bool memory;
+};
+/* The children's rows, the job, the answer: answer() is called in the transaction and once more
+ * behind it. */
+int capsule_forks(
+    struct request *, const struct fork_in *, int (*answer)(struct request *, struct brood *));
+
+/* ---- a snapshot of one (snapshots.c) */
+
+struct snapshot_create {
+	const struct uuid *id;
+	const char *name, *description;
+	const struct pair *metadata;
+	int64_t expires_in_sec; /* NULL_INT: never */
+	int32_t wait;
+	bool memory;
+	int (*answer)(struct request *); /* instead of the snapshot: r->after_arg is a struct doing,
+	                                    its args name the snapshot */
+};
+/* ret: its row as it is now; ready at once when the capsule sleeps. */
+int snapshot_take(struct request *, const struct snapshot_create *, struct q_snapshot **ret);
+/* Gone, with its audit row. */
+int snapshot_drop(struct request *, const struct uuid *);
 
 /* ---- an operation (capsules_do.c) */
 
@@ -124,6 +200,9 @@ enum { WAIT_SHORT = 4, WAIT_LONG = 50 };
 int capsule_begin(struct request *, struct doing *);
 /* … for a job that was added already. */
 int capsule_continue(struct request *, struct doing *, const struct job_ref *, bool claimed);
+/* Waits for the states of d->until, at most until then (capsule_clock). 0: there, or time is up. */
+int capsule_look_on(struct request *, const struct doing *, int64_t until);
+int64_t capsule_clock(void); /* milliseconds */
 /* The wait that was asked for, or the usual one. */
 int32_t wait_or(int32_t asked, int32_t usual);
 /* The process that may do jobs at once: of the ops pool. */

@@ -64,7 +64,7 @@ size_or_default(struct request *r, const char *name, int32_t *n, int32_t least, 
 static int
 check(struct request *r, struct capsule_create *in)
 {
-	if (check_envs(r, in->envs) < 0 || check_metadata(r, in->metadata) < 0)
+	if (!in->checked && (check_envs(r, in->envs) < 0 || check_metadata(r, in->metadata) < 0))
 		return -1;
 	return times_check(r, &in->t);
 }
@@ -212,17 +212,17 @@ begin_start(
 	*d = (struct doing){ .id = *id,
 		.kind = "capsule.start",
 		.wait_sec = wait_or(in->wait, r->app->conf->api_create_wait),
-		.until = "running error hibernated stopping stopped paused" };
+		.until = "running error hibernated stopping stopped paused",
+		.answer = in->answer };
 	d->args = (struct op_args){ .capsule = &d->id, .epoch = epoch };
 	return capsule_begin(r, d);
 }
 
 /* --- from a template ------------------------------------------------------------------------ */
 
-static int
-capsule_create(struct request *r)
+int
+capsule_new(struct request *r, struct capsule_create *in, struct uuid *ret)
 {
-	struct capsule_create in = *(const struct capsule_create *)r->in;
 	struct place_ask ask = { 0 };
 	struct origin from = { 0 };
 	struct q_template_found *t;
@@ -231,36 +231,45 @@ capsule_create(struct request *r)
 	struct uuid id;
 	int n;
 
-	if (check(r, &in) < 0)
+	if (check(r, in) < 0)
 		return -1;
-	if (in.snapshot) {
-		if (in.template)
+	if (in->snapshot) {
+		if (in->template)
 			return fail(
 			    r, E_BAD_INPUT, "\"template\" and \"snapshot\" exclude each other");
-		if (!id_read(in.snapshot, "snp-", &id))
+		if (!id_read(in->snapshot, "snp-", &id))
 			return fail(r, E_BAD_INPUT, "\"snapshot\" is no snapshot's id");
 		n = q_snapshot_get(r->work.db, &s, .id = &id);
 		if (n <= 0)
 			return n < 0 ? -1 : fail(r, E_NOT_FOUND, "no such snapshot");
-		return capsule_from_snapshot(r, &in, s);
+		return capsule_from_snapshot(r, in, s, ret);
 	}
-	if (size_or_default(r, "vcpus", &in.vcpus, 1, 1) < 0 ||
-	    size_or_default(r, "memory_mb", &in.memory_mb, 128, 512) < 0 ||
-	    size_or_default(r, "disk_size_mb", &in.disk_size_mb, 1024, 5120) < 0 ||
-	    find_template(r, in.template ? in.template : "minimal", &t) < 0)
+	if (size_or_default(r, "vcpus", &in->vcpus, 1, 1) < 0 ||
+	    size_or_default(r, "memory_mb", &in->memory_mb, 128, 512) < 0 ||
+	    size_or_default(r, "disk_size_mb", &in->disk_size_mb, 1024, 5120) < 0 ||
+	    find_template(r, in->template ? in->template : "minimal", &t) < 0)
 		return -1;
-	if (in.disk_size_mb < t->disk_size_mb)
+	if (in->disk_size_mb < t->disk_size_mb)
 		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the template's %d",
 		    t->disk_size_mb);
 	ask.template = t->name;
-	if (take_quota(r, &in) < 0 || find_host(r, &ask, &in, &place) < 0)
+	if (take_quota(r, in) < 0 || find_host(r, &ask, in, &place) < 0)
 		return -1;
 	from = (struct origin){
 		.template = t->id, .template_name = t->name, .version = t->version, .epoch = 1
 	};
-	if (capsule_add(r, &in, &from, place.host, &id) < 0)
+	if (capsule_add(r, in, &from, place.host, ret) < 0)
 		return -1;
-	return begin_start(r, &in, &id, from.epoch);
+	return begin_start(r, in, ret, from.epoch);
+}
+
+static int
+capsule_create(struct request *r)
+{
+	struct capsule_create in = *(const struct capsule_create *)r->in;
+	struct uuid id;
+
+	return capsule_new(r, &in, &id);
 }
 
 /* --- from a snapshot ------------------------------------------------------------------------ */
@@ -320,13 +329,13 @@ remembered(
 }
 
 int
-capsule_from_snapshot(struct request *r, struct capsule_create *in, const struct q_snapshot *s)
+capsule_from_snapshot(
+    struct request *r, struct capsule_create *in, const struct q_snapshot *s, struct uuid *ret)
 {
 	bool cold = !s->memory_artifact.p || (in->boot && strcmp(in->boot, "cold") == 0);
 	struct place_ask ask = { .disk = s->disk_artifact };
 	struct origin from;
 	struct place place = { 0 };
-	struct uuid id;
 
 	if (check(r, in) < 0)
 		return -1;
@@ -348,10 +357,10 @@ capsule_from_snapshot(struct request *r, struct capsule_create *in, const struct
 	}
 	if (cold)
 		in->boot = "cold";
-	if (capsule_add(r, in, &from, place.host, &id) < 0 ||
-	    q_life_image_add(r->work.db, .id = &id, .epoch = from.epoch, .team = r->who.team,
+	if (capsule_add(r, in, &from, place.host, ret) < 0 ||
+	    q_life_image_add(r->work.db, .id = ret, .epoch = from.epoch, .team = r->who.team,
 		.memory = s->memory_artifact, .disk = s->disk_artifact,
 		.cpu_class = s->cpu_class ? s->cpu_class : "", .bytes = s->bytes_unique) < 0)
 		return -1;
-	return begin_start(r, in, &id, from.epoch);
+	return begin_start(r, in, ret, from.epoch);
 }

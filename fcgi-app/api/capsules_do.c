@@ -21,8 +21,8 @@ capsule_worker(const struct request *r)
 	return r->route->pool == POOL_OPS ? r->app->pool : NULL;
 }
 
-static int64_t
-now_ms(void)
+int64_t
+capsule_clock(void)
 {
 	struct timespec t;
 
@@ -42,9 +42,8 @@ listed(const char *word, const char *list)
 	return false;
 }
 
-/* Somebody else does it: this process looks on. */
-static int
-look_on(struct request *r, const struct doing *d, int64_t until)
+int
+capsule_look_on(struct request *r, const struct doing *d, int64_t until)
 {
 	static const struct timespec pause = { 0, 50000000 };
 	struct q_capsule *row;
@@ -52,7 +51,7 @@ look_on(struct request *r, const struct doing *d, int64_t until)
 	for (;;) {
 		if (q_capsule_get(r->work.db, &row, .id = &d->id) <= 0)
 			return -1;
-		if (listed(row->state, d->until) || now_ms() >= until)
+		if (listed(row->state, d->until) || capsule_clock() >= until)
 			return 0;
 		nanosleep(&pause, NULL);
 	}
@@ -126,7 +125,7 @@ behind_commit(struct request *r)
 	if (d->claimed)
 		rc = do_it(r, d, wait_ms > 0 ? wait_ms : 1);
 	else if (wait_ms > 0)
-		rc = look_on(r, d, now_ms() + wait_ms);
+		rc = capsule_look_on(r, d, capsule_clock() + wait_ms);
 	if (d->answer)
 		return d->answer(r);
 	return rc < 0 ? -1 : the_capsule(r);

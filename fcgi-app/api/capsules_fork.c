@@ -17,12 +17,6 @@ static handler capsule_fork;
 
 enum { CHILDREN = 100 };
 
-struct fork_in {
-	struct capsule_create c;
-	int32_t count;
-	const char *name_prefix;
-	bool memory;
-};
 static const struct field fork_in_fields[] = {
 	FIELD(fork_in, c.id, "id", .flags = NEEDED | IN_PATH, .prefix = "cl-"),
 	FIELD(fork_in, count, "count", .min = 1, .max = CHILDREN, .dflt = 1),
@@ -39,9 +33,6 @@ static const struct field fork_in_fields[] = {
 	{ 0 },
 };
 
-struct refusal {
-	const char *code, *message;
-};
 static const struct field refusal_fields[] = {
 	FIELD(refusal, code, "code"),
 	FIELD(refusal, message, "message"),
@@ -63,13 +54,6 @@ const struct route capsule_fork_routes[] = {
 	{ 0 },
 };
 /* clang-format on */
-
-struct brood {
-	struct uuid *id; /* of each child; zero: refused */
-	struct refusal *error;
-	enum err_code first; /* of all refused ones */
-	int32_t count, made;
-};
 
 static int
 answer(struct request *r, struct brood *b)
@@ -106,14 +90,15 @@ failed_children(struct request *r)
 			continue;
 		b->error[i] = (struct refusal){ "agent_error",
 			talloc_asprintf(r, "%s could not be started; its row says why",
-			    id_text(r, "cl-", &b->id[i])) };
+			    id_text(r, "cl-", &b->id[i])),
+			E_AGENT };
 		b->made--;
 		b->first = E_AGENT;
 	}
 	if (b->made <= 0)
 		return fail(r, E_AGENT, "none of the children could be started");
 	r->work.err = (struct err){ 0 };
-	return answer(r, b);
+	return b->answer(r, b);
 }
 
 /* What the children have of their parent, unless they were told otherwise. */
@@ -196,7 +181,7 @@ child(struct request *r, struct capsule_create *in, const struct fork_in *f,
 	if (b->first == E_OK)
 		b->first = r->work.err.code;
 	b->error[i] = (struct refusal){ err_kinds[r->work.err.code].slug,
-		talloc_strdup(r, err_public(&r->work.err)) };
+		talloc_strdup(r, err_public(&r->work.err)), r->work.err.code };
 	r->work.err = (struct err){ 0 };
 	return 0;
 }
@@ -232,10 +217,10 @@ begin(struct request *r, const struct fork_in *f, const struct q_capsule *row, s
 	return capsule_continue(r, d, &job, claimed);
 }
 
-static int
-capsule_fork(struct request *r)
+int
+capsule_forks(
+    struct request *r, const struct fork_in *f, int (*answers)(struct request *, struct brood *))
 {
-	const struct fork_in *f = r->in;
 	struct capsule_create in = f->c;
 	struct q_capsule_op *parent;
 	struct q_capsule *row;
@@ -250,6 +235,7 @@ capsule_fork(struct request *r)
 	if (check_envs(r, in.envs) < 0 || check_metadata(r, in.metadata) < 0 ||
 	    times_check(r, &in.t) < 0 || inherit(r, row, &in, &from, &parent) < 0)
 		return -1;
+	b->answer = answers;
 	b->count = f->count;
 	b->id = talloc_zero_array(b, struct uuid, f->count);
 	b->error = talloc_zero_array(b, struct refusal, f->count);
@@ -267,5 +253,11 @@ capsule_fork(struct request *r)
 		    .metadata = talloc_asprintf(r, "{\"children\":%d}", b->made),
 		    .data = talloc_asprintf(r, "{\"children\":%d}", b->made) }) < 0)
 		return -1;
-	return answer(r, b);
+	return answers(r, b);
+}
+
+static int
+capsule_fork(struct request *r)
+{
+	return capsule_forks(r, r->in, answer);
 }

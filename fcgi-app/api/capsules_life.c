@@ -16,15 +16,6 @@ static handler capsule_patch, capsule_pause, capsule_resume, capsule_hibernate, 
 
 static const char others[] = "only admins change capsules that somebody else made";
 
-struct capsule_patch {
-	const struct uuid *id;
-	const char *name;
-	const struct pair *metadata;
-	const char *const *tags, *const *tags_add, *const *tags_remove;
-	struct times t;
-	int32_t vcpus, memory_mb;
-	int64_t generation;
-};
 static const struct field capsule_patch_fields[] = {
 	PATH_ID(capsule_patch, "cl-"),
 	FIELD(capsule_patch, name, "name", .format = "name"),
@@ -43,12 +34,6 @@ static const struct field capsule_patch_fields[] = {
 	{ 0 },
 };
 
-struct capsule_move {
-	const struct uuid *id;
-	const char *boot, *from, *snapshot;
-	int32_t timeout_sec, wait;
-	bool memory;
-};
 #define MOVE_FIELDS PATH_ID(capsule_move, "cl-"), WAIT_FIELD(capsule_move)
 static const struct field capsule_move_fields[] = { MOVE_FIELDS, { 0 } };
 static const struct field capsule_resume_fields[] = {
@@ -172,13 +157,12 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	    : 0;
 }
 
-static int
-capsule_patch(struct request *r)
+int
+capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsule **ret)
 {
-	struct capsule_patch in = *(const struct capsule_patch *)r->in;
+	struct capsule_patch in = *p;
 	const char *const *tags;
 	struct q_capsule *row;
-	struct capsule c;
 	int n;
 
 	if (capsule_own(r, in.id, others, &row) < 0)
@@ -207,8 +191,20 @@ capsule_patch(struct request *r)
 			    "a live capsule of the team has the name %s", in.name);
 		return -1;
 	}
-	if (tell_host(r, &in, row) < 0 || q_capsule_get(r->work.db, &row, .id = in.id) <= 0 ||
-	    audit(r, AUDIT_SANDBOX_UPDATE, in.id, changed(r), changed(r)) < 0)
+	if (tell_host(r, &in, row) < 0 || q_capsule_get(r->work.db, ret, .id = in.id) <= 0)
+		return -1;
+	return audit(r, AUDIT_SANDBOX_UPDATE, in.id, in.changed, in.changed);
+}
+
+static int
+capsule_patch(struct request *r)
+{
+	struct capsule_patch in = *(const struct capsule_patch *)r->in;
+	struct q_capsule *row;
+	struct capsule c;
+
+	in.changed = changed(r);
+	if (capsule_change(r, &in, &row) < 0)
 		return -1;
 	capsule_complete(r, row, &c);
 	return reply_row(r, 1, &c);
@@ -217,16 +213,19 @@ capsule_patch(struct request *r)
 /* --- pause, resume, hibernate --------------------------------------------------------------- */
 
 static struct doing *
-doing(struct request *r, const char *kind, int64_t epoch, const char *until)
+doing(struct request *r, const struct capsule_move *in, const char *kind, int64_t epoch,
+    const char *until)
 {
-	const struct capsule_move *in = r->in;
 	struct doing *d = talloc_zero(r, struct doing);
 
 	*d = (struct doing){ .id = *in->id,
 		.kind = kind,
-		.args = { .capsule = in->id, .epoch = epoch, .memory = in->memory },
+		.args = { .epoch = epoch, .memory = in->memory },
 		.wait_sec = wait_or(in->wait, WAIT_LONG),
-		.until = until };
+		.until = until,
+		.answer = in->answer,
+		.arg = in->arg };
+	d->args.capsule = &d->id;
 	return d;
 }
 
@@ -243,16 +242,15 @@ capsule_pause(struct request *r)
 	if (n <= 0)
 		return n < 0 ? -1 : capsule_refuse(r, in->id, "running");
 	if (capsule_begin(r,
-		doing(r, "capsule.pause", row->epoch,
+		doing(r, in, "capsule.pause", row->epoch,
 		    "paused running error hibernated stopping stopped missing")) < 0)
 		return -1;
 	return audit(r, AUDIT_SANDBOX_PAUSE, in->id, NULL, NULL);
 }
 
-static int
-capsule_resume(struct request *r)
+int
+capsule_resumes(struct request *r, const struct capsule_move *in)
 {
-	const struct capsule_move *in = r->in;
 	struct op_env env = { r->app->conf, r->app->keys, r->app->queue };
 	struct wake_ask ask = { .id = in->id,
 		.cause = "user",
@@ -275,7 +273,7 @@ capsule_resume(struct request *r)
 			reply_header(r, "Retry-After", "5");
 		return -1;
 	}
-	d = doing(r, "capsule.resume", wake.epoch,
+	d = doing(r, in, "capsule.resume", wake.epoch,
 	    "running error paused hibernated stopping stopped missing");
 	if (in->wait < 0)
 		d->wait_sec = WAIT_SHORT;
@@ -284,9 +282,14 @@ capsule_resume(struct request *r)
 }
 
 static int
-capsule_hibernate(struct request *r)
+capsule_resume(struct request *r)
 {
-	const struct capsule_move *in = r->in;
+	return capsule_resumes(r, r->in);
+}
+
+int
+capsule_hibernates(struct request *r, const struct capsule_move *in)
+{
 	struct q_capsule *row;
 	struct doing *d;
 	int n = 0;
@@ -294,17 +297,23 @@ capsule_hibernate(struct request *r)
 	if (capsule_own(r, in->id, others, &row) < 0)
 		return -1;
 	if (strcmp(row->state, "running") == 0 || strcmp(row->state, "paused") == 0)
-		n = q_life_hibernate(
-		    r->work.db, .id = in->id, .epoch = row->epoch, .was = row->state, .by = "user");
+		n = q_life_hibernate(r->work.db, .id = in->id, .epoch = row->epoch,
+		    .was = row->state, .by = in->by ? in->by : "user");
 	if (n <= 0)
 		return n < 0 ? -1 : capsule_refuse(r, in->id, "running or paused");
-	d = doing(r, "capsule.hibernate", row->epoch,
+	d = doing(r, in, "capsule.hibernate", row->epoch,
 	    "hibernated paused running error stopping stopped missing");
 	d->later = 202;
 	if (capsule_begin(r, d) < 0)
 		return -1;
 	return audit(r, AUDIT_SANDBOX_HIBERNATE, in->id,
 	    in->memory ? "{\"memory\":true}" : "{\"memory\":false}", NULL);
+}
+
+static int
+capsule_hibernate(struct request *r)
+{
+	return capsule_hibernates(r, r->in);
 }
 
 /* --- recover -------------------------------------------------------------------------------- */
@@ -400,7 +409,7 @@ capsule_recover(struct request *r)
 		.memory = s->memory_artifact, .disk = s->disk_artifact,
 		.cpu_class = s->cpu_class ? s->cpu_class : "", .bytes = s->bytes_unique) < 0)
 		return -1;
-	d = doing(r, "capsule.start", row->epoch + 1, "running error stopping stopped");
+	d = doing(r, in, "capsule.start", row->epoch + 1, "running error stopping stopped");
 	if (in->wait < 0)
 		d->wait_sec = WAIT_SHORT;
 	if (capsule_begin(r, d) < 0)

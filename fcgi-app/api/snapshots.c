@@ -37,14 +37,6 @@ static const struct field snapshot_fields[] = {
 	{ 0 },
 };
 
-struct snapshot_create {
-	const struct uuid *id;
-	const char *name, *description;
-	const struct pair *metadata;
-	int64_t expires_in_sec;
-	int32_t wait;
-	bool memory;
-};
 static const struct field snapshot_create_fields[] = {
 	PATH_ID(snapshot_create, "cl-"),
 	FIELD(snapshot_create, name, "name", .format = "name",
@@ -360,14 +352,12 @@ awake(const struct q_capsule *row)
 	return strcmp(row->state, "running") == 0 || strcmp(row->state, "paused") == 0;
 }
 
-static int
-snapshot_create(struct request *r)
+int
+snapshot_take(struct request *r, const struct snapshot_create *in, struct q_snapshot **ret)
 {
-	const struct snapshot_create *in = r->in;
 	struct uuid *id = talloc(r, struct uuid);
 	struct q_capsule_op *c;
 	struct q_capsule *row;
-	struct q_snapshot *s;
 	struct doing *d;
 
 	if (capsule_own(r, in->id, others, &row) < 0 || check_metadata(r, in->metadata) < 0)
@@ -390,14 +380,22 @@ snapshot_create(struct request *r)
 			    .memory = in->memory },
 			.wait_sec = wait_or(in->wait, WAIT_LONG),
 			.until = "-",
-			.answer = the_snapshot };
+			.answer = in->answer ? in->answer : the_snapshot };
+		d->args.capsule = &d->id;
 		if (begin(r, row, d, "snapshot") < 0)
 			return -1;
 	}
-	if (q_snapshot_get(r->work.db, &s, .id = id) <= 0 ||
-	    audit(r, AUDIT_SNAPSHOT_CREATE, s, NULL) < 0)
+	if (q_snapshot_get(r->work.db, ret, .id = id) <= 0)
 		return -1;
-	return reply_row(r, 1, s);
+	return audit(r, AUDIT_SNAPSHOT_CREATE, *ret, NULL);
+}
+
+static int
+snapshot_create(struct request *r)
+{
+	struct q_snapshot *s;
+
+	return snapshot_take(r, r->in, &s) < 0 ? -1 : reply_row(r, 1, s);
 }
 
 /* --- change --------------------------------------------------------------------------------- */
@@ -442,21 +440,26 @@ snapshot_patch(struct request *r)
 	return reply_row(r, 1, row);
 }
 
+int
+snapshot_drop(struct request *r, const struct uuid *id)
+{
+	struct q_snapshot *row;
+	int n;
+
+	if (own(r, id, &row) < 0)
+		return -1;
+	n = q_snapshot_delete(r->work.db, .id = id);
+	if (n == 0)
+		return fail(r, E_BAD_STATE, "the snapshot is being taken");
+	return n < 0 ? -1 : audit(r, AUDIT_SNAPSHOT_DELETE, row, NULL);
+}
+
 static int
 snapshot_delete(struct request *r)
 {
 	const struct by_snapshot *in = r->in;
-	struct q_snapshot *row;
-	int n;
 
-	if (own(r, in->id, &row) < 0)
-		return -1;
-	n = q_snapshot_delete(r->work.db, .id = in->id);
-	if (n == 0)
-		return fail(r, E_BAD_STATE, "the snapshot is being taken");
-	if (n < 0 || audit(r, AUDIT_SNAPSHOT_DELETE, row, NULL) < 0)
-		return -1;
-	return reply_done(r, 1);
+	return snapshot_drop(r, in->id) < 0 ? -1 : reply_done(r, 1);
 }
 
 /* --- roll back ------------------------------------------------------------------------------ */
@@ -587,7 +590,7 @@ snapshot_restore(struct request *r)
 			return -1;
 		return roll(r, into, s, true, c.wait);
 	}
-	if (capsule_from_snapshot(r, &c, s) < 0)
+	if (capsule_from_snapshot(r, &c, s, into) < 0)
 		return -1;
 	return audit(r, AUDIT_SNAPSHOT_RESTORE, s, "{\"target\":\"new\"}");
 }
