@@ -103,6 +103,25 @@ sleep_hibernate(struct call *c)
 		    c->agent, c->id, c->epoch, who(j), json_flag(j, "memory", true), c, slept, c);
 }
 
+/* The body is that of a PUT; sizes that it does not name stay. */
+static void
+resume_cold(struct call *c, const struct capsule *k)
+{
+	char *mem = talloc_new(c);
+	struct json_object *j = api_body(c, mem);
+	struct capsule_spec *spec = talloc_zero(mem, struct capsule_spec);
+
+	if (!j || api_spec(c, mem, j, c->epoch, spec) < 0) {
+		api_error(c->stream, &c->err);
+		return;
+	}
+	if (k && !json_get(j, "vcpus"))
+		spec->vcpus = k->vcpus;
+	if (k && !json_get(j, "memory_mb"))
+		spec->memory_mb = k->memory_mb;
+	capsule_resume_cold(c->agent, c->id, spec, mem, c, api_started, c);
+}
+
 void
 sleep_resume(struct call *c)
 {
@@ -112,6 +131,10 @@ sleep_resume(struct call *c)
 
 	if (!j)
 		return;
+	if (strcmp(json_str(j, "boot", "warm"), "cold") == 0) {
+		resume_cold(c, k);
+		return;
+	}
 	if (k && k->state == CAP_PAUSED) {
 		idle = *idle_get(k);
 		if (idle_read(j, &idle, &c->err) < 0) {

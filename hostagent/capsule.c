@@ -434,7 +434,6 @@ started(void *user, const struct err *e)
 		c->vm = op->vm;
 		c->vm->on_dead = capsule_died;
 		c->vm->user = c;
-		c->never_ran = c->boot_loop = false;
 		capsule_keep(c, op);
 		(void)capsule_step(c, EV_UP, &ignore);
 		/* the next one of this shape finds an image */

@@ -143,6 +143,10 @@ void capsule_upkeep(struct agent *);
 /* epoch: the new one. From paused, in RAM or on disk. */
 void
 capsule_resume(struct agent *, const char *id, int64_t epoch, void *mem, capsule_done *, void *arg);
+/* A cold boot of the disk that is in its folder, with the spec's identity and sizes, under its
+   epoch: of one that failed, or of a paused one, whose memory is given up. */
+void capsule_resume_cold(struct agent *, const char *id, const struct capsule_spec *,
+    void *spec_mem, void *mem, capsule_done *, void *arg);
 
 /* A snapshot, while it runs on: capsule->made has the ids during done(). The same key (or none)
    again gets the same one. */

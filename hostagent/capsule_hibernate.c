@@ -1,10 +1,7 @@
 /* capsule_hibernate.c - memory and disk become artifacts (capsule_seal.c), and the VM goes. */
 #include "capsule_in.h"
-#include "template.h"
 
 #include <string.h>
-
-enum { BOOT_LOOP_MS = 600000 };
 
 static void
 step_hibernate_want(void *user)
@@ -25,6 +22,7 @@ step_seal(void *user)
 	struct capsule_op *op = user;
 
 	crash_point("hibernate.4");
+	op->persisted = op->capsule->persisted;
 	op->capsule->persisted = op->memory;
 	capsule_seal(op, true, op->memory ? "state" : NULL);
 }
@@ -72,8 +70,10 @@ hibernated(void *user, const struct err *e)
 			memcpy(c->vm_name, op->folder, sizeof c->vm_name);
 		*c->memory_artifact = *c->disk_artifact = '\0';
 		memcpy(c->paused_by, op->by, sizeof c->paused_by);
+		if (!op->memory)
+			c->persisted = op->persisted;
 		capsule_unseal(c);
-		if (!vm && op->powered_off) {
+		if (!vm && op->disk_alone) {
 			(void)capsule_step(c, EV_EXITED, &ignore);
 			capsule_note(c, "exit");
 			capsule_op_end(op, e);
@@ -113,7 +113,7 @@ capsule_hibernate_as(struct agent *a, const char *id, int64_t epoch, const char 
 	struct capsule *c;
 	struct capsule_op *op;
 	struct err e = { 0 };
-	bool running;
+	bool running, failed;
 
 	snprintf(q.id, sizeof q.id, "%s", id);
 	snprintf(q.by, sizeof q.by, "%s", by ? by : "user");
@@ -121,11 +121,16 @@ capsule_hibernate_as(struct agent *a, const char *id, int64_t epoch, const char 
 	if (!c)
 		return;
 	running = c->state == CAP_RUNNING;
-	if ((running || c->state == CAP_PAUSED) && capsule_image_room(c, &e) < 0) {
-		done(arg, c, &e); /* before anything is touched */
-		return;
-	}
-	if (capsule_step(c, EV_HIBERNATE, &e) < 0) {
+	failed = c->state == CAP_ERROR;
+	if (failed && memory)
+		(void)err_set(&e, E_BAD_STATE,
+		    "capsule %s is error: its memory is gone, its disk alone can hibernate", c->id);
+	else if (failed)
+		(void)capsule_disk_here(c, &e);
+	/* before anything is touched */
+	if (e.code != E_OK ||
+	    ((running || failed || c->state == CAP_PAUSED) && capsule_image_room(c, &e) < 0) ||
+	    capsule_step(c, EV_HIBERNATE, &e) < 0) {
 		done(arg, c, &e);
 		return;
 	}
@@ -133,6 +138,7 @@ capsule_hibernate_as(struct agent *a, const char *id, int64_t epoch, const char 
 	c->epoch = epoch;
 	op = capsule_op_new(c, "hibernate");
 	op->was_running = running;
+	op->disk_alone = failed;
 	op->memory = memory;
 	memcpy(op->by, q.by, sizeof op->by);
 	if (memory)
@@ -158,110 +164,7 @@ capsule_powered_off(struct capsule *c)
 	if (capsule_step(c, EV_HIBERNATE, &e) < 0)
 		return;
 	op = capsule_op_new(c, "hibernate");
-	op->powered_off = true;
+	op->disk_alone = true;
 	memcpy(op->by, "poweroff", sizeof "poweroff");
 	op->flow = flow_new(op, c->agent->loop, hibernate_steps, op, hibernated);
-}
-
-/* The guest booted anew: the same disk, a cold boot, the identity that it was given. Without that
-   (a later agent does not know it) it sleeps without memory, and whoever wakes it brings it along.
- */
-
-static void
-step_boot(void *user)
-{
-	struct capsule_op *op = user;
-	struct capsule *c = op->capsule;
-	struct vm_spec spec = { .t = op->t,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_size = c->disk_size,
-		.soon = true,
-		.chain = &c->chain,
-		.folder = c->vm_name };
-
-	op->vm = vm_start(c->agent, &spec, capsule_on_vm, op);
-}
-
-static void
-step_booted(void *user)
-{
-	struct capsule_op *op = user;
-	struct capsule *c = op->capsule;
-
-	c->vm = op->vm;
-	op->vm = NULL;
-	c->vm->on_dead = capsule_died;
-	c->vm->user = c;
-	capsule_vm_is(c, c->vm);
-	c->restored = false;
-	logs_bind(c, c->vm, true);
-	capsule_init(op, c->vm, false);
-}
-
-static void
-step_boot_up(void *user)
-{
-	capsule_write(user, "up");
-}
-
-static const struct step reboot_steps[] = {
-	{ "booting anew", step_boot },
-	{ "giving the guest its identity", step_booted },
-	{ "writing the journal", step_boot_up },
-	{ 0 },
-};
-
-static void
-rebooted(void *user, const struct err *e)
-{
-	struct capsule_op *op = user;
-	struct capsule *c = op->capsule;
-	struct vm *vm = c->vm ? c->vm : op->vm;
-	struct err ignore = { 0 };
-
-	if (e) {
-		log_error(NULL, "capsule %s: it does not boot anew: %s", c->id, e->text);
-		c->vm = op->vm = NULL;
-		if (vm)
-			vm_release(vm, NULL, NULL);
-		snprintf(c->why, sizeof c->why, "%.150s", e->text);
-		c->exited_at = now_real();
-		(void)capsule_step(c, EV_EXITED, &ignore);
-		capsule_note(c, "exit");
-	} else
-		(void)capsule_step(c, EV_UP, &ignore);
-	capsule_op_end(op, e);
-}
-
-void
-capsule_rebooted(struct capsule *c)
-{
-	struct capsule_op *op;
-	struct template *t;
-	struct err e = { 0 };
-	int64_t now = now_mono(), first = c->boots[c->reboots % BOOTS];
-
-	c->boots[c->reboots++ % BOOTS] = now;
-	if (c->reboots > BOOTS && now - first < BOOT_LOOP_MS) {
-		c->boot_loop = true;
-		snprintf(c->why, sizeof c->why, "the guest booted anew %d times in ten minutes",
-		    BOOTS + 1);
-		c->exited_at = now_real();
-		(void)capsule_step(c, EV_EXITED, &e);
-		capsule_note(c, "exit");
-		return;
-	}
-	t = template_of_build(c->agent, c->template, c->build, &e);
-	if (!c->kept || !t) {
-		capsule_powered_off(c);
-		return;
-	}
-	if (capsule_step(c, EV_ROLLBACK, &e) < 0)
-		return;
-	op = capsule_op_new(c, "reboot");
-	op->t = t;
-	op->spec = *c->kept;
-	op->spec.new_identity = false;
-	op->flow = flow_new(op, c->agent->loop, reboot_steps, op, rebooted);
 }

@@ -32,7 +32,9 @@ struct capsule_op {
 	struct err why;              /* what is undone because of */
 	char folder[32];             /* of the VM that goes */
 	unsigned tries;
-	bool powered_off, committed, flattens;
+	bool disk_alone; /* hibernates: there is no VM and no memory any more */
+	bool persisted;  /* its image was in the folder before */
+	bool committed, flattens;
 	int64_t old_epoch, down_at;
 	char key[LAYER_NAME]; /* hutch-op of a snapshot */
 	struct capsule_made *made;
@@ -79,6 +81,8 @@ struct capsule_asked {
 	char id[CAPSULE_ID], by[16];
 	int64_t epoch;
 	bool memory;
+	const struct capsule_spec *spec; /* of a cold boot; NULL: with its memory */
+	void *spec_mem;
 	void *mem;
 	capsule_done *done;
 	void *arg;
@@ -103,6 +107,11 @@ void capsule_state_orphan(struct capsule_op *);
 /* capsule_image.c: the image in the VM's folder is made durable, or verified and opened. */
 void capsule_state_start(struct capsule_op *, bool write);
 void capsule_state_remove(struct capsule *, const char *name);
+/* The disk that is written is in its folder. -1: E_BAD_STATE says that it is not. */
+int capsule_disk_here(struct capsule *, struct err *);
+/* capsule_boot.c: boots the disk in its folder; op->t and op->spec are set, the capsule is
+   CAP_RESUMING. */
+void capsule_boot(struct capsule_op *);
 /* It goes on running, or asleep; then the op ends with why. */
 void capsule_undo(struct capsule_op *, const struct err *why);
 void capsule_asleep_again(void *op, const struct err *);

@@ -281,6 +281,9 @@ ask_again(void *arg)
 	if (copy.what == ASK_PAUSE)
 		capsule_pause(
 		    copy.agent, copy.id, copy.epoch, copy.by, copy.mem, copy.done, copy.arg);
+	else if (copy.what == ASK_RESUME && copy.spec)
+		capsule_resume_cold(
+		    copy.agent, copy.id, copy.spec, copy.spec_mem, copy.mem, copy.done, copy.arg);
 	else if (copy.what == ASK_RESUME)
 		capsule_resume(copy.agent, copy.id, copy.epoch, copy.mem, copy.done, copy.arg);
 	else
@@ -694,14 +697,14 @@ capsule_resume(
 	c = capsule_begin(&q, CAP_RUNNING, CAP_RESUMING);
 	if (!c)
 		return;
-	if (c->state == CAP_PAUSED && !c->vm) {
-		t = template_of_build(a, c->template, c->build, &e);
-		if (!t || host_room(a, &e) < 0) {
-			done(arg, c, &e);
-			return;
-		}
-	}
-	if (capsule_step(c, EV_RESUME, &e) < 0) {
+	if (c->state == CAP_ERROR)
+		(void)err_set(&e, E_BAD_STATE,
+		    "capsule %s is error: its memory is gone, boot \"cold\" starts its disk",
+		    c->id);
+	else if (c->state == CAP_PAUSED && !c->vm &&
+	    (t = template_of_build(a, c->template, c->build, &e)))
+		(void)host_room(a, &e);
+	if (e.code != E_OK || capsule_step(c, EV_RESUME, &e) < 0) {
 		done(arg, c, &e);
 		return;
 	}

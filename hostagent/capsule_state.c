@@ -51,6 +51,8 @@ static const struct transition {
 	{ CAP_HIBERNATING, EV_BACK,	CAP_PAUSED }, /* the memory is still there */
 	{ CAP_HIBERNATING, EV_EXITED,	CAP_ERROR },
 	{ CAP_HIBERNATED, EV_START,	CAP_STARTING },
+	{ CAP_ERROR,	EV_RESUME,	CAP_RESUMING }, /* a cold boot of the disk that is here */
+	{ CAP_ERROR,	EV_HIBERNATE,	CAP_HIBERNATING }, /* that disk alone */
 	{ CAP_NEW,	EV_STOP,	CAP_STOPPING },
 	{ CAP_PAUSING,	EV_STOP,	CAP_STOPPING },
 	{ CAP_PAUSED,	EV_STOP,	CAP_STOPPING },
@@ -76,8 +78,12 @@ capsule_step(struct capsule *c, enum capsule_event ev, struct err *e)
 		    state_name[c->state], state_name[t->to], event_name[ev]);
 		c->state = t->to;
 		c->since = now_real();
-		if (ev == EV_UP)
-			c->hung = false;
+		if (t->from == CAP_ERROR) {
+			/* whatever comes of it, this end is history */
+			c->hung = c->never_ran = c->boot_loop = false;
+			c->exited_at = 0;
+			c->exit_status = -1;
+		}
 		idle_changed(c);
 		metrics_changed(c);
 		logs_note(

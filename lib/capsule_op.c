@@ -202,7 +202,7 @@ op_start_body(struct work *w, const struct op_env *env, const struct q_capsule_o
 	    ",\"template_version\":%d,\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%d,"
 	    "\"boot\":\"%s\",%s,",
 	    c->template_version, c->vcpus, c->memory_mb, c->disk_size_mb,
-	    c->wake_cold ? "cold" : c->boot, who);
+	    c->wake_cold ? "cold" : c->starts ? "warm" : c->boot, who);
 	op_times(&b, c);
 	if (c->wake_from && strcmp(c->wake_from, "image") == 0) {
 		buf_str(&b, ",\"image\":{\"memory\":");

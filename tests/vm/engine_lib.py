@@ -1,8 +1,10 @@
 """engine_lib.py - a host agent of one's own, under /tmp, for tests with real virtual machines.
 
-Agent(binary, images): start, stop, call its control API with curl, run commands in guests.
+Agent(binary, images): start, stop, call its control API with curl, run commands in guests. main(agent, globals(), name): runs
+the functions test_… of a file, or those that the command line names; prints "ok name" or "not ok name: why", at last
+"N passed, N failed, N skipped".
 """
-import base64, glob, json, os, shutil, signal, struct, subprocess, tempfile, time, uuid
+import base64, glob, json, os, shutil, signal, struct, subprocess, sys, tempfile, time, traceback, uuid
 
 TOKEN = 'token-of-the-test'
 
@@ -171,3 +173,43 @@ class Agent:
         if keep_log:
             shutil.copy(self.dir + '/log', keep_log)
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def attempt(agent, test):
+    """None, or why it is not as it should be."""
+    try:
+        if agent.process.poll() is not None:
+            agent.start()
+        test()
+        return None
+    except (AssertionError, OSError, KeyError, IndexError, TypeError, ValueError, SystemExit) as e:
+        trace = traceback.extract_tb(e.__traceback__)
+        line = trace[-1 if len(trace) < 3 else 1]
+        if agent.process.poll() is None:
+            for cid in agent.inventory():
+                agent.delete(cid)
+        return 'line %d: %s: %s' % (line.lineno, type(e).__name__, e)
+
+
+def main(agent, tests, name):
+    begin, only, log = time.time(), sys.argv[3:], '/tmp/hutch-engine-%s.log' % name
+    passed = failed = 0
+    agent.start()
+    try:
+        for each, test in list(tests.items()):
+            if not each.startswith('test_') or (only and each[5:] not in only):
+                continue
+            at = time.time()
+            said = attempt(agent, test)
+            passed, failed = passed + (not said), failed + bool(said)
+            print('not ok %s: %s' % (each[5:], said) if said else 'ok %s (%.1f s)' % (each[5:], time.time() - at), flush=True)
+        if 'Sanitizer' in agent.log() or 'runtime error:' in agent.log():
+            print('not ok sanitizers: see the log')
+            failed += 1
+    except KeyboardInterrupt:
+        failed += 1
+    finally:
+        agent.end(log if failed else None)
+    print('%s# %.0f s' % ('# log: %s\n' % log if failed else '', time.time() - begin))
+    print('%d passed, %d failed, 0 skipped' % (passed, failed))
+    return 1 if failed else 0

@@ -4,12 +4,12 @@
 usage: engine_sleep_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary of a DEV build)
 
 Acceptance rows of spec 02 §9, the agent's part: 12, 17, 18 (on the same host), 19, 20, 21 (5 children of 16 MiB),
-22, 38. Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped".
+22, 38.
 """
-import glob, hashlib, os, sys, threading, time, traceback
+import glob, hashlib, os, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_lib import Agent, new_id, wait_for
+from engine_lib import Agent, main, new_id, wait_for
 
 agent = Agent(sys.argv[1], sys.argv[2], 65100)
 CLOCK = 'date +%s.%N'
@@ -422,41 +422,4 @@ def crash_one(what, n):
     print('# %s.%d: %.0f s' % (what, n, time.time() - at), flush=True)
 
 
-def main():
-    begin = time.time()
-    passed = failed = 0
-    only = sys.argv[3:]
-    agent.start()
-    try:
-        for name, test in list(globals().items()):
-            if not name.startswith('test_') or (only and name[5:] not in only):
-                continue
-            at = time.time()
-            try:
-                if agent.process.poll() is not None:
-                    agent.start()
-                test()
-                print('ok %s (%.1f s)' % (name[5:], time.time() - at), flush=True)
-                passed += 1
-            except (AssertionError, OSError, KeyError, IndexError, TypeError, ValueError, SystemExit) as e:
-                line = traceback.extract_tb(e.__traceback__)[-1 if len(traceback.extract_tb(e.__traceback__)) < 3 else 1]
-                print('not ok %s: line %d: %s: %s' % (name[5:], line.lineno, type(e).__name__, e), flush=True)
-                failed += 1
-                if agent.process.poll() is None:
-                    for cid in agent.inventory():
-                        agent.delete(cid)
-        if 'Sanitizer' in agent.log() or 'runtime error:' in agent.log():
-            print('not ok sanitizers: see the log')
-            failed += 1
-    except KeyboardInterrupt:
-        failed += 1
-    finally:
-        agent.end('/tmp/hutch-engine-sleep.log' if failed else None)
-    if failed:
-        print('# log: /tmp/hutch-engine-sleep.log')
-    print('# %.0f s' % (time.time() - begin))
-    print('%d passed, %d failed, 0 skipped' % (passed, failed))
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(main(agent, globals(), 'sleep'))

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""engine_boot_test.py - what becomes of a disk whose machine is gone: cold boots in place, disks that are sealed.
+
+usage: engine_boot_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary of a DEV build)
+"""
+import glob, os, signal, sys, threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from engine_lib import Agent, main, new_id, wait_for
+
+agent = Agent(sys.argv[1], sys.argv[2], 65200)
+COLD = {'boot': 'cold'}
+
+
+def make(**more):
+    cid = new_id()
+    status, got = agent.put(cid, **more)
+    assert status == 200, (status, got)
+    return cid
+
+
+def kill_vm(cid):
+    for pid in agent.qemus().values():
+        os.kill(pid, signal.SIGKILL)
+    wait_for('the error', lambda: agent.get(cid)['state'] == 'error', 10)
+
+
+def resume_cold(cid, epoch, **more):
+    return agent.post(cid, 'resume', epoch, agent.spec(epoch, boot='cold', **more))
+
+
+def test_cold_boot_after_the_end():
+    cid = make()
+    agent.run(cid, 'echo kept >/root/k; echo lost >/dev/shm/m; sync')
+    kill_vm(cid)
+    assert agent.get(cid)['exit']['signal'] == 9, agent.get(cid)
+    status, got = agent.post(cid, 'resume', 2)
+    assert status == 409 and 'cold' in got['error']['message'], (status, got)
+    status, got = agent.post(cid, 'resume', 2, COLD)
+    assert status == 400 and 'access_token' in got['error']['message'], (status, got)
+    status, got = resume_cold(cid, 0)
+    assert status == 409 and got['error']['code'] == 'stale_epoch', (status, got)
+    assert agent.get(cid)['state'] == 'error'
+    status, got = resume_cold(cid, 2, memory_mb=320, disk_size_mb=6144)
+    assert status == 200 and got['state'] == 'running' and got['start_mode'] == 'cold' and got['epoch'] == 2, (status, got)
+    print('# cold boot of a kept disk: %d ms' % got['took_ms'])
+    here = agent.get(cid)
+    assert 'exit' not in here and 'error' not in here and here['memory_mb'] == 320 and here['disk_size_mb'] == 6144, here
+    assert agent.run(cid, 'cat /root/k; ls /dev/shm/m 2>/dev/null | wc -l; echo $GREETING') == 'kept\n0\nhello\n'
+    assert int(agent.run(cid, 'df -m / | tail -1').split()[1]) > 5500
+    assert resume_cold(cid, 2)[0] == 200     # is so already
+    # with an agent that came later, too
+    agent.restart()
+    kill_vm(cid)
+    agent.restart()
+    assert agent.get(cid)['state'] == 'error'
+    assert resume_cold(cid, 3)[0] == 200 and agent.run(cid, 'cat /root/k') == 'kept\n'
+    assert agent.delete(cid)[0] == 204
+
+
+def test_disk_of_an_ended_one_is_sealed():
+    cid = make()
+    agent.run(cid, 'echo kept >/root/k; sync')
+    kill_vm(cid)
+    status, got = agent.post(cid, 'hibernate', 1)
+    assert status == 409 and 'disk' in got['error']['message'], (status, got)
+    status, h = agent.post(cid, 'hibernate', 1, {'memory': False})
+    assert status == 200 and h['state'] == 'hibernated' and h['memory'] is None and h['disk'], (status, h)
+    assert not os.listdir(agent.state + '/vm')
+    status, got = agent.put(cid, 2, image={'memory': None, 'disk': h['disk']})
+    assert status == 200 and agent.run(cid, 'cat /root/k') == 'kept\n', (status, got)
+    assert agent.delete(cid)[0] == 204
+
+
+def test_no_disk():
+    """One that never ran has none: both say so, and nothing changes."""
+    cid = new_id()
+    assert agent.put(cid, image={'memory': None, 'disk': '0' * 64})[0] == 404
+    assert agent.get(cid)['state'] == 'error'
+    for status, got in (resume_cold(cid, 2), agent.post(cid, 'hibernate', 1, {'memory': False})):
+        assert status == 409 and 'no disk here' in got['error']['message'], (status, got)
+    assert agent.get(cid)['state'] == 'error' and agent.get(cid)['epoch'] == 1
+    assert agent.delete(cid)[0] == 204
+
+
+def test_paused_is_booted_cold():
+    """The memory is given up on purpose: from RAM, and from disk."""
+    agent.restart(pause_persist_sec=0, pause_keep_ram_sec=2)
+    cid = make()
+    for epoch, where in ((2, 'ram'), (3, 'disk')):
+        agent.run(cid, 'echo %s >/root/k; echo lost >/dev/shm/m; sync' % where)
+        assert agent.post(cid, 'pause', epoch - 1)[0] == 200
+        if where == 'disk':
+            wait_for('the end of its process', lambda: agent.get(cid)['residency'] == 'disk', 20)
+        status, got = resume_cold(cid, epoch)
+        assert status == 200 and got['start_mode'] == 'cold', (status, got)
+        assert agent.run(cid, 'cat /root/k; ls /dev/shm/m 2>/dev/null | wc -l') == where + '\n0\n'
+        assert not glob.glob(agent.state + '/vm/*/state')
+        wait_for('one machine', lambda: len(agent.qemus()) == 1, 20)     # an image may be in the making
+    agent.restart()
+    assert agent.get(cid)['state'] == 'running' and agent.run(cid, 'cat /root/k') == 'disk\n'
+    assert agent.delete(cid)[0] == 204
+
+
+def test_killed_during_a_cold_boot():
+    cid = make()
+    agent.run(cid, 'echo kept >/root/k; sync')
+    kill_vm(cid)
+    t = threading.Thread(target=lambda: swallow(lambda: resume_cold(cid, 2)))
+    t.start()
+    wait_for('its machine', agent.qemus, 10)
+    agent.restart()
+    t.join(20)
+    assert agent.get(cid)['state'] == 'error' and not agent.qemus(), agent.get(cid)
+    assert resume_cold(cid, 2)[0] == 200 and agent.run(cid, 'cat /root/k') == 'kept\n'
+    assert agent.delete(cid)[0] == 204
+
+
+def swallow(call):
+    try:
+        call()
+    except OSError:
+        pass
+
+
+sys.exit(main(agent, globals(), 'boot'))
