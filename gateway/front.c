@@ -5,8 +5,10 @@
 #include "key_count.h"
 #include "log.h"
 #include "route.h"
+#include "upgrade.h"
 #include "cleanup.h"
 
+#include <fcntl.h>
 #include <microhttpd.h>
 #include <string.h>
 #include <strings.h>
@@ -34,8 +36,9 @@ struct front {
 	uv_idle_t idle; /* active while due: the loop does not sleep */
 	void (*on_request)(struct request *);
 	void (*on_idle)(struct gateway *);
-	size_t requests;
-	bool due; /* somebody was resumed: libmicrohttpd must run before the loop sleeps */
+	size_t requests, upgraded;
+	bool leave; /* upgraded ones go with the last of the others */
+	bool due;   /* somebody was resumed: libmicrohttpd must run before the loop sleeps */
 };
 
 /* ---- libmicrohttpd on libuv */
@@ -59,6 +62,10 @@ run(struct front *f)
 		uv_timer_start(&f->timer, on_timer, f->due ? 0 : ms, 0);
 	else
 		uv_timer_stop(&f->timer);
+	if (f->leave && f->requests == f->upgraded) {
+		f->leave = false;
+		upgrade_leave(f->gw);
+	}
 	if (f->on_idle && f->requests == 0) {
 		void (*idle)(struct gateway *) = f->on_idle;
 
@@ -124,7 +131,32 @@ request_admit(struct request *r)
 const char *
 request_header(const struct request *r, const char *name)
 {
-	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
+	return r->mhd ? MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name) : NULL;
+}
+
+struct each {
+	void (*fn)(void *, const char *, const char *);
+	void *arg;
+};
+
+static enum MHD_Result
+on_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct each *e = cls;
+
+	(void)kind;
+	e->fn(e->arg, name, value ? value : "");
+	return MHD_YES;
+}
+
+void
+request_headers(
+    const struct request *r, void (*fn)(void *arg, const char *, const char *), void *arg)
+{
+	struct each e = { fn, arg };
+
+	if (r->mhd)
+		(void)MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, on_header, &e);
 }
 
 /* ---- the answer */
@@ -137,8 +169,10 @@ ready(struct request *r, int status)
 	r->reply.state = REPLY_READY;
 	r->reply.status = status;
 	key_count(r);
-	reply_header(r, "X-Request-Id", r->work.id);
-	reply_header(r, "Cache-Control", "private, no-store");
+	if (!r->reply.plain) {
+		reply_header(r, "X-Request-Id", r->work.id);
+		reply_header(r, "Cache-Control", "private, no-store");
+	}
 	request_wake(r);
 	return true;
 }
@@ -146,8 +180,20 @@ ready(struct request *r, int status)
 void
 reply_header(struct request *r, const char *name, const char *value)
 {
-	if (r->reply.heads == REPLY_HEADERS || !value)
+	if (r->reply.heads == REPLY_HEADERS_MAX || !value)
 		return;
+	if (!r->reply.head) {
+		r->reply.head = r->reply.few;
+		r->reply.room = REPLY_HEADERS;
+	} else if (r->reply.heads == r->reply.room) {
+		struct reply_head *more = talloc_array(r, struct reply_head, REPLY_HEADERS_MAX);
+
+		if (!more)
+			abort();
+		memcpy(more, r->reply.head, r->reply.heads * sizeof *more);
+		r->reply.head = more;
+		r->reply.room = REPLY_HEADERS_MAX;
+	}
 	r->reply.head[r->reply.heads].name = name;
 	r->reply.head[r->reply.heads++].value = value;
 }
@@ -298,13 +344,58 @@ read_stream(void *cls, uint64_t at, char *p, size_t room)
 	return 0;
 }
 
+bool
+reply_upgrade(struct request *r, struct sock *s)
+{
+	r->reply.upgrade = s;
+	return ready(r, MHD_HTTP_SWITCHING_PROTOCOLS);
+}
+
+/* The 101 is out. Our own descriptor, so that libmicrohttpd's connection and its pool can go. */
+static void
+on_upgrade(void *cls, struct MHD_Connection *c, void *ptr, const char *more, size_t n,
+    MHD_socket fd, struct MHD_UpgradeResponseHandle *urh)
+{
+	struct request *r = cls;
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	(void)c;
+	(void)ptr;
+	if (own >= 0) {
+		r->upgraded = true;
+		r->mhd = NULL;
+		r->gw->front->upgraded++;
+		upgrade_opened(r->reply.upgrade, own, more, n);
+	}
+	(void)MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
+	r->gw->front->due = true;
+}
+
+void
+front_ended(struct front *f)
+{
+	f->upgraded--;
+	f->requests--;
+	f->due = true;
+	uv_idle_start(&f->idle, on_idle_turn);
+}
+
+void
+front_leave(struct front *f)
+{
+	f->leave = true;
+	run(f);
+}
+
 static enum MHD_Result
 send_reply(struct request *r)
 {
 	struct MHD_Response *m = NULL;
 	enum MHD_Result rc = MHD_NO;
 
-	if (!r->reply.stream)
+	if (r->reply.upgrade)
+		m = MHD_create_response_for_upgrade(on_upgrade, r);
+	else if (!r->reply.stream)
 		m = MHD_create_response_from_buffer(r->reply.out.len,
 		    r->reply.out.data ? r->reply.out.data : (char *)"", MHD_RESPMEM_PERSISTENT);
 	else
@@ -315,7 +406,7 @@ send_reply(struct request *r)
 		return MHD_NO;
 	for (size_t i = 0; i < r->reply.heads; i++)
 		(void)MHD_add_response_header(m, r->reply.head[i].name, r->reply.head[i].value);
-	if (r->gw->draining)
+	if (r->gw->draining && !r->reply.upgrade)
 		(void)MHD_add_response_header(m, "Connection", "close");
 	r->reply.state = REPLY_SENT;
 	rc = MHD_queue_response(r->mhd, (unsigned)r->reply.status, m);
@@ -466,12 +557,17 @@ on_completed(void *cls, struct MHD_Connection *c, void **ptr, enum MHD_RequestTe
 {
 	struct front *f = cls;
 
+	struct request *r = *ptr;
+
 	(void)c;
 	(void)why;
-	if (!*ptr)
+
+	if (!r)
 		return;
-	talloc_free(*ptr);
 	*ptr = NULL;
+	if (r->upgraded)
+		return; /* upgrade.c's */
+	talloc_free(r);
 	f->requests--;
 }
 
@@ -505,7 +601,8 @@ front_open(void *mem, uv_loop_t *loop, int fd, struct gateway *gw,
 	if (!f)
 		abort();
 	*f = (struct front){ .gw = gw, .loop = loop, .on_request = on_request };
-	f->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+	f->mhd = MHD_start_daemon(
+	    MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0,
 	    NULL, NULL, on_access, f, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
 	    MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL,
 	    MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,

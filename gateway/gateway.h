@@ -8,8 +8,10 @@ struct front;
 struct keys;
 struct back;
 struct doorman;
+struct doors;
 struct key_count;
 struct tally;
+struct sock;
 
 struct gateway {
 	uv_loop_t *loop;
@@ -18,7 +20,9 @@ struct gateway {
 	struct front *front;         /* towards the web server */
 	struct back *back;           /* towards the host agents */
 	struct doorman *doorman;     /* who may */
+	struct doors *doors;         /* the same for ports */
 	struct key_count *key_count; /* what API keys are used for */
 	struct tally *busy;          /* requests at once, per capsule and per credential */
+	struct sock *socks;          /* upgraded connections */
 	bool draining;
 };

@@ -2,7 +2,8 @@
  * main.c - hutch-gateway: everything that lasts or streams between clients and capsules.
  *
  * A master forks one process per core; all accept on one unix socket. TERM: the processes finish
- * what they have, at most DRAIN_SEC. HUP: new ones start, the old ones finish without a hurry.
+ * what they have, at most DRAIN_SEC; WebSockets are told to come back when nothing else is left.
+ * HUP: new ones start, the old ones finish without a hurry.
  */
 #include "access.h"
 #include "back.h"
@@ -13,6 +14,7 @@
 #include "log.h"
 #include "route.h"
 #include "route_print.h"
+#include "upgrade.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +32,7 @@ enum {
 	BACKLOG = 1024,
 	DRAIN_SEC = 20,
 	DRAIN_RELOAD_SEC = 3600,
+	GOODBYE_MS = 1000,
 	PROCESSES_MAX = 256,
 	FILES = 65536
 };
@@ -50,13 +53,23 @@ on_idle(struct gateway *gw)
 }
 
 static void
-on_limit(uv_timer_t *t)
+on_end(uv_timer_t *t)
 {
 	struct process *p = t->data;
 
 	log_warn(NULL, "%zu requests did not end in time", front_requests(p->gw.front));
 	key_count_end(p->gw.key_count);
 	exit(0);
+}
+
+/* Who is connected for good comes back to another process. */
+static void
+on_limit(uv_timer_t *t)
+{
+	struct process *p = t->data;
+
+	uv_timer_start(&p->limit, on_end, GOODBYE_MS, 0);
+	upgrade_leave(&p->gw);
 }
 
 static void
@@ -70,8 +83,11 @@ drain(struct process *p, int seconds)
 static void
 on_term(uv_signal_t *s, int signum)
 {
+	struct process *p = s->data;
+
 	(void)signum;
-	drain(s->data, DRAIN_SEC);
+	drain(p, DRAIN_SEC);
+	front_leave(p->gw.front);
 }
 
 static void

@@ -21,7 +21,7 @@ struct gateway;
 struct route;
 struct MHD_Connection;
 
-enum { PARAMS_MAX = 2, REPLY_HEADERS = 12, OUT_HIGH = 256 * 1024 };
+enum { PARAMS_MAX = 2, REPLY_HEADERS = 12, REPLY_HEADERS_MAX = 128, OUT_HIGH = 256 * 1024 };
 
 enum reply_state {
 	REPLY_NONE,  /* nobody knows the answer yet */
@@ -60,14 +60,17 @@ struct request {
 
 	/* front.c's */
 	bool begun, suspended, may_read, body_ended;
+	bool upgraded;    /* upgrade.c's: there is no HTTP connection any more */
 	size_t discarded; /* body bytes nobody wanted */
 	struct {
 		enum reply_state state;
 		int status;
-		struct {
+		struct sock *upgrade; /* 101, then the socket is this one's */
+		struct reply_head {
 			const char *name, *value;
-		} head[REPLY_HEADERS];
-		size_t heads;
+		} few[REPLY_HEADERS], *head; /* head: few, or more of them on the request */
+		size_t heads, room;
+		bool plain; /* an answer of a capsule: none of our own headers is added */
 		bool stream;
 		int64_t length; /* of a stream; -1: unknown, it goes out chunked */
 		int64_t written;
@@ -77,8 +80,11 @@ struct request {
 	} reply;
 };
 
-/* A header of the request, or NULL. */
+/* A header of the request, or NULL; none after a 101. */
 const char *request_header(const struct request *, const char *name);
+/* All of them, in order. */
+void request_headers(
+    const struct request *, void (*each)(void *arg, const char *name, const char *value), void *);
 /* Goes on with a request whose body or answer waited. Harmless at any time. */
 void request_wake(struct request *);
 /* The body may be read from now on (the route is known and the caller may use it). */

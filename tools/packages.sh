@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034  # the lists: quickstart, runtests
 
 BUILD_PACKAGES=(build-essential autoconf automake pkg-config libpq-dev libtalloc-dev libjson-c-dev libhiredis-dev
-	libcurl4-openssl-dev libssl-dev libconfuse-dev libnghttp2-dev libuv1-dev libmicrohttpd-dev libseccomp-dev libzstd-dev libmnl-dev check uuid-dev
+	libcurl4-openssl-dev libssl-dev libconfuse-dev libnghttp2-dev libuv1-dev libmicrohttpd-dev libwslay-dev libseccomp-dev libzstd-dev libmnl-dev check uuid-dev
 	libjwt-dev libcjose-dev libjansson-dev libfcgi-dev libcrypt-dev libunistring-dev scdoc python3)
 RUN_PACKAGES=(nftables iproute2 postgresql redis-server lighttpd lighttpd-modules-lua qemu-system-x86 qemu-utils curl openssl util-linux procps
 	mmdebstrap erofs-utils e2fsprogs lz4 binutils ca-certificates)
