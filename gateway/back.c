@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <talloc.h>
 
-enum { DIAL_MS = 5000 };
+enum { DIAL_MS = 5000, CALL_HEADERS = 64 };
 enum { ANSWER_MAX = 32 << 20, ANSWER_KEYS = 2000000, REFUSAL_MAX = 64 * 1024 };
 
 struct host {
@@ -42,11 +42,23 @@ struct guest {
 	void *arg;
 	bool ended;      /* the answer is complete */
 	bool finished;   /* the request is */
+	bool raw;        /* a refusal of the guest is an answer like others */
+	bool tunnel;     /* it fails also when only one direction had its end */
 	int refused;     /* a status that is no success; its body is collected */
 	struct buf body; /* of a refusal */
 };
 
 /* ---- events of the streams */
+
+/* The host agent marks its own refusals, and lets no guest do so. */
+static bool
+of_host(const struct h2_head *head)
+{
+	for (const struct h2_header *h = head->header; h->name; h++)
+		if (strcmp(h->name, "hutch-error") == 0)
+			return true;
+	return false;
+}
 
 static void
 on_head(struct h2_stream *s, const struct h2_head *head)
@@ -55,7 +67,7 @@ on_head(struct h2_stream *s, const struct h2_head *head)
 
 	if (!g)
 		return;
-	if (head->status >= 300)
+	if (head->status >= 300 && (!g->raw || of_host(head)))
 		g->refused = head->status;
 	else if (g->on->on_head)
 		g->on->on_head(g, head);
@@ -109,7 +121,7 @@ on_close(struct h2_stream *s, uint32_t error)
 	if (!g)
 		return;
 	g->stream = NULL;
-	if (g->ended)
+	if (g->ended && (g->finished || !g->tunnel || g->refused))
 		return;
 	(void)err_set(
 	    &e, E_AGENT, "the stream to the guest ended: %s", nghttp2_http2_strerror(error));
@@ -333,17 +345,20 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
     const struct guest_events *on, void *arg)
 {
 	struct guest *g = talloc_zero(mem, struct guest);
-	struct h2_header head[10] = { 0 };
+	struct h2_header head[10 + CALL_HEADERS] = { 0 };
 	size_t n = 0;
 
 	if (!g)
 		abort();
-	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g), .finished = call->end };
+	*g = (struct guest){
+		.on = on, .arg = arg, .body = BUF(g), .finished = call->end, .raw = call->raw
+	};
 	head[n++] = (struct h2_header){ ":method", call->method };
 	head[n++] = (struct h2_header){ ":path",
 		talloc_asprintf(g, "/agent/v1/capsules/%s%s%s", r->access->id,
 		    call->agent ? "" : "/guest", call->path) };
-	head[n++] = (struct h2_header){ "x-access-token", r->access->token };
+	if (!call->no_token)
+		head[n++] = (struct h2_header){ "x-access-token", r->access->token };
 	head[n++] = (struct h2_header){ "x-request-id", r->work.id };
 	if (r->work.trace)
 		head[n++] = (struct h2_header){ "traceparent", r->work.trace };
@@ -355,7 +370,37 @@ guest_open(void *mem, struct request *r, const struct guest_call *call,
 		head[n++] = (struct h2_header){ "hutch-activity", call->activity };
 	if (call->name && call->value)
 		head[n++] = (struct h2_header){ call->name, call->value };
+	for (size_t i = 0; call->more && call->more[i].name && i < CALL_HEADERS; i++)
+		head[n++] = call->more[i];
 	g->stream = request(r, head, call->end, g);
+	if (!g->stream) {
+		talloc_free(g);
+		return NULL;
+	}
+	talloc_set_destructor(g, guest_destroy);
+	return g;
+}
+
+struct guest *
+tunnel_open(void *mem, struct request *r, unsigned port, const char *activity,
+    const struct guest_events *on, void *arg)
+{
+	struct guest *g = talloc_zero(mem, struct guest);
+	struct h2_header head[7] = { { ":method", "CONNECT" } };
+	size_t n = 1;
+
+	if (!g)
+		abort();
+	*g = (struct guest){ .on = on, .arg = arg, .body = BUF(g), .tunnel = true };
+	head[n++] =
+	    (struct h2_header){ ":authority", talloc_asprintf(g, "%u.%s", port, r->access->id) };
+	head[n++] = (struct h2_header){ "x-access-token", r->access->token };
+	head[n++] = (struct h2_header){ "x-request-id", r->work.id };
+	if (r->work.trace)
+		head[n++] = (struct h2_header){ "traceparent", r->work.trace };
+	if (activity)
+		head[n++] = (struct h2_header){ "hutch-activity", activity };
+	g->stream = request(r, head, false, g);
 	if (!g->stream) {
 		talloc_free(g);
 		return NULL;

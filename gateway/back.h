@@ -23,18 +23,27 @@ struct guest_events {
 };
 
 struct guest_call {
-	const char *method, *path; /* path with the query, as the guest sees it */
-	const char *user;          /* Linux user, or NULL: the template's */
-	const char *type;          /* content type, or NULL */
-	const char *name, *value;  /* one more header; left out when the value is NULL */
-	bool end;                  /* no body */
-	bool agent; /* the host agent answers, not the guest: a path behind the capsule's */
+	const char *method, *path;    /* path with the query, as the guest sees it */
+	const char *user;             /* Linux user, or NULL: the template's */
+	const char *type;             /* content type, or NULL */
+	const char *name, *value;     /* one more header; left out when the value is NULL */
+	const struct h2_header *more; /* still more of them, ended by a NULL name; or NULL */
+	bool end;                     /* no body */
+	bool raw;      /* any status of the guest is on_head(); on_refused() is the host's own */
+	bool no_token; /* the guest is asked without x-access-token */
+	bool agent;    /* the host agent answers, not the guest: a path behind the capsule's */
 	const char *activity; /* to the idle timer: hold, touch, none; NULL: the path decides */
 };
 
 struct back *back_open(void *mem, struct gateway *);
 /* Freed: the stream is reset. NULL: r->work.err. */
 struct guest *guest_open(void *mem, struct request *r, const struct guest_call *,
+    const struct guest_events *, void *arg);
+/* A byte stream to a port of the guest: on_head when the service took it, then bytes both ways;
+   guest_finish() and on_end are the ends of one direction each (on_fail may follow). Nobody listens
+   there: on_refused with 502. activity: as of a call; NULL: what passes counts as traffic of a
+   port. */
+struct guest *tunnel_open(void *mem, struct request *r, unsigned port, const char *activity,
     const struct guest_events *, void *arg);
 void *guest_arg(const struct guest *);
 void guest_write(struct guest *, const void *, size_t);

@@ -24,6 +24,7 @@ static const struct route routes[] = {
 	{ "GET",  "/envs",                            CALL_WHOLE,  TOKEN,  0,       .fn = identity_envs },
 	{ "GET",  "/stats",                           CALL_WHOLE,  ANYONE, 0,       .fn = stats_get },
 	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },
+	{ "GET",  "/ports",                           CALL_WHOLE,  TOKEN,  0,       .fn = ports_get },
 	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },
 	{ "POST", "/files",                           CALL_BODY,   TOKEN,  0,       .fn = files_post },
 	{ "POST", "/process.Process/Start",           CALL_STREAM, TOKEN,  16 * MB, .rpc = process_rpc_start },
@@ -41,6 +42,9 @@ static const struct route routes[] = {
 	{ "POST", "/filesystem.Filesystem/ListDir",   CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_list_dir },
 };
 /* clang-format on */
+
+/* CONNECT has no path. */
+static const struct route tunnel = { "CONNECT", "", CALL_BODY, TOKEN, 0, .fn = tunnel_connect };
 
 const struct h2_limits server_limits = { .window = 128 * KB, .streams = 512 };
 
@@ -161,7 +165,7 @@ static struct call *
 call_new(struct h2_stream *s, const struct h2_head *head)
 {
 	struct call *c = talloc_zero(NULL, struct call);
-	const char *query = strchr(head->path, '?');
+	const char *query = head->path ? strchr(head->path, '?') : NULL;
 	size_t n = 0;
 
 	if (!c)
@@ -206,13 +210,16 @@ on_head(struct h2_stream *s, const struct h2_head *head)
 	struct call *c = NULL;
 	bool known = false;
 
-	if (!head->method || !head->path) {
+	bool connect = head->method && !head->path && strcmp(head->method, "CONNECT") == 0;
+
+	if (!connect && (!head->method || !head->path)) {
 		h2_stream_set_user(s, NULL);
 		h2_respond(s, 400, NULL, true);
 		return;
 	}
 	c = call_new(s, head);
-	c->route = route_find(head->method, head->path, strcspn(head->path, "?"), &known);
+	c->route = connect ? &tunnel
+			   : route_find(head->method, head->path, strcspn(head->path, "?"), &known);
 	if (!c->route) {
 		refuse_unknown(c, head->path, known);
 		return;

@@ -545,6 +545,25 @@ is_bridge(struct agent *a, struct h2_stream *s, const struct h2_head *h)
 	return true;
 }
 
+/* CONNECT PORT.ID (RFC 9113 §8.5): a port of the guest's. */
+static void
+tunnel(struct agent *a, struct h2_stream *s, const struct h2_head *h, unsigned role)
+{
+	const char *where = h->authority ? h->authority : "";
+	size_t digits = strspn(where, "0123456789");
+	unsigned long port = digits && digits <= 5 ? strtoul(where, NULL, 10) : 0;
+	struct err e = { 0 };
+
+	if (!(role & TLS_GATEWAY))
+		(void)err_set(&e, E_FORBIDDEN, "this call is not for your certificate");
+	else if (port < 1 || port > 65535 || where[digits] != '.')
+		(void)err_set(&e, E_BAD_INPUT, "CONNECT takes PORT.CAPSULE");
+	if (e.code != E_OK)
+		api_error(s, &e);
+	else
+		bridge_tunnel(a, s, h, where + digits + 1, (unsigned)port);
+}
+
 /* A connection and who is at its other end. */
 struct connection {
 	struct agent *agent;
@@ -571,6 +590,8 @@ on_head(struct h2_stream *s, const struct h2_head *h)
 	struct call *c;
 
 	h2_stream_set_user(s, NULL);
+	if (h->method && !h->path && strcmp(h->method, "CONNECT") == 0)
+		tunnel(a, s, h, role);
 	if (!h->method || !h->path || (role & (TLS_CONTROL | TLS_GATEWAY) && is_bridge(a, s, h)))
 		return;
 	c = talloc_zero(a, struct call);

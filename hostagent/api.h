@@ -19,3 +19,6 @@ void api_error(struct h2_stream *, const struct err *);
 /* bridge.c: a stream to the guest agent. path: as the guest sees it. */
 void bridge_start(
     struct agent *, struct h2_stream *, const struct h2_head *, const char *id, const char *path);
+/* A byte stream to a port of the guest's: CONNECT, its head read. */
+void bridge_tunnel(
+    struct agent *, struct h2_stream *, const struct h2_head *, const char *id, unsigned port);

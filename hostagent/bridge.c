@@ -239,6 +239,31 @@ capsule_of(struct agent *a, const char *id, const char *path, struct err *e)
 	return e->code == E_OK ? c : NULL;
 }
 
+/* to: the request to the guest, its n pseudo headers are there, the rest comes from h. */
+static void
+join(struct capsule *c, struct h2_stream *s, const struct h2_head *h, struct h2_header *to,
+    size_t n, const char *path)
+{
+	struct bridge *b = talloc_zero(c->agent, struct bridge);
+	struct err e = { 0 };
+
+	b->near.events = &api_events;
+	b->far.events = &guest_events;
+	(void)headers(to, n, h);
+	/* whether there is a body is not known yet: the end follows, alone if need be */
+	b->guest = guest_stream(c->vm->guest, to, false, &b->far, &e);
+	if (!b->guest) {
+		e = (struct err){ 0 };
+		(void)err_set(&e, E_AGENT, "capsule %s: the guest agent is going away", c->id);
+		api_error(s, &e);
+		talloc_free(b);
+		return;
+	}
+	b->use = activity_begin(b, c, h->method, path, header(h, "hutch-activity"));
+	b->api = s;
+	h2_stream_set_user(s, b);
+}
+
 void
 bridge_start(
     struct agent *a, struct h2_stream *s, const struct h2_head *h, const char *id, const char *path)
@@ -247,29 +272,31 @@ bridge_start(
 		{ ":scheme", "http" }, { ":authority", "guest" } };
 	struct err e = { 0 };
 	struct capsule *c = capsule_of(a, id, path, &e);
-	struct bridge *b;
 	size_t n = 4;
 
 	if (!c) {
 		api_error(s, &e);
 		return;
 	}
-	b = talloc_zero(a, struct bridge);
-	b->near.events = &api_events;
-	b->far.events = &guest_events;
 	if (h->protocol)
 		to[n++] = (struct h2_header){ ":protocol", h->protocol };
-	(void)headers(to, n, h);
-	/* whether there is a body is not known yet: the end follows, alone if need be */
-	b->guest = guest_stream(c->vm->guest, to, false, &b->far, &e);
-	if (!b->guest) {
-		e = (struct err){ 0 };
-		(void)err_set(&e, E_AGENT, "capsule %s: the guest agent is going away", id);
+	join(c, s, h, to, n, path);
+}
+
+void
+bridge_tunnel(
+    struct agent *a, struct h2_stream *s, const struct h2_head *h, const char *id, unsigned port)
+{
+	char where[32];
+	struct h2_header to[HEADERS_MAX + 1] = { { ":method", "CONNECT" },
+		{ ":authority", where } };
+	struct err e = { 0 };
+	struct capsule *c = capsule_of(a, id, "/", &e);
+
+	if (!c) {
 		api_error(s, &e);
-		talloc_free(b);
 		return;
 	}
-	b->use = activity_begin(b, c, h->method, path, header(h, "hutch-activity"));
-	b->api = s;
-	h2_stream_set_user(s, b);
+	snprintf(where, sizeof where, "localhost:%u", port);
+	join(c, s, h, to, 2, "/");
 }
