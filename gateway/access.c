@@ -107,6 +107,12 @@ desk_db(struct desk *k)
 	return k->db;
 }
 
+struct queue *
+desk_queue(struct desk *k)
+{
+	return k->queue;
+}
+
 void
 desk_return(struct doorman *d, struct desk *k)
 {
@@ -136,7 +142,7 @@ by_policy(const struct q_gateway_place *c)
 {
 	return c->paused_by && strcmp(c->auto_resume, "all") == 0 &&
 	    (strcmp(c->paused_by, "idle") == 0 || strcmp(c->paused_by, "drain") == 0 ||
-		strcmp(c->paused_by, "host") == 0);
+		strcmp(c->paused_by, "host") == 0 || strcmp(c->paused_by, "client") == 0);
 }
 
 /* All who call share one wake: the row moves once, the others wait for it. */
@@ -455,8 +461,8 @@ after_thread(uv_work_t *req, int status)
 }
 
 /* The web server appends the client's address to what the client may have made up. */
-static const char *
-address(void *mem, const struct request *r)
+const char *
+request_address(void *mem, const struct request *r)
 {
 	const char *list = request_header(r, "X-Forwarded-For");
 	const char *last = list ? strrchr(list, ',') : NULL;
@@ -527,7 +533,7 @@ access_check(struct request *r, void (*ok)(struct request *))
 		.req.data = l };
 	l->with.api_key = key ? talloc_strdup(l, key) : NULL;
 	l->with.bearer = key ? NULL : talloc_strdup(l, bearer(r));
-	l->ip = address(l, r);
+	l->ip = request_address(l, r);
 	l->with.ip = l->ip;
 	l->agent = request_header(r, "User-Agent");
 	l->agent = l->agent ? talloc_strndup(l, l->agent, 512) : NULL;

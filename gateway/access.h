@@ -27,8 +27,10 @@ struct doorman;
 
 /* A database connection for a thread of the pool; NULL: none is free. */
 struct desk;
+struct queue;
 struct desk *desk_take(struct doorman *);
 struct db *desk_db(struct desk *);
+struct queue *desk_queue(struct desk *);
 void desk_return(struct doorman *, struct desk *);
 
 struct doorman *doorman_open(void *mem, struct gateway *, struct err *);
@@ -39,5 +41,7 @@ struct doorman *doorman_open(void *mem, struct gateway *, struct err *);
  */
 void access_check(struct request *r, void (*ok)(struct request *));
 
+/* Of the client, as the web server says; on mem, or NULL. */
+const char *request_address(void *mem, const struct request *);
 /* The agent says that the capsule is not there: what we remember of it is old. */
 void access_forget(struct gateway *, const struct access *);

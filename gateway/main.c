@@ -12,6 +12,7 @@
 #include "gateway.h"
 #include "key_count.h"
 #include "log.h"
+#include "port_access.h"
 #include "route.h"
 #include "route_print.h"
 #include "upgrade.h"
@@ -110,6 +111,7 @@ process_run(const struct conf *conf, int fd)
 	p->gw.loop = uv_default_loop();
 	p->gw.doorman = doorman_open(p, &p->gw, &e);
 	p->gw.key_count = key_count_open(p, &p->gw);
+	p->gw.doors = doors_open(p, &p->gw);
 	p->gw.back = back_open(p, &p->gw);
 	if (p->gw.doorman)
 		p->gw.front = front_open(p, p->gw.loop, fd, &p->gw, route_request, &e);

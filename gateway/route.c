@@ -5,6 +5,7 @@
 #include "cleanup.h"
 #include "gateway.h"
 #include "json.h"
+#include "port.h"
 #include "tally.h"
 #include "timer.h"
 
@@ -260,6 +261,8 @@ route_request(struct request *r)
 	struct buf allow = BUF(r);
 
 	r->on_body = ignore;
+	if (port_request(r))
+		return;
 	if (strlen(r->uri) > PATH_MAX_BYTES) {
 		fail(r, E_URI_TOO_LONG, "the path is longer than %d bytes", PATH_MAX_BYTES);
 		return;

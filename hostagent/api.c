@@ -75,6 +75,8 @@ void
 api_error(struct h2_stream *s, const struct err *e)
 {
 	const struct err_kind *k = &err_kinds[e->code];
+	const struct h2_header head[] = { { "content-type", "application/json" },
+		{ "hutch-error", k->slug }, { 0 } };
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
 
@@ -83,7 +85,9 @@ api_error(struct h2_stream *s, const struct err *e)
 	buf_fmt(&b, "{\"error\":{\"code\":\"%s\",\"message\":", k->slug);
 	buf_json(&b, e->text);
 	buf_str(&b, "}}");
-	api_reply(s, k->http, &b);
+	h2_respond(s, k->http, head, false);
+	h2_write(s, b.data, b.len);
+	h2_finish(s);
 }
 
 void

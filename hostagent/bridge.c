@@ -26,7 +26,8 @@ struct bridge {
 
 /* Between the hops, not for the other end (RFC 9113 §8.2.2). */
 static const char *const hop_by_hop[] = { "connection", "keep-alive", "proxy-connection",
-	"transfer-encoding", "upgrade", "te", "host", "hutch-op", "hutch-epoch", "hutch-activity" };
+	"transfer-encoding", "upgrade", "te", "host", "hutch-op", "hutch-epoch", "hutch-activity",
+	"hutch-error" };
 
 static bool
 passes(const char *name)
