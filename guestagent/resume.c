@@ -2,6 +2,7 @@
 #include "resume.h"
 
 #include "cleanup.h"
+#include "identity.h"
 #include "spawn.h"
 
 #include <dirent.h>
@@ -33,6 +34,20 @@ is_program(const struct dirent *e)
 	    st.st_mode & 0100;
 }
 
+/* They have the capsule's variables. */
+static void
+set_variables(void)
+{
+	struct json_object *vars = identity_variables();
+
+	if (!vars)
+		return;
+	json_object_object_foreach(vars, key, value)
+	{
+		(void)setenv(key, json_object_get_string(value), 1);
+	}
+}
+
 /* The child: one program after the other, by name. */
 static void
 run_all(struct dirent **list, int n)
@@ -42,6 +57,7 @@ run_all(struct dirent **list, int n)
 	(void)close_range(3, ~0u, 0);
 	spawn_child_defaults();
 	(void)setsid();
+	set_variables();
 	for (int i = 0; i < n; i++) {
 		pid_t pid = fork();
 

@@ -165,7 +165,14 @@ make_keys() {
 
 make_host() { ctl host create --name quickstart >"$RUN/secret/host.token" && chown "$ACCOUNT:" "$RUN/secret/host.token"; }
 
-add_template() { ctl template add --name minimal --dir "$RUN/images/minimal" >>"$RUN/log/hutchctl.log"; }
+# Every template that was built: minimal and base always, others by whoever ran images/build.
+add_template() {
+	local dir
+
+	for dir in "$RUN"/images/*/; do
+		ctl template add --name "$(basename "$dir")" --dir "${dir%/}" >>"$RUN/log/hutchctl.log"
+	done
+}
 
 start_hutch() {
 	local agent
