@@ -237,6 +237,37 @@ def test_streams(s):
     check(s.kind + ": an answer streams", len(gaps) >= 4 and gaps[-1] - gaps[0] > 0.4, gaps)
 
 
+def test_ports(s):
+    """What is for a port of a capsule goes to the gateway before any path, and nothing is added to its answer."""
+    bare = ID[3:]
+    for name, method, target, host, headers in [
+            ("host name", "GET", "/", "8080-%s.localhost:%d" % (bare, s.port), []),
+            ("host name, cl-", "PUT", "/v1/health", "1-%s.d.example" % ID, []),
+            ("host name, POST of an ops path", "POST", "/v1/capsules", "65535-%s.d.example" % ID, []),
+            ("header", "GET", "/v1/health", "h", ["E2b-Sandbox-Id: " + bare, "E2b-Sandbox-Port: 49983"]),
+            ("header, POST", "POST", "/process.Process/List", "h", ["E2b-Sandbox-Id: " + bare]),
+            ("header, DELETE", "DELETE", "/v1/capsules/" + ID, "h", ["E2b-Sandbox-Id: " + bare]),
+            ("signature", "GET", "/files?path=a%2Fb&signature=v1_x", "h", []),
+            ("signature, POST", "POST", "/files?signature=v1_x&path=a", "h", []),
+            ("escaped path", "GET", "/a%2Fb/c%20d?q=1", "8080-%s.localhost" % bare, [])]:
+        a = raw.send("127.0.0.1", s.port, ("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: 0\r\n%s\r\n" % (
+            method, target, host, "".join(h + "\r\n" for h in headers))).encode())
+        said = a.json() or {}
+        check("%s: %s goes to the gateway" % (s.kind, name), said.get("pool") == "gateway", "%d %s" % (a.status, a.body[:120]))
+        check("%s: %s: path, Host" % (s.kind, name), said.get("target", "").split("?")[0] == target.split("?")[0]
+              and ["Host", host] in said.get("headers", []), said)
+        check("%s: %s: nothing is added" % (s.kind, name), not set(a.headers) & {
+            "x-frame-options", "content-security-policy", "x-content-type-options", "referrer-policy", "cache-control",
+            "cross-origin-resource-policy", "cross-origin-opener-policy", "permissions-policy"}, a.headers)
+        proto = [v for k, v in said.get("headers", []) if k.lower() == "x-forwarded-proto"]
+        check("%s: %s: X-Forwarded-Proto" % (s.kind, name), proto == ["http"], said)
+    for target, host in (("/v1/health", "8080-short.localhost"), ("/v1/health", "x-%s.localhost" % bare), ("/v1/health", "localhost")):
+        a = raw.send("127.0.0.1", s.port, ("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (target, host)).encode())
+        check("%s: %s is no port" % (s.kind, host), (a.json() or {}).get("pool") == "api", a.body[:120])
+    a = s.ask("GET", "/files?path=x")
+    check(s.kind + ": /files without a signature is nothing", a.status == 404, a.status)
+
+
 def slow_upload(s, target, kind):
     """4 MiB in two halves, a second apart."""
     half = b"x" * (2 << 20)
@@ -279,7 +310,7 @@ def main():
             continue
         s = Server(kind, docs)
         try:
-            for test in (test_routes, test_headers, test_security, test_errors, test_streams):
+            for test in (test_routes, test_headers, test_security, test_errors, test_streams, test_ports):
                 test(s)
         finally:
             s.stop()
