@@ -661,7 +661,7 @@ capsule_adopted(struct capsule *c, struct vm *vm)
 	c->chain = vm->chain;
 	vm->on_dead = capsule_died;
 	vm->user = c;
-	if (c->state == CAP_HIBERNATING)
+	if (c->state == CAP_HIBERNATING || c->state == CAP_PAUSED)
 		capsule_unseal(c);
 	if (c->state == CAP_RESUMING || c->state == CAP_HIBERNATING || c->state == CAP_PAUSING)
 		(void)capsule_step(c, EV_BACK, &e);
@@ -681,7 +681,8 @@ capsule_slept(struct capsule *c)
 	struct err e = { 0 };
 
 	c->pid = 0;
-	if (c->state == CAP_HIBERNATING)
+	/* sealed, or copied, halfway */
+	if (c->state == CAP_HIBERNATING || c->state == CAP_PAUSED)
 		capsule_unseal(c);
 	if (!c->persisted) {
 		capsule_lost(c, false);

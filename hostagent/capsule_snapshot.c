@@ -28,7 +28,6 @@ step_prepare(void *user)
 {
 	struct capsule_op *op = user;
 
-	crash_point("snapshot.3");
 	vm_disk_prepare(op->capsule->vm, capsule_on_vm, op);
 }
 
@@ -56,6 +55,7 @@ step_switch(void *user)
 {
 	struct capsule_op *op = user;
 
+	crash_point("snapshot.3"); /* it stands still, frozen, with a half-made disk */
 	vm_disk_switch(op->capsule->vm, capsule_on_vm, op);
 }
 

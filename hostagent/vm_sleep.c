@@ -218,6 +218,40 @@ set_of(const struct vm *vm)
 	return 1000 + vm->chain.active + 1;
 }
 
+/* A try that failed, or whose agent died, has left its node and its descriptors: opened again, they
+   would be those of the file that is removed now. Mostly there is nothing, which is an error. */
+static void
+on_cleared(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	(void)ret;
+	if (!e)
+		log_info(NULL, "vm %s: a half-made disk is removed", vm->name);
+	flow_next(vm->run->flow);
+}
+
+static void
+step_clear_node(void *user)
+{
+	struct vm *vm = user;
+	char text[LAYER_NAME + 32], node[LAYER_NAME];
+
+	snprintf(
+	    text, sizeof text, "{\"node-name\":\"%s\"}", chain_node(vm->chain.active + 1, node));
+	vm_call(vm, "blockdev-del", text, -1, on_cleared);
+}
+
+static void
+step_clear_fds(void *user)
+{
+	struct vm *vm = user;
+	char text[64];
+
+	snprintf(text, sizeof text, "{\"fdset-id\":%u}", set_of(vm));
+	vm_call(vm, "remove-fd", text, -1, on_cleared);
+}
+
 static void
 step_overlay(void *user)
 {
@@ -273,7 +307,8 @@ step_node(void *user)
 	vm_call(vm, "blockdev-add", text, -1, vm_ok);
 }
 
-static const struct step prepare_steps[] = { { "making a fresh disk", step_overlay },
+static const struct step prepare_steps[] = { { "removing an earlier try", step_clear_node },
+	{ "removing an earlier try", step_clear_fds }, { "making a fresh disk", step_overlay },
 	{ "handing it over", step_add_write }, { "handing it over", step_add_read },
 	{ "adding it", step_node }, { 0 } };
 
@@ -320,7 +355,7 @@ vm_disk_switch(struct vm *vm, vm_done *done, void *user)
 	flow_deadline(vm->run->flow, VM_CALL_MS);
 }
 
-/* Which of its disks is written. */
+/* Which of its disks is written: a dead agent may have switched and not have written it down. */
 
 static void
 on_blocks(void *arg, struct json_object *ret, const struct err *e)
@@ -329,30 +364,41 @@ on_blocks(void *arg, struct json_object *ret, const struct err *e)
 	size_t i,
 	    n = ret && json_object_is_type(ret, json_type_array) ? json_object_array_length(ret)
 								 : 0;
-	char file[LAYER_NAME], want[LAYER_NAME];
+	char file[LAYER_NAME];
+	unsigned active;
 
 	if (e) {
 		flow_fail(vm->run->flow, e);
 		return;
 	}
-	(void)chain_node(vm->chain.active + 1, want);
 	for (i = 0; i < n; i++) {
 		struct json_object *j = json_object_array_get_idx(ret, i);
 
-		if (strcmp(json_str(json_get(j, "inserted"), "node-name", ""), want) != 0)
+		if (sscanf(json_str(json_get(j, "inserted"), "node-name", ""), "d1-%u", &active) !=
+		    1)
 			continue;
-		/* the dead agent had switched, and did not write it down */
-		(void)chain_push(
-		    &vm->chain, chain_file(vm->chain.active, file), &(struct err){ 0 });
-		vm->chain.active++;
+		for (; vm->chain.active < active; vm->chain.active++)
+			(void)chain_push(
+			    &vm->chain, chain_file(vm->chain.active, file), &(struct err){ 0 });
 	}
 	flow_next(vm->run->flow);
+}
+
+/* A flattening that nobody waits for any more would be in the way of the next snapshot. */
+static void
+on_no_job(void *arg, struct json_object *ret, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	(void)ret;
+	(void)e;
+	vm_call(vm, "query-block", NULL, -1, on_blocks);
 }
 
 void
 vm_step_blocks(void *user)
 {
-	vm_call(user, "query-block", NULL, -1, on_blocks);
+	vm_call(user, "block-job-cancel", "{\"device\":\"flatten\"}", -1, on_no_job);
 }
 
 /* Flattening: QEMU copies what lies between the template's image and the written file. */

@@ -62,8 +62,9 @@ class Agent:
         raise AssertionError('the agent does not start')
 
     def stop(self, sig=signal.SIGTERM):
-        self.process.send_signal(sig)
-        self.process.wait(20)
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+            self.process.wait(20)
 
     def restart(self, sig=signal.SIGKILL, **more):
         self.stop(sig)

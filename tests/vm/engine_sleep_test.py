@@ -375,7 +375,42 @@ def test_crash_points_of_copies():
             crash_one(what, n)
 
 
-def crash_one(what, n):
+def test_killed_twice():
+    """At the same step, twice in a row: what the first left must not be in the way of the second, nor of the third."""
+    for what, n in (('snapshot', 3), ('snapshot', 4), ('fork', 4), ('pause', 4)):
+        crash_one(what, n, 2)
+
+
+def test_paused_snapshot_killed():
+    """The image and the disk are artifacts' files already: what is made of them goes, the capsule keeps them."""
+    agent.restart(pause_persist_sec=0)
+    cid = make()
+    agent.run(cid, 'head -c 300000 /dev/urandom >/dev/shm/m; head -c 300000 /dev/urandom >/root/d; sync')
+    was = agent.run(cid, 'sha256sum </dev/shm/m; sha256sum </root/d')
+    assert agent.post(cid, 'pause')[0] == 200
+    for _ in range(2):
+        agent.restart(env={'HUTCH_CRASH_AT': 'snapshot.4'})
+        crash(lambda: agent.post(cid, 'snapshot', op='p'))
+    agent.start()
+    status, s = agent.post(cid, 'snapshot', op='p')
+    assert status == 200, (status, s)
+    status, got = agent.post(cid, 'resume', 2)
+    assert status == 200, (status, got)
+    assert agent.run(cid, 'sha256sum </dev/shm/m; sha256sum </root/d') == was
+    status, got = agent.put(other := new_id(), image={'memory': s['memory'], 'disk': s['disk']}, new_identity=True)
+    assert status == 200 and agent.run(other, 'sha256sum </dev/shm/m; sha256sum </root/d') == was, (status, got)
+    assert agent.delete(cid)[0] == 204 and agent.delete(other)[0] == 204
+
+
+def crash(call):
+    try:
+        call()
+        raise SystemExit('no crash')
+    except OSError:
+        agent.process.wait(20)
+
+
+def crash_one(what, n, times=1):
     at = time.time()
     cid, child, epoch = make(), None, 1
     wait_for('an image', image_ready, 120)     # and nothing else that runs
@@ -391,13 +426,9 @@ def crash_one(what, n):
     if what == 'fork':
         child = new_id()
         body = {'children': [dict(agent.spec(1), id=child)]}
-    agent.restart(env={'HUTCH_CRASH_AT': '%s.%d' % (what, n)})
-    try:
-        agent.post(cid, what, epoch, body, op='crash')
-        raise SystemExit('no crash at %s.%d' % (what, n))
-    except OSError:
-        pass
-    agent.process.wait(20)
+    for _ in range(times):
+        agent.restart(env={'HUTCH_CRASH_AT': '%s.%d' % (what, n)})
+        crash(lambda: agent.post(cid, what, epoch, body, op='crash'))
     agent.start()
     here = agent.inventory().get(cid)
     # the control plane asks again, as its job says
@@ -419,7 +450,7 @@ def crash_one(what, n):
     assert agent.delete(cid)[0] == 204
     assert not agent.qemus() and not os.listdir(agent.state + '/vm'), (what, n, os.listdir(agent.state + '/vm'))
     assert not glob.glob(agent.state + '/artifacts/*.tmp'), (what, n)
-    print('# %s.%d: %.0f s' % (what, n, time.time() - at), flush=True)
+    print('# %s.%d, %d times: %.0f s' % (what, n, times, time.time() - at), flush=True)
 
 
 sys.exit(main(agent, globals(), 'sleep'))
