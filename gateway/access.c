@@ -12,6 +12,7 @@
 #include "principal.h"
 #include "queue.h"
 #include "route.h"
+#include "ticket.h"
 #include "timer.h"
 
 #include <inttypes.h>
@@ -49,9 +50,12 @@ struct look {
 	uv_work_t req;
 	struct doorman *d;
 	struct request *r; /* NULL: the client has left; never read in the thread */
-	void (*ok)(struct request *);
+	void (*ok)(struct request *), (*no)(struct request *);
 	uint8_t key[HASH_SIZE];
 	struct credentials with;
+	struct ticket_ask ticket;    /* text NULL: none */
+	struct credential_look cred; /* who asks, once he is known … */
+	bool named;                  /* … by a ticket, or before */
 	struct uuid capsule;
 	enum perm perm;
 	bool asleep; /* the capsule may be in any state */
@@ -124,15 +128,14 @@ desk_return(struct doorman *d, struct desk *k)
 
 /* ---- in a thread */
 
-/* A private capsule is there for its owner and for those who run the team. */
-static bool
-visible(const struct q_gateway_place *c, const struct principal *p)
+bool
+access_visible(const char *visibility, const struct uuid *owner, const struct principal *p)
 {
-	if (strcmp(c->visibility, "private") != 0)
+	if (strcmp(visibility, "private") != 0)
 		return true;
 	if (p->role && (strcmp(p->role, "owner") == 0 || strcmp(p->role, "admin") == 0))
 		return true;
-	return p->user && c->owner_id && uuid_equal(p->user, c->owner_id);
+	return p->user && owner && uuid_equal(p->user, owner);
 }
 
 /* Who sleeps because of a policy is woken by a call; what a person put to sleep, he wakes (spec 02
@@ -200,7 +203,9 @@ found(struct look *l, const struct q_gateway_place *c, const char *who, struct d
 		.key_name = talloc_strdup(l->access, l->key_name),
 		.key_rate = l->key_rate,
 		.state = talloc_strdup(l->access, c->state),
+		.look = l->cred,
 	};
+	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name = NULL;
 	id_write(l->access->id, "cl-", &l->capsule);
 	snprintf(l->access->token, sizeof l->access->token, "%s",
 	    crypto_guest_token(l, l->d->keys, &l->capsule, GUEST_TOKEN_EPOCH));
@@ -223,30 +228,51 @@ refused(struct look *l, const struct principal *p, struct desk *k)
 	return -1;
 }
 
+/* Puts the question who asks on the pipeline. A ticket is used up by it. */
+static int
+show(struct look *l)
+{
+	const char *issuer = l->d->gw->conf->http_public_url;
+	struct ticket t;
+
+	if (l->ticket.text && !l->named) {
+		if (ticket_use(&l->work, &l->ticket, &t) < 0)
+			return -1;
+		l->cred = t.look;
+		l->named = true;
+	}
+	if (l->named)
+		return credential_resend(&l->work, &l->cred, l->with.ip);
+	return credential_send(&l->work, l->d->keys, issuer, &l->with, &l->cred);
+}
+
 /* Who asks and what for: one round trip. */
 static int
 ask(struct look *l, struct desk *k)
 {
-	const char *issuer = l->d->gw->conf->http_public_url;
-	struct credential_look cred = { 0 };
 	struct q_gateway_place *c = NULL;
 	struct principal p;
 	struct err capsule_err = { 0 };
 	enum allowed may = ALLOW_NO;
 	int n = 0;
 
-	if (credential_send(&l->work, l->d->keys, issuer, &l->with, &cred) < 0)
+	if (show(l) < 0)
 		return -1;
 	if (db_send(l->work.db, &Q_gateway_capsule,
 		&(struct q_gateway_capsule){ .capsule = &l->capsule }) < 0)
 		return -1;
-	if (credential_take(&l->work, &cred, &p) < 0) {
+	if (credential_take(&l->work, &l->cred, &p) < 0) {
 		db_drop(l->work.db);
 		return refused(l, &p, k);
 	}
 	l->who = p.rate_key;
 	l->key_rate = p.key_rate;
 	l->by_key = p.type == CALLER_KEY && p.key && p.team;
+	if (p.user)
+		l->cred.claims.sub = *p.user;
+	if (p.team)
+		l->cred.claims.team = *p.team;
+	l->cred.claims.has_team = p.team != NULL;
 	if (l->by_key) {
 		l->key_id = *p.key;
 		l->key_team = *p.team;
@@ -266,7 +292,7 @@ ask(struct look *l, struct desk *k)
 	if (l->malformed)
 		return err_set(&l->work.err, E_BAD_INPUT,
 		    "the capsule's id is not cl- and 25 characters of 0-9a-z");
-	if (n == 0 || !visible(c, &p) ||
+	if (n == 0 || !access_visible(c->visibility, c->owner_id, &p) ||
 	    (may == ALLOW_OWN && !(p.user && c->owner_id && uuid_equal(p.user, c->owner_id))))
 		return err_set(&l->work.err, E_NOT_FOUND, "no such capsule");
 	return found(l, c, p.rate_key, k);
@@ -435,13 +461,13 @@ after_thread(uv_work_t *req, int status)
 {
 	struct look *l = req->data;
 	struct request *r = l->r;
-	void (*ok)(struct request *) = l->ok;
+	void (*ok)(struct request *) = l->ok, (*no)(struct request *) = l->no;
 
 	if (status < 0)
 		(void)err_set(&l->work.err, E_UNAVAILABLE, "the process is ending");
 	if (goes_on(l))
 		return;
-	if (l->access && !l->known && l->d->gw->conf->gateway_cache_sec)
+	if (l->access && !l->known && !l->named && l->d->gw->conf->gateway_cache_sec)
 		remember(l->d, l);
 	if (r) {
 		((struct tie *)r->look)->look = NULL;
@@ -457,7 +483,7 @@ after_thread(uv_work_t *req, int status)
 	if (r && r->access)
 		ok(r);
 	else if (r)
-		reply_error(r);
+		no(r);
 }
 
 /* The web server appends the client's address to what the client may have made up. */
@@ -507,51 +533,97 @@ question(const struct look *l, uint8_t key[HASH_SIZE])
 	talloc_free(b.data);
 }
 
-void
-access_check(struct request *r, void (*ok)(struct request *))
+struct creds *
+creds_read(struct request *r)
 {
-	struct doorman *d = r->gw->doorman;
-	const char *key = request_header(r, "X-API-Key");
-	struct look *l = NULL;
-	struct slot *s = NULL;
-	struct tie *t = NULL;
+	struct creds *c = talloc_zero(r, struct creds);
+	const char *key = request_header(r, "X-API-Key"), *origin = request_header(r, "Origin");
 
-	if (!key && !bearer(r)) {
-		fail(r, E_UNAUTHORIZED,
-		    "a credential is needed: X-API-Key, or Authorization: Bearer");
-		return;
-	}
-	l = talloc_zero(NULL, struct look);
+	if (!c)
+		abort();
+	*c = (struct creds){ .purpose = r->route->ticket, .strict = r->route->flags & SOCKET };
+	c->origin = origin ? talloc_strndup(c, origin, 512) : NULL;
+	c->api_key = key ? talloc_strdup(c, key) : NULL;
+	c->bearer = !key && bearer(r) ? talloc_strdup(c, bearer(r)) : NULL;
+	if (!key && !c->bearer && c->purpose)
+		c->ticket = query_get(r, "ticket");
+	return c;
+}
+
+bool
+creds_any(const struct creds *c)
+{
+	return c->known || c->api_key || c->bearer || c->ticket;
+}
+
+static struct look *
+look_new(struct request *r, const struct access_ask *ask)
+{
+	const struct creds *c = r->creds;
+	struct look *l = talloc_zero(NULL, struct look);
+
 	if (!l)
 		abort();
-	*l = (struct look){ .d = d,
+	*l = (struct look){ .d = r->gw->doorman,
 		.r = r,
-		.ok = ok,
+		.ok = ask->ok,
+		.no = ask->no,
 		.perm = r->route->may,
-		.asleep = r->route->flags & ASLEEP,
-		.no_wake = r->route->flags & NO_WAKE,
+		.asleep = ask->any_state,
+		.no_wake = ask->no_wake,
 		.req.data = l };
-	l->with.api_key = key ? talloc_strdup(l, key) : NULL;
-	l->with.bearer = key ? NULL : talloc_strdup(l, bearer(r));
-	l->ip = request_address(l, r);
+	l->ip = r->ip ? talloc_strdup(l, r->ip) : request_address(l, r);
 	l->with.ip = l->ip;
 	l->agent = request_header(r, "User-Agent");
 	l->agent = l->agent ? talloc_strndup(l, l->agent, 512) : NULL;
 	l->work.id = talloc_strdup(l, r->work.id);
 	l->malformed = !id_read(r->param[0], "cl-", &l->capsule);
+	l->named = c->known != NULL;
+	if (c->known)
+		l->cred = *c->known;
+	else if (c->ticket)
+		l->ticket = (struct ticket_ask){ .text = talloc_strdup(l, c->ticket),
+			.purpose = c->purpose,
+			.capsule = &l->capsule,
+			.origin = c->origin ? talloc_strdup(l, c->origin) : NULL,
+			.strict = c->strict };
+	else {
+		l->with.api_key = c->api_key ? talloc_strdup(l, c->api_key) : NULL;
+		l->with.bearer = c->bearer ? talloc_strdup(l, c->bearer) : NULL;
+	}
+	return l;
+}
+
+/* True: an earlier answer holds, and nothing is to be counted either. */
+static bool
+recalled(struct look *l)
+{
+	struct doorman *d = l->d;
+	struct slot *s = NULL;
+
+	if (l->malformed || l->named || l->ticket.text)
+		return false;
 	question(l, l->key);
 	s = &d->slots[(l->key[0] << 8 | l->key[1]) % SLOTS];
-	if (!l->malformed && s->access && s->until > uv_now(d->gw->loop) &&
-	    memcmp(s->key, l->key, HASH_SIZE) == 0) {
-		l->known = true;
-		l->access = copy(l, s->access);
-		remembered(l);
-	}
-	if (l->known && !d->gw->conf->auth_rate_limits && !l->access->key_rate) {
+	if (!s->access || s->until <= uv_now(d->gw->loop) || memcmp(s->key, l->key, HASH_SIZE) != 0)
+		return false;
+	l->known = true;
+	l->access = copy(l, s->access);
+	remembered(l);
+	return !d->gw->conf->auth_rate_limits && !l->access->key_rate;
+}
+
+void
+access_look(struct request *r, const struct access_ask *ask)
+{
+	struct look *l = look_new(r, ask);
+	struct tie *t = NULL;
+
+	if (recalled(l)) {
 		r->access = copy(r, l->access);
 		asked_by(r, l);
 		talloc_free(l);
-		ok(r);
+		ask->ok(r);
 		return;
 	}
 	t = talloc_zero(r, struct tie);
@@ -560,7 +632,24 @@ access_check(struct request *r, void (*ok)(struct request *))
 	t->look = l;
 	r->look = t;
 	talloc_set_destructor(t, tie_destroy);
-	uv_queue_work(d->gw->loop, &l->req, in_thread, after_thread);
+	uv_queue_work(l->d->gw->loop, &l->req, in_thread, after_thread);
+}
+
+void
+access_check(struct request *r, void (*ok)(struct request *))
+{
+	if (!r->creds)
+		r->creds = creds_read(r);
+	if (!creds_any(r->creds)) {
+		fail(r, E_UNAUTHORIZED,
+		    "a credential is needed: X-API-Key, or Authorization: Bearer");
+		return;
+	}
+	access_look(r,
+	    &(struct access_ask){ .ok = ok,
+		.no = reply_error,
+		.any_state = r->route->flags & ASLEEP,
+		.no_wake = r->route->flags & NO_WAKE });
 }
 
 void

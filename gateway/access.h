@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "id.h"
+#include "principal.h"
 #include "request.h"
 
 /* Never changed once made; on the request. */
@@ -21,7 +22,22 @@ struct access {
 	const char *key_name;
 	int32_t key_rate; /* of an API key: requests an hour; 0: no limit of its own */
 	const char *state;
+	struct credential_look look; /* who asks: for credential_resend() */
 };
+
+/* What a request shows of who asks. */
+struct creds {
+	const char *api_key, *bearer;
+	const char *ticket, *purpose;        /* opens routes that have a purpose */
+	const char *origin;                  /* of the page that asks, or NULL */
+	bool strict;                         /* a page's ticket needs it */
+	const struct credential_look *known; /* of an earlier look: nothing else counts */
+};
+/* Of the headers and the query; nothing when there is none of them. On the request. */
+struct creds *creds_read(struct request *);
+bool creds_any(const struct creds *);
+/* A private capsule is there for its owner and for those who run the team. */
+bool access_visible(const char *visibility, const struct uuid *owner, const struct principal *);
 
 struct doorman;
 
@@ -40,6 +56,15 @@ struct doorman *doorman_open(void *mem, struct gateway *, struct err *);
  * calls ok(r), or answers the error. The answer never comes before this returns.
  */
 void access_check(struct request *r, void (*ok)(struct request *));
+
+/* The same by r->creds (also behind a 101, when there are no headers any more). no(r): r->work.err
+   says why not; nothing was answered. */
+struct access_ask {
+	void (*ok)(struct request *), (*no)(struct request *);
+	bool any_state; /* the capsule may be in any state, and is not woken */
+	bool no_wake;   /* it must run */
+};
+void access_look(struct request *r, const struct access_ask *);
 
 /* Of the client, as the web server says; on mem, or NULL. */
 const char *request_address(void *mem, const struct request *);

@@ -11,6 +11,7 @@ struct doorman;
 struct doors;
 struct key_count;
 struct tally;
+struct rights;
 struct sock;
 
 struct gateway {
@@ -23,6 +24,7 @@ struct gateway {
 	struct doors *doors;         /* the same for ports */
 	struct key_count *key_count; /* what API keys are used for */
 	struct tally *busy;          /* requests at once, per capsule and per credential */
+	struct rights *rights;       /* of open streams, asked again and again; or NULL */
 	struct sock *socks;          /* upgraded connections */
 	bool draining;
 };

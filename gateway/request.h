@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 struct access;
+struct creds;
 struct gateway;
 struct route;
 struct MHD_Connection;
@@ -40,6 +41,7 @@ struct request {
 	const struct route *route;
 	const char *param[PARAMS_MAX]; /* {id} and what follows it, decoded */
 	const struct access *access;   /* who asks, and where the capsule is */
+	const struct creds *creds;     /* what it shows of who asks; access.c reads it when NULL */
 	struct uuid key;               /* the good API key that asks, if by_key */
 	bool by_key;
 	const char *ip;  /* of the client, once it was asked for; or NULL */

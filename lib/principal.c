@@ -2,6 +2,7 @@
 #include "principal.h"
 #include "auth.q.h"
 #include "cleanup.h"
+#include "streams.q.h"
 
 #include <string.h>
 
@@ -66,6 +67,38 @@ role_holds(const char *role, enum perm p, bool *own_only)
 }
 
 int
+credential_resend(struct work *w, const struct credential_look *look, const char *ip)
+{
+	const struct token_claims *t = &look->claims;
+
+	if (look->type == CALLER_KEY)
+		return db_send(w->db, &Q_auth_by_key,
+		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE }, .ip = ip });
+	return db_send(w->db, &Q_auth_by_session,
+	    &(struct q_auth_by_session){
+		.session = &t->sid, .user = &t->sub, .team = t->has_team ? &t->team : NULL });
+}
+
+int
+principal_of_stream(struct work *w, const struct q_stream_right *row,
+    const struct credential_look *look, struct principal *p)
+{
+	*p = (struct principal){ .type = look->type, .platform_role = row->platform_role };
+	if (strcmp(row->key_state, "live") != 0 || !row->user_status ||
+	    strcmp(row->user_status, "active") != 0)
+		return err_set(
+		    &w->err, E_UNAUTHORIZED, "the credential was revoked or has expired");
+	p->user = row->user_id;
+	p->team = row->team_live && row->role && look->claims.has_team ? &look->claims.team : NULL;
+	p->role = row->role;
+	p->scopes = row->scopes;
+	p->must_change_password = row->must_change_password;
+	p->has_factor = row->has_factor;
+	p->team_mfa = row->team_mfa;
+	return 0;
+}
+
+int
 credential_send(struct work *w, const struct keys *keys, const char *issuer,
     const struct credentials *c, struct credential_look *look)
 {
@@ -75,18 +108,14 @@ credential_send(struct work *w, const struct keys *keys, const char *issuer,
 		look->type = CALLER_KEY;
 		if (!apikey_hash(c->api_key, look->hash))
 			return err_set(&w->err, E_UNAUTHORIZED, "the API key is not good");
-		return db_send(w->db, &Q_auth_by_key,
-		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE }, .ip = c->ip });
+		return credential_resend(w, look, c->ip);
 	}
 	if (c->bearer) {
 		look->type = CALLER_USER;
 		if (token_seen_verify(
 			c->seen, w, keys, TOKEN_ACCESS, issuer, c->bearer, t, &w->err) < 0)
 			return -1;
-		return db_send(w->db, &Q_auth_by_session,
-		    &(struct q_auth_by_session){ .session = &t->sid,
-			.user = &t->sub,
-			.team = t->has_team ? &t->team : NULL });
+		return credential_resend(w, look, c->ip);
 	}
 	if (c->host_token) {
 		look->type = CALLER_HOST;

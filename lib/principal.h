@@ -77,6 +77,13 @@ struct credential_look {
 int credential_send(struct work *, const struct keys *, const char *issuer,
     const struct credentials *, struct credential_look *);
 int credential_take(struct work *, const struct credential_look *, struct principal *ret);
+/* The same again for a credential that was good before: of a stream, of a ticket's maker. ip: as in
+ * struct credentials. */
+int credential_resend(struct work *, const struct credential_look *, const char *ip);
+/* A row of stream_rights() as the principal it is; -1: E_UNAUTHORIZED, the login or key ended. */
+struct q_stream_right;
+int principal_of_stream(struct work *, const struct q_stream_right *,
+    const struct credential_look *, struct principal *);
 
 enum allowed { ALLOW_NO, ALLOW_OWN, ALLOW_ALL };
 

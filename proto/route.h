@@ -27,9 +27,11 @@ enum {
 	BEFORE_MFA = 1024,     /* works while a second factor is wanted and not there */
 	ANY_INPUT = 2048,      /* bad input reaches the handler, as far as it could be read */
 	IN_TEAM =
-	    4096, /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
-	ASLEEP = 32768,  /* the gateway: of capsules in every state, not only of running ones */
-	NO_WAKE = 65536, /* the gateway: a sleeping capsule is refused, not woken */
+	    4096,   /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
+	E2B = 8192, /* speaks the dialect of spec 06: error bodies, lists */
+	ASLEEP = 32768,   /* the gateway: of capsules in every state, not only of running ones */
+	SOCKET = 1 << 18, /* the gateway: a WebSocket, answered 101 (gateway/stream.h) */
+	NO_WAKE = 65536,  /* the gateway: a sleeping capsule is refused, not woken */
 };
 
 struct route {
@@ -44,6 +46,8 @@ struct route {
 	int also;   /* a second status of success, with the same answer; 0: none */
 	const struct field *in, *out;
 	size_t insize;
+	const char
+	    *ticket; /* the gateway: purpose of the tickets (?ticket=) that open it, or NULL */
 	handler *
 	    ahead; /* sends the route's query on the same round trip as the look-up of the caller */
 };

@@ -11,7 +11,8 @@ QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/
 
 QUERIES += sql/queries/deletion.sql sql/queries/cascade.sql sql/queries/storage.sql sql/queries/admin.sql
 
-QUERIES += sql/queries/metrics.sql
+QUERIES += sql/queries/metrics.sql sql/queries/streams.sql
+QUERIES += sql/queries/e2b.sql
 
 QUERY_C = $(QUERIES:.sql=.q.c)
 QUERY_H = $(QUERIES:.sql=.q.h)

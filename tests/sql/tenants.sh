@@ -20,6 +20,7 @@ INSERT INTO quotas (team_id, capsules, vcpus, memory_mb, disk_mb) SELECT t, 1, 1
 INSERT INTO capsules (id, team_id, template_id, template_name, template_version, observed_state, vcpus, memory_mb, disk_size_mb)
 	SELECT t, t, '$A', 't', 1, 'stopped', 1, 128, 1024 FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsule_ports (capsule_id, port, team_id) SELECT t, 8080, t FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO stream_tickets (token_hash, user_id, key_id, team_id, capsule_id, purpose, expires_at) SELECT sha256(t::text::bytea), t, t, t, t, 'exec', now() + interval '1 hour' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO artifacts (id, kind) VALUES (decode(repeat('ab', 32), 'hex'), 'disk');
 INSERT INTO snapshots (id, team_id, name, memory, spec) SELECT t, t, 's', false, '{}' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsule_images (capsule_id, epoch, team_id, disk_artifact) SELECT t, 1, t, decode(repeat('ab', 32), 'hex') FROM teams t(t) WHERE t IN ('$A', '$B');
