@@ -41,9 +41,7 @@ changes(const struct request *r)
 	return strcmp(r->route->method, "GET") != 0;
 }
 
-/* %-decoding of a query value; '+' is a blank there. NULL: a bad escape, a NUL or a control
- * character. */
-static const char *
+const char *
 query_decode(void *mem, const char *s, size_t n)
 {
 	char *out = talloc_array(mem, char, n + 1), *o = out;
@@ -436,11 +434,20 @@ error_body(struct request *r)
 	if (r->work.err_more)
 		buf_fmt(&r->out, ",%s", r->work.err_more);
 	buf_str(&r->out, "}}");
-	if (k->http == 503 && (!r->headers.data || !strstr(r->headers.data, "Retry-After")))
+}
+
+static void
+refuse(struct request *r)
+{
+	if (r->route ? r->route->flags & E2B : route_is_e2b(r->path))
+		e2b_error(r);
+	else
+		error_body(r);
+	if (r->status == 503 && (!r->headers.data || !strstr(r->headers.data, "Retry-After")))
 		reply_header(r, "Retry-After", "2");
-	if (k->http >= 500)
-		log_error(r->work.id, "%s %s: %d %s: %s", r->method, r->path, k->http, k->name,
-		    r->work.err.text);
+	if (r->status >= 500)
+		log_error(r->work.id, "%s %s: %d %s: %s", r->method, r->path, r->status,
+		    err_kinds[r->work.err.code].name, r->work.err.text);
 }
 
 void
@@ -454,7 +461,7 @@ dispatch(struct request *r)
 	if (rc < 0 && r->who.denied && r->who.key)
 		(void)key_denied(&r->work, &r->who, r->app->queue);
 	if (rc < 0)
-		error_body(r);
+		refuse(r);
 	if (r->who.type == CALLER_KEY && r->who.key && r->status != 401)
 		key_use_count(
 		    r->app->key_use, &r->who, r->ip, r->route->method, r->route->path, r->status);

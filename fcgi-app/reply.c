@@ -92,6 +92,44 @@ reply_header(struct request *r, const char *name, const char *fmt, ...)
 	buf_fmt(&r->headers, "%s: %s\r\n", name, text);
 }
 
+int
+e2b_status(enum err_code code, const char **slug)
+{
+	static const struct {
+		enum err_code code;
+		int http;
+		const char *slug;
+	} other[] = {
+		/* than elsewhere: what the clients know */
+		{ E_QUOTA, 429, "quota_exceeded" },
+		{ E_UNSUPPORTED, 400, "unsupported" },
+		{ E_CONFLICT, 409, "invalid_state" },
+		{ E_NO_HOSTS, 503, "sandbox_capacity_unavailable" },
+		{ E_NO_SPACE, 503, "sandbox_capacity_unavailable" },
+	};
+	size_t i;
+
+	for (i = 0; i < nitems(other); i++)
+		if (other[i].code == code) {
+			*slug = other[i].slug;
+			return other[i].http;
+		}
+	*slug = err_kinds[code].slug;
+	return err_kinds[code].http;
+}
+
+void
+e2b_error(struct request *r)
+{
+	const char *slug;
+
+	r->status = e2b_status(r->work.err.code, &slug);
+	buf_clear(&r->out);
+	buf_fmt(&r->out, "{\"code\":%d,\"message\":", r->status);
+	buf_json(&r->out, r->status < 500 ? r->work.err.text : err_public(&r->work.err));
+	buf_fmt(&r->out, ",\"error_code\":\"%s\"}", slug);
+}
+
 /* A cursor is base64url(time 8 ‖ id 16 ‖ HMAC 8): nobody makes one that we did not give. */
 enum { CURSOR_KEY = 24, CURSOR_SIZE = 32 };
 
@@ -173,6 +211,21 @@ page_link(struct request *r, int n, const void *rows, size_t size, const struct 
 	reply_header(r, "X-Next-Cursor", "%s", cursor);
 	reply_header(r, "Link", "<%s%s?%scursor=%s>; rel=\"next\"", r->app->conf->http_public_url,
 	    r->path, query_rest(r), cursor);
+}
+
+int
+e2b_page_reply(struct request *r, int n, const void *rows, size_t size, const struct page *p,
+    size_t time_off, size_t id_off)
+{
+	const char *last = (const char *)rows + (p->limit - 1) * size;
+
+	if (reply_rows(r, n > p->limit ? p->limit : n, rows, size) < 0)
+		return -1;
+	if (n > p->limit)
+		reply_header(r, "X-Next-Token", "%s",
+		    page_cursor(r, *(const int64_t *)(last + time_off),
+			*(const struct uuid *const *)(last + id_off)));
+	return 0;
 }
 
 int

@@ -69,6 +69,11 @@ void reply_more(struct request *);
 /* Sets the unit's error; returns -1. */
 int fail(struct request *, enum err_code, const char *, ...) __attribute__((format(printf, 3, 4)));
 
+/* The dialect of spec 06 (routes with E2B): the status and code by which its clients know an error,
+ * and the body that tells it. */
+int e2b_status(enum err_code, const char **slug);
+void e2b_error(struct request *);
+
 /* A request header, by its name in the CGI environment ("HTTP_ORIGIN"), or NULL. */
 const char *request_env(const struct request *, const char *name);
 
@@ -91,6 +96,9 @@ struct page {
 /* The cursor that begins below this row. */
 const char *page_cursor(struct request *, int64_t at, const struct uuid *id);
 int page_read(struct request *, int32_t limit, const char *cursor, struct page *ret);
+/* X-Next-Token instead of X-Next-Cursor and Link, as clients of spec 06 have it. */
+int e2b_page_reply(struct request *, int n, const void *rows, size_t size, const struct page *,
+    size_t time_off, size_t id_off);
 int page_reply(struct request *, int n, const void *rows, size_t size, const struct page *,
     size_t time_off, size_t id_off);
 
@@ -105,9 +113,14 @@ void dispatch(struct request *);
 int rate_limited(struct request *, const char *what, const char *who, int64_t n, int64_t seconds);
 /* -1 with E_REAUTH unless the caller has lately proven who he is (auth.reauth). */
 int proven_lately(struct request *);
+/* %-decoding of a value of a query or form; '+' is a blank there. NULL: a bad escape, a control
+ * character. */
+const char *query_decode(void *mem, const char *, size_t);
 /* The query's parameters whose names begin with the prefix, decoded, without it; NULL and err when
  * malformed. */
 const struct pair *query_pairs(struct request *, const char *prefix);
 /* route.c */
 extern const struct route *const route_tables[];
+/* Does the path begin as those of spec 06 do? For errors before a route is found. */
+bool route_is_e2b(const char *path);
 const struct route *route_find(struct request *, void *path_values, const char **allow);

@@ -69,6 +69,23 @@ fits(const char *pattern, const char *const *seg, int n, const char **value)
 	return i == n;
 }
 
+bool
+route_is_e2b(const char *path)
+{
+	const struct route *const *table;
+	const struct route *rt;
+	size_t n;
+
+	for (table = route_tables; *table; table++)
+		for (rt = *table; rt->path; rt++) {
+			n = 1 + strcspn(rt->path + 1, "/");
+			if (rt->flags & E2B && strncmp(rt->path, path, n) == 0 &&
+			    strchr("/", path[n]))
+				return true;
+		}
+	return false;
+}
+
 const struct route *
 route_find(struct request *r, void *path_values, const char **allow)
 {

@@ -36,7 +36,7 @@ static const char *
 who_slept(const char *by)
 {
 	static const char *const known[] = { "user", "idle", "lifetime", "snapshot", "host",
-		"drain", "schedule" };
+		"drain", "schedule", "client" };
 	size_t i;
 
 	for (i = 0; by && i < nitems(known); i++)

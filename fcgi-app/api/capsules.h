@@ -85,6 +85,7 @@ struct capsule_create {
 	int32_t wait;
 	bool checked;                    /* the maps have been, by whoever asks */
 	int (*answer)(struct request *); /* instead of the capsule: see struct doing */
+	void *arg;
 };
 /* What it starts from, besides what was asked. */
 struct origin {

@@ -7,6 +7,7 @@
 #include "audit.h"
 #include "capsules.h"
 #include "cleanup.h"
+#include "e2b.q.h"
 #include "json.h"
 #include "placement.h"
 #include "quota.h"
@@ -162,7 +163,8 @@ capsule_add(struct request *r, const struct capsule_create *in, const struct ori
     const struct uuid *host, struct uuid *ret)
 {
 	*ret = uuid_new();
-	if (insert(r, in, from, host, ret) < 0)
+	if (insert(r, in, from, host, ret) < 0 ||
+	    (from->parent && q_e2b_door_of(r->work.db, .id = ret, .parent = from->parent) < 0))
 		return -1;
 	return audit_add(&r->work, AUDIT_SANDBOX_CREATE,
 	    &(struct audit){ .team = r->who.team,
@@ -213,7 +215,8 @@ begin_start(
 		.kind = "capsule.start",
 		.wait_sec = wait_or(in->wait, r->app->conf->api_create_wait),
 		.until = "running error hibernated stopping stopped paused",
-		.answer = in->answer };
+		.answer = in->answer,
+		.arg = in->arg };
 	d->args = (struct op_args){ .capsule = &d->id, .epoch = epoch };
 	return capsule_begin(r, d);
 }
