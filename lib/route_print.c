@@ -324,6 +324,35 @@ apache(const struct route *const *tables, enum pool pool, struct buf *b)
 	}
 }
 
+/* v1|sandboxes|…: the first segments of the api pool's paths, which answers below them what no row
+ * has. */
+static void
+roots(const struct route *const *tables, struct buf *b)
+{
+	const struct route *rt;
+	const char *at, *end;
+	size_t n;
+
+	buf_chr(b, '|');
+	for (; *tables; tables++)
+		for (rt = *tables; rt->path; rt++) {
+			n = strcspn(rt->path + 1, "/");
+			for (at = b->data; rt->pool == POOL_API && at; at = end) {
+				end = strchr(at + 1, '|');
+				if (!end) {
+					buf_fmt(b, "%.*s|", (int)n, rt->path + 1);
+					break;
+				}
+				if ((size_t)(end - at - 1) == n &&
+				    memcmp(at + 1, rt->path + 1, n) == 0)
+					break;
+			}
+		}
+	b->data[b->len - 1] = '\0';
+	memmove(b->data, b->data + 1, b->len - 1);
+	b->len -= 2;
+}
+
 bool
 route_print(const struct route *const *tables, const char *topic)
 {
@@ -336,6 +365,8 @@ route_print(const struct route *const *tables, const char *topic)
 		routes(tables, &b);
 	else if (strcmp(topic, "paths") == 0)
 		paths(tables, &b);
+	else if (strcmp(topic, "roots") == 0)
+		roots(tables, &b);
 	else if (strcmp(topic, "lighttpd") == 0 || strcmp(topic, "apache") == 0)
 		for (pool = POOL_OPS; pool <= POOL_GATEWAY; pool++)
 			(*topic == 'l' ? lighttpd : apache)(tables, pool, &b);
