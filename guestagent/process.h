@@ -73,8 +73,13 @@ void process_forget_ended(void);
 
 /* ---- reader.c ---- */
 
-/* A call gets the output from position at on. seq: with the additive fields. */
-void reader_add(struct process *, struct call *, uint64_t at, bool seq, bool starter);
+/* A call gets the output from position at on. */
+enum {
+	READER_SEQ = 1,     /* with the additive fields */
+	READER_STARTER = 2, /* it slows the process */
+	READER_ONCE = 4,    /* what there is, then its stream ends */
+};
+void reader_add(struct process *, struct call *, uint64_t at, unsigned how);
 /* Sends to every reader what it can take; the end too. */
 void readers_pump(struct process *);
 /* exec succeeded or not (c->err of the starter is set): tells the starter. */

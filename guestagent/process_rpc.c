@@ -25,7 +25,8 @@ enum {
 	ENVS_MAX = 2048,
 	TAG_MAX = 128,
 	COMMON_REPLAY_MS = 30 * 1000,
-	SIZE_MAX_CELLS = 65535
+	SIZE_MAX_CELLS = 65535,
+	SINCE_ABSENT = -2,
 };
 
 static const struct {
@@ -259,12 +260,13 @@ plan_read(struct call *c, struct json_object *in, struct process_plan *plan)
 	return plan_env(c, envs, plan);
 }
 
-/* since: from where output is wanted; its presence asks for the additive fields. */
+/* since: from where output is wanted, -1: from now on; its presence asks for the additive fields.
+ */
 static int
 since_read(struct json_object *in, int64_t *since, struct err *e)
 {
-	*since = -1;
-	return rpc_int(in, "since", 0, INT64_MAX, since, e);
+	*since = SINCE_ABSENT;
+	return rpc_int(in, "since", -1, INT64_MAX, since, e);
 }
 
 int
@@ -272,7 +274,7 @@ process_rpc_start(struct call *c, struct json_object *in, struct buf *out)
 {
 	struct process_plan plan = { 0 };
 	struct process *p = NULL;
-	int64_t since = -1;
+	int64_t since = SINCE_ABSENT;
 
 	(void)out;
 	if (plan_read(c, in, &plan) < 0 || since_read(in, &since, &c->err) < 0 ||
@@ -281,7 +283,7 @@ process_rpc_start(struct call *c, struct json_object *in, struct buf *out)
 	p = process_start(&plan, &c->err);
 	if (!p)
 		return -1;
-	reader_add(p, c, 0, since >= 0, true);
+	reader_add(p, c, 0, READER_STARTER | (since != SINCE_ABSENT ? READER_SEQ : 0));
 	return 1;
 }
 
@@ -289,16 +291,20 @@ int
 process_rpc_connect(struct call *c, struct json_object *in, struct buf *out)
 {
 	struct process *p = process_find(in, true, &c->err);
-	int64_t since = -1;
+	int64_t since = SINCE_ABSENT;
+	bool once = false;
 
 	(void)out;
-	if (!p || since_read(in, &since, &c->err) < 0 || rpc_timeout(c) < 0)
+	if (!p || since_read(in, &since, &c->err) < 0 || rpc_bool(in, "once", &once, &c->err) < 0 ||
+	    rpc_timeout(c) < 0)
 		return -1;
-	if (since < 0 && p->state == PROCESS_ENDED && loop_now() - p->ended > COMMON_REPLAY_MS)
+	if (since == SINCE_ABSENT && p->state == PROCESS_ENDED &&
+	    loop_now() - p->ended > COMMON_REPLAY_MS)
 		return err_set(&c->err, E_NOT_FOUND, "process with pid %d not found", (int)p->pid);
 	if (since > (int64_t)p->ring.end)
 		return err_set(&c->err, E_BAD_INPUT, "\"since\" is behind the end of the output");
-	reader_add(p, c, since >= 0 ? (uint64_t)since : p->ring.end, since >= 0, false);
+	reader_add(p, c, since >= 0 ? (uint64_t)since : p->ring.end,
+	    (since != SINCE_ABSENT ? READER_SEQ : 0) | (once ? READER_ONCE : 0));
 	return 1;
 }
 

@@ -9,7 +9,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 
 enum { STALL_MS = 60 * 1000 };
 
@@ -19,6 +21,7 @@ struct reader {
 	struct reader *next;
 	uint64_t at; /* position of the next byte to send */
 	bool seq;    /* additive fields */
+	bool once;   /* what there is, then the end */
 	struct timer deadline, stall;
 	size_t stalled_at; /* what was queued when the stall began */
 };
@@ -75,9 +78,18 @@ reader_free(struct reader *r)
 static void
 send_start(struct reader *r)
 {
+	struct winsize size = { 0 };
 	struct buf b = BUF(r);
 
-	buf_fmt(&b, "{\"event\":{\"start\":{\"pid\":%d}}}", (int)r->process->pid);
+	buf_fmt(&b, "{\"event\":{\"start\":{\"pid\":%d", (int)r->process->pid);
+	if (r->seq && r->process->tag) {
+		buf_str(&b, ",\"tag\":");
+		buf_json(&b, r->process->tag);
+	}
+	if (r->seq && r->process->in.fd >= 0 && r->process->terminal &&
+	    ioctl(r->process->in.fd, TIOCGWINSZ, &size) == 0)
+		buf_fmt(&b, ",\"cols\":%d,\"rows\":%d", size.ws_col, size.ws_row);
+	buf_str(&b, "}}}");
 	rpc_send(r->call, &b);
 }
 
@@ -177,9 +189,10 @@ reader_pump(struct reader *r)
 		n = ring_get(&p->ring, r->at, &kind, &data);
 		send_data(r, kind, data, n < max ? n : max);
 	}
-	if (p->state != PROCESS_ENDED)
+	if (p->state == PROCESS_ENDED)
+		send_end(r);
+	else if (!r->once)
 		return true;
-	send_end(r);
 	rpc_end(r->call);
 	reader_free(r);
 	return false;
@@ -268,7 +281,7 @@ deadline_over(void *arg)
 }
 
 void
-reader_add(struct process *p, struct call *c, uint64_t at, bool seq, bool starter)
+reader_add(struct process *p, struct call *c, uint64_t at, unsigned how)
 {
 	struct reader *r = talloc_zero(c, struct reader);
 	int64_t ms = rpc_timeout(c);
@@ -278,7 +291,8 @@ reader_add(struct process *p, struct call *c, uint64_t at, bool seq, bool starte
 	r->process = p;
 	r->call = c;
 	r->at = at;
-	r->seq = seq;
+	r->seq = how & READER_SEQ;
+	r->once = how & READER_ONCE;
 	r->next = p->readers;
 	p->readers = r;
 	r->deadline = (struct timer){ .fn = deadline_over, .arg = r };
@@ -286,7 +300,7 @@ reader_add(struct process *p, struct call *c, uint64_t at, bool seq, bool starte
 	c->state = r;
 	c->on_drain = on_drain;
 	c->on_gone = on_gone;
-	if (starter)
+	if (how & READER_STARTER)
 		p->starter = r;
 	if (ms > 0)
 		timer_set(&r->deadline, (uint64_t)ms);
