@@ -3,6 +3,7 @@
 The command line is that of a clone in the agent's pool, and so are memory image, device state and disks; only the
 overlay and the two sockets are new. What is left out is what Hutch adds: its own uid, the journal, the database, HTTP.
 """
+import atexit
 import base64
 import json
 import os
@@ -11,12 +12,15 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import h2
 
 TOKEN = "00112233445566778899aabbccddeeff"
 SOCKETS = ("qmp", "guest", "serial")
+ALIVE = set()
+STARTING = threading.Lock()  # descriptors get numbers that all threads share
 
 
 class Pattern:
@@ -67,7 +71,9 @@ class Machine:
         listening = {name: listener(path) for name, path in self.paths.items()}
         fd = os.open(self.disk, os.O_RDWR)
         given = {**pattern.files, pattern.disk: fd, **{pattern.sockets[n]: s.fileno() for n, s in listening.items()}}
-        self.proc = start(pattern.argv, given)
+        with STARTING:
+            self.proc = start(pattern.argv, given)
+        ALIVE.add(self)
         os.close(fd)
         self.qmp = socket.socket(socket.AF_UNIX)
         self.qmp.connect(self.paths["qmp"])
@@ -122,8 +128,15 @@ class Machine:
         self.command("migrate", uri="fd:to")
         self.moved()
 
-    def cont(self):
-        self.command("cont")
+    def cont(self, tries=200):
+        """QEMU tells of the end of a save a moment before it can go on."""
+        try:
+            self.command("cont")
+        except RuntimeError as e:
+            if not tries or "not finalized" not in str(e):
+                raise
+            time.sleep(0.001)
+            self.cont(tries - 1)
 
     def stop(self):
         self.command("stop")
@@ -172,12 +185,20 @@ class Machine:
             raise RuntimeError("exec: %s %s" % (status, said))
 
     def close(self, keep_disk=False):
+        ALIVE.discard(self)
         self.proc.kill()
         self.proc.wait()
         self.qmp.close()
         self.guest.close()
         for path in (*(() if keep_disk else (self.disk,)), *self.paths.values()):
             os.unlink(path)
+
+
+@atexit.register
+def end_all():
+    """None outlives the script."""
+    for machine in list(ALIVE):
+        machine.proc.kill()
 
 
 def listener(path):

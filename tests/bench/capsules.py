@@ -122,7 +122,7 @@ for i in range(%d):
 
 
 def commands(inst, args):
-    """`true` from outside, against what starting it costs in the guest, and against the bare guest channel."""
+    """`true` from outside, against what starting it costs in the guest, and against the bare guest channel. Returns the ratio."""
     pattern = Pattern(inst, inst.run + "/bare")
     capsule, m = inst.capsule(), Machine(pattern)
     inside, ours, channel, cpu = [], [], [], {}
@@ -146,6 +146,7 @@ def commands(inst, args):
     show("exec of true", [*HEAD[:4], "of guest", *HEAD[5:]], [
         row("in the guest: posix_spawn and wait", inside, base), row("bare guest channel", channel, base),
         row("Hutch: lighttpd, gateway, agent, guest", ours, base, cpu)])
+    return Samples(ours).median / base
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ def curl(*args):
 
 
 def files(inst, args):
-    """A file up and down, through everything and over the guest channel alone."""
+    """A file up and down, through everything and over the guest channel alone. Returns the ratios."""
     pattern, path = Pattern(inst, inst.run + "/bare"), inst.run + "/tmp/bench.bin"
     capsule, m = inst.capsule(), Machine(pattern)
     got, cpu = {"up": [], "down": [], "bare up": [], "bare down": []}, {"up": {}, "down": {}}
@@ -181,6 +182,7 @@ def files(inst, args):
         inst.destroy(capsule)
     show("A file of %d MiB" % args.megabytes, ["", "n", "MiB/s", "of bare", "CPU us/MiB", "of it"], [
         file_row(way, got, cpu) for way in ("up", "down")])
+    return [Samples(got[way]).median / Samples(got["bare " + way]).median for way in ("up", "down")]
 
 
 def bare_channel(m):

@@ -6,7 +6,7 @@ from table import show
 
 
 def rest(inst, args):
-    """Each part, then what an idle capsule adds."""
+    """Each part, then what an idle capsule adds. Returns the control plane's MB."""
     inst.wait_pool(inst.pool_size)
     time.sleep(3)
     groups = {p: inst.pids(p) for p in (*PARTS, "machines")}
@@ -18,6 +18,7 @@ def rest(inst, args):
     rows.append(["control plane (%s)" % ", ".join(CONTROL), *(sum(r[i] for r in control) for i in (1, 2, 3))])
     rows.append(capsules_at_rest(inst, args))
     show("At rest (%d s; machines: the clones that wait)" % args.idle, ["", "processes", "PSS MB", "% of a CPU"], rows)
+    return sum(r[2] for r in control)
 
 
 def capsules_at_rest(inst, args, number=4):
