@@ -50,6 +50,7 @@ struct call {
 	bool discard;  /* what still comes of the body is thrown away */
 	uint64_t keepalive_ms;
 	struct timer keepalive;
+	const char *silence; /* the message that breaks it; NULL: a process's */
 	/* Set by handlers that go on after their first function returned. */
 	void (*on_data)(struct call *, const uint8_t *, size_t); /* then call_took() */
 	call_fn *on_end, *on_drain, *on_gone;

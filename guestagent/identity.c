@@ -344,6 +344,7 @@ new_machine(const struct init *i, struct err *e)
 	char line[40];
 
 	process_forget_ended();
+	watchers_forget();
 	if (getpid() != 1)
 		return 0;
 	(void)snprintf(line, sizeof line, "%s\n", i->machine_id);

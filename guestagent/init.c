@@ -59,6 +59,7 @@ static const struct {
 	const char *path, *value;
 } settings[] = {
 	{ "/proc/sys/fs/inotify/max_user_watches", "65536" },
+	{ "/proc/sys/fs/inotify/max_user_instances", "1024" },
 	{ "/proc/sys/kernel/panic", "-1" },
 	{ "/proc/sys/net/ipv4/ping_group_range", "0 2147483647" },
 	{ "/proc/self/oom_score_adj", "-1000" },

@@ -188,12 +188,12 @@ frame(struct call *c, uint8_t flags, const char *data, size_t len)
 static void
 keepalive_due(void *arg)
 {
-	static const char message[] = "{\"event\":{\"keepalive\":{}}}";
 	struct call *c = arg;
+	const char *message = c->silence ? c->silence : "{\"event\":{\"keepalive\":{}}}";
 
 	/* A full queue is no silence: the client is slow, not waiting. */
 	if (c->stream && h2_queued(c->stream) == 0)
-		frame(c, 0, message, sizeof message - 1);
+		frame(c, 0, message, strlen(message));
 	timer_set(&c->keepalive, c->keepalive_ms);
 }
 

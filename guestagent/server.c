@@ -27,7 +27,7 @@ static const struct route routes[] = {
 	{ "GET",  "/ports",                           CALL_WHOLE,  TOKEN,  0,       .fn = ports_get },
 	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },
 	{ "POST", "/files",                           CALL_BODY,   TOKEN,  0,       .fn = files_post },
-	{ "POST", "/process.Process/Start",           CALL_STREAM, TOKEN,  16 * MB, .rpc = process_rpc_start },
+	{ "POST", "/process.Process/Start",           CALL_STREAM, TOKEN,  16 * MB + 5, .rpc = process_rpc_start },
 	{ "POST", "/process.Process/Connect",         CALL_STREAM, TOKEN,  64 * KB, .rpc = process_rpc_connect },
 	{ "POST", "/process.Process/List",            CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_list },
 	{ "POST", "/process.Process/SendInput",       CALL_UNARY,  TOKEN,  16 * MB, .rpc = process_rpc_send_input },
@@ -40,6 +40,10 @@ static const struct route routes[] = {
 	{ "POST", "/filesystem.Filesystem/Move",      CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_move },
 	{ "POST", "/filesystem.Filesystem/Remove",    CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_remove },
 	{ "POST", "/filesystem.Filesystem/ListDir",   CALL_UNARY,  TOKEN,  64 * KB, .rpc = filesystem_list_dir },
+	{ "POST", "/filesystem.Filesystem/WatchDir",  CALL_STREAM, TOKEN,  64 * KB, .rpc = filesystem_watch_dir },
+	{ "POST", "/filesystem.Filesystem/CreateWatcher", CALL_UNARY, TOKEN, 64 * KB, .rpc = filesystem_create_watcher },
+	{ "POST", "/filesystem.Filesystem/GetWatcherEvents", CALL_UNARY, TOKEN, 64 * KB, .rpc = filesystem_get_watcher_events },
+	{ "POST", "/filesystem.Filesystem/RemoveWatcher", CALL_UNARY, TOKEN, 64 * KB, .rpc = filesystem_remove_watcher },
 };
 /* clang-format on */
 

@@ -72,7 +72,6 @@ def unknown_calls_are_named_so(a):
     same(a.call("GET", "/nothing")[0], 404)
     same(a.call("DELETE", "/files")[0], 405)
     same(a.rpc(P + "Dance", {}), (501, {"code": "unimplemented", "message": "no such method"}))
-    same(a.rpc(F + "WatchDir", {})[0], 501)
 
 
 @check("agent")

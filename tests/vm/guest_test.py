@@ -21,6 +21,7 @@ import guest_init  # noqa: F401
 import guest_process  # noqa: F401
 import guest_files  # noqa: F401
 import guest_filesystem  # noqa: F401
+import guest_watch  # noqa: F401
 import guest_ports  # noqa: F401
 import guest_session  # noqa: F401
 import guest_machine  # noqa: F401
