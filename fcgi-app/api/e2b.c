@@ -202,8 +202,11 @@ create(struct request *r, const struct new_sandbox *in)
 		rc = capsule_from_snapshot(r, &c, s, &id);
 	} else {
 		c.template = id_text(r, "tpl-", from.template->id);
-		c.disk_size_mb =
-		    from.template->disk_size_mb > 5120 ? from.template->disk_size_mb : 5120;
+		c.vcpus = E2B_VCPUS;
+		c.memory_mb = E2B_MEMORY_MB;
+		c.disk_size_mb = from.template->disk_size_mb > E2B_DISK_MB
+		    ? from.template->disk_size_mb
+		    : E2B_DISK_MB;
 		rc = capsule_new(r, &c, &id);
 	}
 	if (rc < 0 ||
@@ -318,6 +321,7 @@ extend(struct request *r, const struct q_sandbox *s, int32_t seconds)
 		    .timeout_mode = "fixed",
 		    .max_lifetime_sec = NULL_INT4 },
 		.vcpus = NULL_INT4,
+		.disk_size_mb = NULL_INT4,
 		.memory_mb = NULL_INT4,
 		.generation = NULL_INT,
 		.changed = "{\"changed\":[\"timeout_sec\"]}" };

@@ -14,6 +14,8 @@
 #define E2B_CLIENT "hutch"
 
 enum { E2B_TIMEOUT_MAX = 2592000, E2B_WAIT_MS = 50000, E2B_PORT_GUEST = 49983 };
+/* What a capsule of a template has that says nothing else. */
+enum { E2B_VCPUS = 1, E2B_MEMORY_MB = 512, E2B_DISK_MB = 5120 };
 
 /* A path with {id} only. The id is text: what cannot be one is not found. */
 struct by_sandbox {

@@ -193,6 +193,7 @@ set_end(struct request *r, const struct q_sandbox *s, int32_t seconds)
 		    .timeout_mode = "fixed",
 		    .max_lifetime_sec = NULL_INT4 },
 		.vcpus = NULL_INT4,
+		.disk_size_mb = NULL_INT4,
 		.memory_mb = NULL_INT4,
 		.generation = NULL_INT,
 		.changed = "{\"changed\":[\"timeout_sec\"]}" };
@@ -248,6 +249,7 @@ sandbox_network(struct request *r)
 	const struct e2b_network_update *in = r->in;
 	struct capsule_patch p = { .t = { .timeout_sec = NULL_INT4, .max_lifetime_sec = NULL_INT4 },
 		.vcpus = NULL_INT4,
+		.disk_size_mb = NULL_INT4,
 		.memory_mb = NULL_INT4,
 		.generation = NULL_INT,
 		.changed = "{\"changed\":[\"network\"]}" };
