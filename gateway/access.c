@@ -60,6 +60,7 @@ struct look {
 	enum perm perm;
 	bool asleep; /* the capsule may be in any state */
 	bool no_wake;
+	bool alone;       /* no capsule is asked for */
 	bool malformed;   /* the capsule's id: told only to those who may ask */
 	bool waiting;     /* the capsule is on its way back to running */
 	bool charged;     /* a token of the rate limit was taken */
@@ -228,6 +229,27 @@ refused(struct look *l, const struct principal *p, struct desk *k)
 	return -1;
 }
 
+/* Who asks, and nothing else. */
+static int
+found_alone(struct look *l, const struct principal *p)
+{
+	l->access = talloc_zero(l, struct access);
+	if (!l->access)
+		abort();
+	*l->access = (struct access){ .host = "",
+		.state = "",
+		.who = talloc_strdup(l->access, p->rate_key),
+		.key = l->key_id,
+		.by_key = l->by_key,
+		.key_name = talloc_strdup(l->access, l->key_name),
+		.key_rate = l->key_rate,
+		.look = l->cred };
+	if (p->team)
+		l->access->team = *p->team;
+	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name = NULL;
+	return 0;
+}
+
 /* Puts the question who asks on the pipeline. A ticket is used up by it. */
 static int
 show(struct look *l)
@@ -258,7 +280,7 @@ ask(struct look *l, struct desk *k)
 
 	if (show(l) < 0)
 		return -1;
-	if (db_send(l->work.db, &Q_gateway_capsule,
+	if (!l->alone && db_send(l->work.db, &Q_gateway_capsule,
 		&(struct q_gateway_capsule){ .capsule = &l->capsule }) < 0)
 		return -1;
 	if (credential_take(&l->work, &l->cred, &p) < 0) {
@@ -278,7 +300,7 @@ ask(struct look *l, struct desk *k)
 		l->key_team = *p.team;
 		l->key_name = p.name;
 	}
-	n = db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
+	n = l->alone ? 0 : db_take(l->work.db, &Q_gateway_capsule, (void **)&c);
 	if (n < 0)
 		return -1;
 	if (principal_gate(&p, l->perm, 0, l->d->gw->conf->auth_require_mfa, &l->work.err) < 0)
@@ -289,6 +311,8 @@ ask(struct look *l, struct desk *k)
 		p.denied = p.type == CALLER_KEY ? "scope" : NULL;
 		return refused(l, &p, k);
 	}
+	if (l->alone)
+		return found_alone(l, &p);
 	if (l->malformed)
 		return err_set(&l->work.err, E_BAD_INPUT,
 		    "the capsule's id is not cl- and 25 characters of 0-9a-z");
@@ -467,7 +491,7 @@ after_thread(uv_work_t *req, int status)
 		(void)err_set(&l->work.err, E_UNAVAILABLE, "the process is ending");
 	if (goes_on(l))
 		return;
-	if (l->access && !l->known && !l->named && l->d->gw->conf->gateway_cache_sec)
+	if (l->access && !l->known && !l->named && !l->alone && l->d->gw->conf->gateway_cache_sec)
 		remember(l->d, l);
 	if (r) {
 		((struct tie *)r->look)->look = NULL;
@@ -571,20 +595,21 @@ look_new(struct request *r, const struct access_ask *ask)
 		.perm = r->route->may,
 		.asleep = ask->any_state,
 		.no_wake = ask->no_wake,
+		.alone = ask->alone,
 		.req.data = l };
 	l->ip = r->ip ? talloc_strdup(l, r->ip) : request_address(l, r);
 	l->with.ip = l->ip;
 	l->agent = request_header(r, "User-Agent");
 	l->agent = l->agent ? talloc_strndup(l, l->agent, 512) : NULL;
 	l->work.id = talloc_strdup(l, r->work.id);
-	l->malformed = !id_read(r->param[0], "cl-", &l->capsule);
+	l->malformed = !l->alone && !id_read(r->param[0], "cl-", &l->capsule);
 	l->named = c->known != NULL;
 	if (c->known)
 		l->cred = *c->known;
 	else if (c->ticket)
 		l->ticket = (struct ticket_ask){ .text = talloc_strdup(l, c->ticket),
 			.purpose = c->purpose,
-			.capsule = &l->capsule,
+			.capsule = l->alone ? NULL : &l->capsule,
 			.origin = c->origin ? talloc_strdup(l, c->origin) : NULL,
 			.strict = c->strict };
 	else {
@@ -601,7 +626,7 @@ recalled(struct look *l)
 	struct doorman *d = l->d;
 	struct slot *s = NULL;
 
-	if (l->malformed || l->named || l->ticket.text)
+	if (l->malformed || l->named || l->ticket.text || l->alone)
 		return false;
 	question(l, l->key);
 	s = &d->slots[(l->key[0] << 8 | l->key[1]) % SLOTS];

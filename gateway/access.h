@@ -36,6 +36,8 @@ struct creds {
 /* Of the headers and the query; nothing when there is none of them. On the request. */
 struct creds *creds_read(struct request *);
 bool creds_any(const struct creds *);
+/* May a page of this origin open streams (gateway.origins)? NULL: no page asks. */
+bool origin_allowed(const struct conf *, const char *origin);
 /* A private capsule is there for its owner and for those who run the team. */
 bool access_visible(const char *visibility, const struct uuid *owner, const struct principal *);
 
@@ -63,6 +65,7 @@ struct access_ask {
 	void (*ok)(struct request *), (*no)(struct request *);
 	bool any_state; /* the capsule may be in any state, and is not woken */
 	bool no_wake;   /* it must run */
+	bool alone;     /* of no capsule: only who asks */
 };
 void access_look(struct request *r, const struct access_ask *);
 

@@ -35,6 +35,7 @@ struct item {
 	int64_t epoch;
 	enum err_code code;
 	char state[24];
+	struct right_news news;
 };
 
 struct question {
@@ -101,6 +102,10 @@ judge(struct question *q, struct item *it, const struct q_stream_right *row)
 		return E_UNAUTHORIZED;
 	if (principal_gate(&p, it->of.perm, 0, q->gw->conf->auth_require_mfa, &e) < 0)
 		return E_FORBIDDEN;
+	snprintf(it->news.role, sizeof it->news.role, "%s", p.role ? p.role : "");
+	snprintf(it->news.platform_role, sizeof it->news.platform_role, "%s",
+	    p.platform_role ? p.platform_role : "");
+	it->news.also = principal_allowed(&p, it->of.also, &(struct err){ 0 }) != ALLOW_NO;
 	may = principal_allowed(&p, it->of.perm, &e);
 	if (may == ALLOW_NO)
 		return E_FORBIDDEN;
@@ -158,6 +163,10 @@ after_thread(uv_work_t *req, int status)
 		if (!right)
 			continue;
 		right->item = NULL;
+		if (it->code == E_OK && right->of.news)
+			right->of.news(right->arg, &it->news);
+		if (!it->right)
+			continue; /* the news ended it */
 		if (!q->all || (it->code != E_OK && it->code != E_DB))
 			right->told(right->arg, it->code, *it->state ? it->state : NULL);
 	}

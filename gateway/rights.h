@@ -15,6 +15,12 @@ struct rights;
    E_HOST_UNAVAILABLE: missing; E_DB: not known. state: the capsule's, or NULL. */
 typedef void right_told(void *arg, enum err_code, const char *state);
 
+/* Who it is now, told each time it is asked and he still may. */
+struct right_news {
+	char role[16], platform_role[16]; /* "" : none */
+	bool also;                        /* right_of.also too */
+};
+
 struct right_of {
 	struct credential_look look; /* who: access->look */
 	struct uuid key;             /* of an API key */
@@ -23,6 +29,9 @@ struct right_of {
 	struct uuid team;            /* without access */
 	enum perm perm;
 	bool any_state; /* the capsule may be in any state */
+	/* Before told(arg, E_OK), and at every later look; or NULL. */
+	void (*news)(void *arg, const struct right_news *);
+	enum perm also; /* a second permission, for right_news.also */
 };
 
 /* told(arg, …) when it is lost; it may free the right. Freed: nobody asks any more. */
