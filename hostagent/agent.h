@@ -17,6 +17,7 @@
 struct capsule;
 struct certs;
 struct control;
+struct flat;
 struct image;
 struct journal;
 struct network;
@@ -54,6 +55,7 @@ struct agent {
 	TAILQ_HEAD(capsule_list, capsule) capsules; /* gone ones too, for their epoch */
 	TAILQ_HEAD(template_list, template) templates;
 	TAILQ_HEAD(image_list, image) images; /* most recently used first */
+	TAILQ_HEAD(flat_list, flat) flats;    /* capsule_flat.c */
 };
 
 /* "kvm", "tcg" or "unknown". */

@@ -198,7 +198,7 @@ step_vm(void *user)
 		spec.chain = &op->chain;
 		spec.restore = op->state >= 0;
 		spec.state = op->state;
-		spec.memory = op->image ? op->image->memory : -1;
+		spec.memory = op->flat >= 0 ? op->flat : op->image ? op->image->memory : -1;
 		spec.parent = op->parent;
 	} else if (!op->spec.cold && i->state == IMG_READY)
 		spec.image = i;
@@ -349,6 +349,7 @@ static const struct step start_steps[] = {
 	{ "writing the journal", step_want },
 	{ "verifying the image", capsule_step_image },
 	{ "loading the image", capsule_step_parent },
+	{ "sharing the memory", capsule_step_flat },
 	{ "starting the virtual machine", step_vm },
 	{ "writing the journal", step_bind },
 	{ "growing the disk", step_disk },

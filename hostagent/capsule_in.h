@@ -24,6 +24,7 @@ struct capsule_op {
 	char parent[LAYER_NAME];   /* image below the memory; "": none */
 	struct image *image;       /* it, held ready */
 	int state;                 /* the stream's file, -1: none */
+	int flat;                  /* all of the memory, when others start from it, too; -1 */
 	bool memory;               /* with memory */
 	bool was_running, stopped; /* what must be undone */
 	struct image_check *check; /* capsule.c */
@@ -72,6 +73,9 @@ void capsule_seal_orphan(struct capsule_op *);
 void capsule_keep(struct capsule *, struct capsule_op *);
 /* Waits until the image op->parent is in memory: op->image. */
 void capsule_step_parent(void *op);
+/* Several start from op->spec.memory: op->flat and a thin op->state are of the memory that they
+   share. */
+void capsule_step_flat(void *op);
 /* POST /init for op->vm (or the capsule's): the whole identity, or what a resume changes. */
 void capsule_init(struct capsule_op *, struct vm *, bool keep);
 

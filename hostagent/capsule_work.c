@@ -85,6 +85,7 @@ static int
 op_free(struct capsule_op *op)
 {
 	cleanup_fd(&op->state);
+	cleanup_fd(&op->flat);
 	capsule_op_orphan(op);
 	return 0;
 }
@@ -96,7 +97,7 @@ capsule_op_new(struct capsule *c, const char *name)
 
 	op->capsule = c;
 	op->name = name;
-	op->state = -1;
+	op->state = op->flat = -1;
 	op->epoch = c->epoch;
 	op->began = now_mono();
 	c->op = op;

@@ -226,6 +226,7 @@ run(const struct conf *conf)
 	TAILQ_INIT(&a->capsules);
 	TAILQ_INIT(&a->templates);
 	TAILQ_INIT(&a->images);
+	TAILQ_INIT(&a->flats);
 	(void)umask(077);
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* before threads, descriptors and locks: the launcher inherits nothing */

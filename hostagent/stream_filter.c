@@ -270,7 +270,7 @@ keep(struct filter *f, uint64_t word, size_t head, size_t data)
 static int
 page_flat(struct filter *f, uint64_t at, const uint8_t *page)
 {
-	if (!page && !bit(f->kept, at / PAGE))
+	if (!page && !f->s->over && !bit(f->kept, at / PAGE))
 		return 0;
 	bit_set(f->kept, at / PAGE);
 	if (pwrite(f->s->memory, page ? page : nothing, PAGE, (off_t)at) != PAGE)
@@ -407,7 +407,7 @@ memory(struct filter *f)
 			return unknown(f, "section type", type);
 		if (records(f) < 0)
 			return -1;
-		if (type == SEC_END && f->missing)
+		if (type == SEC_END && f->missing && !f->s->over)
 			return unknown(f, "stream without all pages, missing", f->missing);
 		if (type == SEC_END)
 			return 0;

@@ -10,6 +10,7 @@
  */
 #pragma once
 #include "err.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct stream_filter {
@@ -19,6 +20,9 @@ struct stream_filter {
 	/* memory is -1: pages that differ from this memory file stay in the stream; -1: from zeros
 	 */
 	int parent;
+	/* flat, and `memory` has the parent's pages already: the stream is a difference, and what
+	   is not in it stays */
+	bool over;
 	const char *block;  /* name of the RAM block, "mem" */
 	uint64_t size;      /* its size: another one in the stream is refused */
 	uint64_t pages;     /* out: written to memory, or kept in the stream */

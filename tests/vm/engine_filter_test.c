@@ -267,6 +267,45 @@ START_TEST(difference)
 }
 END_TEST
 
+/* The difference and the parent's pages, put together, are the memory again; the stream gets thin.
+ */
+START_TEST(over)
+{
+	struct stream_filter f = { .memory = -1, .block = "mem", .size = SIZE };
+	struct err e = { 0 };
+	static const char fill[PAGES] = { 'a', 0, 0, 'b', 0, 0, 'd', 0 };
+	uint8_t page[PAGE], thin[4 * PAGE];
+	ssize_t n;
+
+	good();
+	f.in = file(in.b, in.n);
+	f.out = file("", 0);
+	f.parent = file("", 0);
+	ck_assert_int_eq(ftruncate(f.parent, SIZE), 0);
+	memset(page, 'a', PAGE);
+	ck_assert_int_eq(pwrite(f.parent, page, PAGE, 0), PAGE); /* the same: it is not in it */
+	memset(page, 'x', PAGE);
+	ck_assert_int_eq(pwrite(f.parent, page, PAGE, 4 * PAGE), PAGE);
+	ck_assert_msg(stream_filter(&f, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(lseek(f.out, 0, SEEK_SET), 0);
+	f.in = f.out;
+	f.out = file("", 0);
+	f.memory = f.parent;
+	f.parent = -1;
+	f.over = true;
+	ck_assert_msg(stream_filter(&f, &e) == 0, "%s", e.text);
+	for (int i = 0; i < PAGES; i++) {
+		ck_assert_int_eq(pread(f.memory, page, PAGE, (off_t)i * PAGE), PAGE);
+		ck_assert_int_eq(page[0], fill[i]);
+		ck_assert_int_eq(page[PAGE - 1], fill[i]);
+	}
+	n = pread(f.out, thin, sizeof thin, 0);
+	ck_assert_int_lt(n, 2 * PAGE);
+	ck_assert_ptr_nonnull(memmem(thin, n, "rrrr", 4));
+	ck_assert_ptr_null(memmem(thin, n, "bbbb", 4));
+}
+END_TEST
+
 /* Every prefix of a good stream is short, never accepted, never a crash. */
 START_TEST(short_stream)
 {
@@ -414,6 +453,7 @@ main(void)
 	tcase_set_timeout(t, 180);
 	tcase_add_test(t, good_stream);
 	tcase_add_test(t, difference);
+	tcase_add_test(t, over);
 	tcase_add_test(t, short_stream);
 	tcase_add_test(t, bad_magic);
 	tcase_add_test(t, unknown_flags);

@@ -161,12 +161,12 @@ def test_sleep_cycles_keep_memory_and_template():
     assert agent.delete(a)[0] == 204 and agent.delete(b)[0] == 204
 
 
-def image_hash():
+def image_hash(name='memfd:hutch-image'):
     """Of the sealed memory files that the agent holds; that they are sealed is looked at, too."""
     import fcntl
     sums = []
     for fd in glob.glob('/proc/%d/fd/*' % agent.process.pid):
-        if 'memfd:hutch-image' not in os.readlink(fd):
+        if name not in os.readlink(fd):
             continue
         with open(fd, 'rb') as f:
             assert fcntl.fcntl(f, 1034) & 0xf == 0xf, 'not sealed'     # F_GET_SEALS
@@ -252,6 +252,10 @@ def test_fork():
     assert all(c.get('state') == 'running' for c in got['children']), got
     print('# fork of 5: parent stood still for %d ms, children in %s ms' %
           (agent_down(cid), [c['took_ms'] for c in got['children']]))
+    # what the parent changed is once in RAM: each maps it privately, nobody can write it
+    shared = [vm for vm, pid in agent.qemus().items() if 'memfd:hutch-fork ' in open('/proc/%d/maps' % pid).read()]
+    assert len(shared) == 5, (shared, agent.qemus())
+    assert image_hash('memfd:hutch-fork')
     command = ('head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid /etc/machine-id '
                '/proc/sys/kernel/random/boot_id; hostname')
     seen = [agent.run(cid, command).split('\n')]
@@ -275,6 +279,13 @@ def test_fork():
     status, again = agent.post(cid, 'fork', body={'memory': True, 'children': children}, op='f')
     assert status == 200 and [c['id'] for c in again['children']] == [c['id'] for c in children]
     assert len(agent.qemus()) == 6
+    # a child's memory is a difference to the template's image, as everybody's
+    c, token = children[0]['id'], children[0]['access_token']
+    status, h = agent.post(c, 'hibernate')
+    assert status == 200 and agent.manifest(agent.manifest(h['memory'])['parent'])['kind'] == 'image', (status, h)
+    status, got = agent.put(c, 2, image={'memory': h['memory'], 'disk': h['disk']}, access_token=token)
+    assert status == 200, (status, got)
+    assert agent.run(c, 'sha256sum </dev/shm/m', token).split('\n')[0] == was.split('\n')[0]
     for c in [cid] + [c['id'] for c in children]:
         assert agent.delete(c)[0] == 204
 
