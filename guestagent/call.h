@@ -27,7 +27,11 @@ enum call_kind {
 	CALL_INPUT,  /* Connect, a stream in, one message out; fn first */
 };
 
-enum call_access { ANYONE, TOKEN };
+enum call_access {
+	ANYONE,
+	TOKEN,
+	SIGNED, /* or, without a token in the header, a signature in the query */
+};
 
 struct route {
 	const char *method, *path;

@@ -1,7 +1,9 @@
 /* files.c - GET /files: a file's bytes, whole or a range, as fast as the other side takes them. */
 #include "cleanup.h"
 #include "entry.h"
+#include "gzip.h"
 #include "handlers.h"
+#include "text.h"
 #include "user.h"
 
 #include <errno.h>
@@ -18,13 +20,25 @@ struct download {
 	struct call *call;
 	int fd;
 	int64_t at, left;
-	bool endless; /* a file that says it is empty and is not (/proc): to its end */
+	bool endless;      /* a file that says it is empty and is not (/proc): to its end */
+	struct gzip *gzip; /* NULL: as it is */
 };
 
 static int
 download_free(struct download *d)
 {
 	cleanup_fd(&d->fd);
+	return 0;
+}
+
+static int
+packed(void *arg, const uint8_t *p, size_t n, struct err *e)
+{
+	struct download *d = arg;
+
+	(void)e;
+	if (d->call->stream)
+		h2_write(d->call->stream, p, n);
 	return 0;
 }
 
@@ -46,11 +60,15 @@ pump(struct call *c)
 			c->ended = true;
 			return;
 		}
-		if (n > 0)
+		if (n > 0 && d->gzip)
+			(void)gzip_feed(d->gzip, (uint8_t *)data, (size_t)n, &c->err);
+		else if (n > 0)
 			h2_write(c->stream, data, (size_t)n);
 		d->at += n;
 		d->left -= d->endless ? 0 : n;
 		if (n == 0 || (!d->endless && d->left == 0)) {
+			if (d->gzip)
+				(void)gzip_end(d->gzip, &c->err);
 			h2_finish(c->stream);
 			c->ended = true;
 		}
@@ -130,7 +148,7 @@ http_date(void *mem, time_t t)
 static void
 send_head(struct call *c, struct download *d, const char *path, const struct stat *st, bool part)
 {
-	struct h2_header h[8] = {
+	struct h2_header h[10] = {
 		{ "content-type", "application/octet-stream" },
 		{ "accept-ranges", "bytes" },
 		{ "content-disposition", disposition(c, path) },
@@ -138,7 +156,11 @@ send_head(struct call *c, struct download *d, const char *path, const struct sta
 	};
 	int n = 4;
 
-	if (!d->endless)
+	if (d->gzip) {
+		h[n++] = (struct h2_header){ "content-encoding", "gzip" };
+		h[n++] = (struct h2_header){ "vary", "Accept-Encoding" };
+	}
+	if (!d->endless && !d->gzip)
 		h[n++] =
 		    (struct h2_header){ "content-length", talloc_asprintf(c, "%" PRId64, d->left) };
 	if (part)
@@ -189,7 +211,8 @@ files_get(struct call *c)
 	struct download *d = NULL;
 	struct stat st;
 	int fd = path ? file_open(u, path, &st, &c->err) : -1;
-	int range = 0;
+	int range = 0, packs = text_accepts(call_header(c, "accept-encoding"), "gzip");
+	bool plain = text_accepts(call_header(c, "accept-encoding"), "identity") >= 0;
 	char probe;
 
 	if (fd < 0) {
@@ -202,11 +225,19 @@ files_get(struct call *c)
 	*d = (struct download){ .call = c, .fd = fd, .left = st.st_size };
 	talloc_set_destructor(d, download_free);
 	d->endless = st.st_size == 0 && pread(fd, &probe, 1, 0) > 0;
-	range = d->endless ? 0 : range_read(call_header(c, "range"), st.st_size, &d->at, &d->left);
+	if (!plain && packs <= 0) {
+		call_fail_as(c, 406, NULL, "no acceptable encoding");
+		return;
+	}
+	range = d->endless || !plain
+	    ? 0
+	    : range_read(call_header(c, "range"), st.st_size, &d->at, &d->left);
 	if (range < 0) {
 		refuse_range(c, &st);
 		return;
 	}
+	if (packs > 0 && (!plain || !call_header(c, "range")) && (d->left || d->endless))
+		d->gzip = gzip_pack(d, packed, d);
 	send_head(c, d, path, &st, range > 0);
 	c->state = d;
 	c->on_drain = pump;

@@ -3,7 +3,7 @@
 #include "call.h"
 
 call_fn identity_health, identity_init, identity_envs, metrics_get, stats_get, files_get,
-    files_post, process_stream_input, ports_get, tunnel_connect;
+    files_post, files_compose, process_stream_input, ports_get, tunnel_connect;
 rpc_fn process_rpc_start, process_rpc_connect, process_rpc_list, process_rpc_send_input,
     process_rpc_close_stdin, process_rpc_signal, process_rpc_update;
 rpc_fn filesystem_stat, filesystem_make_dir, filesystem_move, filesystem_remove,

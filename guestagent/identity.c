@@ -11,6 +11,7 @@
 #include "resume.h"
 #include "rpc.h"
 #include "text.h"
+#include "trust.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +41,7 @@ static struct {
 /* What /init says, checked. */
 struct init {
 	int64_t epoch, time_ns;
-	const char *token, *user, *workdir, *hostname, *machine_id;
+	const char *token, *user, *workdir, *hostname, *machine_id, *ca_bundle;
 	struct json_object *variables;
 	uint8_t *entropy;
 	size_t entropy_len;
@@ -67,6 +68,12 @@ bool
 identity_token_is(const char *token)
 {
 	return self.token && text_same_secret(self.token, token);
+}
+
+const char *
+identity_token(void)
+{
+	return self.token;
 }
 
 const char *
@@ -178,7 +185,8 @@ init_read(struct call *c, struct json_object *in, struct init *i)
 	    rpc_str(in, "defaultWorkdir", &i->workdir, e) < 0 ||
 	    rpc_str(in, "hostname", &i->hostname, e) < 0 ||
 	    rpc_str(in, "entropy", &entropy, e) < 0 ||
-	    rpc_str(in, "machineId", &i->machine_id, e) < 0 || check_variables(i->variables, e) < 0)
+	    rpc_str(in, "machineId", &i->machine_id, e) < 0 ||
+	    rpc_str(in, "caBundle", &i->ca_bundle, e) < 0 || check_variables(i->variables, e) < 0)
 		return -1;
 	i->keep = json_flag(in, "keep", false) && self.token;
 	i->other = json_flag(in, "newIdentity", false);
@@ -190,6 +198,8 @@ init_read(struct call *c, struct json_object *in, struct init *i)
 		return err_set(e, E_BAD_INPUT, "\"hostname\" is not a host name");
 	if (i->machine_id && !machine_id_ok(i->machine_id))
 		return err_set(e, E_BAD_INPUT, "\"machineId\" is not 32 hexadecimal digits");
+	if (i->ca_bundle && trust_check(i->ca_bundle, e) < 0)
+		return -1;
 	if (entropy && text_base64(c, entropy, &i->entropy, &i->entropy_len, e) < 0)
 		return -1;
 	if (i->entropy_len > ENTROPY_MAX)
@@ -372,6 +382,8 @@ init_apply(struct json_object *in, const struct init *i, struct err *e)
 	if (!i->keep || i->workdir)
 		keep_text(&self.workdir, i->workdir);
 	if (machine && i->hostname && set_hostname(i->hostname, e) < 0)
+		return -1;
+	if (machine && (!i->keep || i->ca_bundle) && trust_set("", i->ca_bundle, e) < 0)
 		return -1;
 	if (i->machine_id && (!self.machine_id || strcmp(self.machine_id, i->machine_id) != 0) &&
 	    new_machine(i, e) < 0)

@@ -11,6 +11,7 @@
 
 bool identity_ready(void); /* an init has happened */
 bool identity_token_is(const char *token);
+const char *identity_token(void);   /* NULL: none yet */
 const char *identity_user(void);    /* never NULL */
 const char *identity_workdir(void); /* NULL: the user's home */
 /* The capsule's variables, an object of texts; NULL: none. */

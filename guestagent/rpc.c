@@ -81,10 +81,13 @@ void
 rpc_unary(struct call *c)
 {
 	struct buf out = BUF(c);
+	const char *coding = call_header(c, "content-encoding");
 	struct json_object *in = NULL;
 	int rc = -1;
 
-	if (parse(c, c, c->body.data ? c->body.data : "", c->body.len, &in) == 0)
+	if (coding && strcasecmp(coding, "identity") != 0)
+		rc = err_set(&c->err, E_UNSUPPORTED, "compressed messages are not supported");
+	else if (parse(c, c, c->body.data ? c->body.data : "", c->body.len, &in) == 0)
 		rc = c->route->rpc(c, in, &out);
 	if (rc < 0)
 		rpc_fail(c);

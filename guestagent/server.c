@@ -7,6 +7,7 @@
 #include "handlers.h"
 #include "identity.h"
 #include "rpc.h"
+#include "signature.h"
 #include "text.h"
 
 #include <nghttp2/nghttp2.h>
@@ -25,8 +26,9 @@ static const struct route routes[] = {
 	{ "GET",  "/stats",                           CALL_WHOLE,  ANYONE, 0,       .fn = stats_get },
 	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },
 	{ "GET",  "/ports",                           CALL_WHOLE,  TOKEN,  0,       .fn = ports_get },
-	{ "GET",  "/files",                           CALL_WHOLE,  TOKEN,  0,       .fn = files_get },
-	{ "POST", "/files",                           CALL_BODY,   TOKEN,  0,       .fn = files_post },
+	{ "GET",  "/files",                           CALL_WHOLE,  SIGNED, 0,       .fn = files_get },
+	{ "POST", "/files",                           CALL_BODY,   SIGNED, 0,       .fn = files_post },
+	{ "POST", "/files/compose",                   CALL_WHOLE,  TOKEN,  1 * MB,  .fn = files_compose },
 	{ "POST", "/process.Process/Start",           CALL_STREAM, TOKEN,  16 * MB + 5, .rpc = process_rpc_start },
 	{ "POST", "/process.Process/Connect",         CALL_STREAM, TOKEN,  64 * KB, .rpc = process_rpc_connect },
 	{ "POST", "/process.Process/List",            CALL_UNARY,  TOKEN,  64 * KB, .rpc = process_rpc_list },
@@ -197,7 +199,11 @@ call_admit(struct call *c)
 
 	if (c->route->access == ANYONE)
 		return 0;
-	if (!identity_ready())
+	if (identity_ready() && c->route->access == SIGNED && !token) {
+		if (signature_check(c) == 0)
+			return 0;
+		call_fail(c);
+	} else if (!identity_ready())
 		refuse(c, 503, "unavailable", "the capsule is not ready yet");
 	else if (!token || !identity_token_is(token))
 		refuse(c, 401, "unauthenticated", "the access token is missing or wrong");

@@ -180,6 +180,29 @@ text_put_time(struct buf *b, const struct timespec *t)
 	    tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, t->tv_nsec);
 }
 
+int
+text_accepts(const char *header, const char *coding)
+{
+	size_t len = strlen(coding);
+	int any = 0;
+
+	for (const char *p = header; p && *p; p += *p == ',') {
+		const char *name = p += strspn(p, " \t,"), *q = NULL;
+		size_t n = strcspn(p, " \t;,"), all = strcspn(p, ",");
+		int good = 1;
+
+		q = memmem(p, all, "q=", 2);
+		if (q && strspn(q + 2, "0.") >= strcspn(q + 2, " \t;,"))
+			good = -1;
+		p += all;
+		if (n == len && strncasecmp(name, coding, len) == 0)
+			return good;
+		if (n == 1 && *name == '*')
+			any = good;
+	}
+	return any;
+}
+
 bool
 text_same_secret(const char *a, const char *b)
 {

@@ -19,5 +19,7 @@ int text_time(const char *s, int64_t *ns, struct err *);
 void text_put_time(struct buf *, const struct timespec *);
 /* A decimal number in [min, max]; nothing before or behind it. */
 int text_int(const char *s, int64_t min, int64_t max, int64_t *ret, struct err *);
+/* What an Accept-Encoding says of a coding: 1 good, -1 refused, 0 nothing. */
+int text_accepts(const char *header, const char *coding);
 /* Equal, in a time that depends on the lengths only. */
 bool text_same_secret(const char *a, const char *b);

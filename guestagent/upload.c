@@ -8,6 +8,7 @@
 #include "handlers.h"
 #include "multipart.h"
 #include "text.h"
+#include "upload.h"
 #include "user.h"
 
 #include <errno.h>
@@ -20,36 +21,14 @@
 
 #define METADATA "x-metadata-"
 
-enum { PARTS_MAX = 1000 };
-
-/* One file on its way. */
-struct incoming {
-	int fd; /* -1: none */
-	char *target, *temporary;
-	mode_t mode;
-};
-
-struct upload {
-	struct call *call;
-	struct user *user, *owner; /* owner: NULL, the user */
-	struct multipart *parts;   /* NULL: the body is the file */
-	const char *path;          /* as asked, or NULL */
-	int64_t mode, mtime;       /* -1: not said */
-	bool if_absent;
-	struct incoming file;
-	struct buf answer;
-	char *done[PARTS_MAX]; /* targets of this call, to refuse the same twice */
-	size_t ndone;
-};
-
-static int
-refuse_space(struct err *e)
+int
+incoming_refuse(struct err *e)
 {
 	return errno == ENOSPC || errno == EDQUOT ? err_set(e, E_NO_SPACE, "not enough disk space")
 						  : err_sys(e, "write");
 }
 
-static void
+void
 incoming_drop(struct upload *u)
 {
 	if (u->file.fd < 0)
@@ -110,7 +89,7 @@ temporary_open(struct upload *u, struct err *e)
 	return u->file.fd < 0 ? entry_error(e, u->file.target) : 0;
 }
 
-static int
+int
 incoming_begin(struct upload *u, const char *path, struct err *e)
 {
 	char *full = user_path(u, u->user, path, e);
@@ -136,7 +115,7 @@ incoming_write(struct upload *u, const uint8_t *p, size_t n, struct err *e)
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k <= 0)
-			return refuse_space(e);
+			return incoming_refuse(e);
 		p += k;
 		n -= (size_t)k;
 	}
@@ -197,7 +176,7 @@ target_rename(struct upload *u, struct err *e)
 	return rc;
 }
 
-static int
+int
 incoming_end(struct upload *u, struct err *e)
 {
 	const char *slash = strrchr(u->file.target, '/');
@@ -207,7 +186,7 @@ incoming_end(struct upload *u, struct err *e)
 		return -1;
 	if (close(take_fd(&u->file.fd)) < 0 || target_rename(u, e) < 0) {
 		(void)unlink(u->file.temporary);
-		return e->code ? -1 : refuse_space(e);
+		return e->code ? -1 : incoming_refuse(e);
 	}
 	buf_str(&u->answer, u->answer.len > 1 ? ",{\"name\":" : "{\"name\":");
 	buf_json(&u->answer, slash + 1);
@@ -230,8 +209,8 @@ part_begin(void *arg, const char *name, const char *filename, struct err *e)
 
 	if (!name || strcmp(name, "file") != 0)
 		return 0; /* fields that are no files are passed over */
-	if (u->ndone == PARTS_MAX)
-		return err_set(e, E_BAD_INPUT, "more than %d files", PARTS_MAX);
+	if (u->ndone == UPLOAD_FILES_MAX)
+		return err_set(e, E_BAD_INPUT, "more than %d files", UPLOAD_FILES_MAX);
 	if (u->path && u->ndone)
 		return err_set(e, E_BAD_INPUT, "several files for one path");
 	if (!u->path && (!filename || !filename[0]))
@@ -266,12 +245,20 @@ fail(struct call *c)
 	call_fail(c);
 }
 
+/* The body, unpacked. */
+static int
+take(void *arg, const uint8_t *p, size_t n, struct err *e)
+{
+	struct upload *u = arg;
+
+	return u->parts ? multipart_feed(u->parts, p, n, e) : incoming_write(u, p, n, e);
+}
+
 static void
 on_data(struct call *c, const uint8_t *p, size_t n)
 {
 	struct upload *u = c->state;
-	int rc =
-	    u->parts ? multipart_feed(u->parts, p, n, &c->err) : incoming_write(u, p, n, &c->err);
+	int rc = u->gzip ? gzip_feed(u->gzip, p, n, &c->err) : take(u, p, n, &c->err);
 
 	call_took(c, n);
 	if (rc < 0)
@@ -282,8 +269,10 @@ static void
 on_end(struct call *c)
 {
 	struct upload *u = c->state;
-	int rc = u->parts ? multipart_end(u->parts, &c->err) : incoming_end(u, &c->err);
+	int rc = u->gzip ? gzip_end(u->gzip, &c->err) : 0;
 
+	if (rc == 0)
+		rc = u->parts ? multipart_end(u->parts, &c->err) : incoming_end(u, &c->err);
 	if (rc < 0) {
 		fail(c);
 		return;
@@ -319,7 +308,9 @@ options_read(struct upload *u)
 	const char *encoding = call_header(c, "content-encoding");
 
 	u->if_absent = absent && strcmp(absent, "1") == 0;
-	if (encoding && strcmp(encoding, "identity") != 0)
+	if (encoding && strcasecmp(encoding, "gzip") == 0)
+		u->gzip = gzip_unpack(u, take, u);
+	else if (encoding && strcasecmp(encoding, "identity") != 0)
 		return err_set(
 		    &c->err, E_MEDIA_TYPE, "content-encoding %.40s is not supported", encoding);
 	if (mode && octal(mode, &u->mode, &c->err) < 0)
@@ -360,8 +351,8 @@ upload_begin(struct upload *u)
 	return incoming_begin(u, u->path, &c->err);
 }
 
-void
-files_post(struct call *c)
+struct upload *
+upload_new(struct call *c)
 {
 	struct upload *u = talloc_zero(c, struct upload);
 
@@ -370,6 +361,14 @@ files_post(struct call *c)
 	*u = (struct upload){ .call = c, .file.fd = -1, .mode = -1, .mtime = -1, .answer = BUF(u) };
 	talloc_set_destructor(u, upload_free);
 	buf_chr(&u->answer, '[');
+	return u;
+}
+
+void
+files_post(struct call *c)
+{
+	struct upload *u = upload_new(c);
+
 	c->state = u;
 	if (upload_begin(u) < 0) {
 		fail(c);

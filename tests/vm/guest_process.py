@@ -91,6 +91,22 @@ def bad_frames_are_refused(a):
 
 
 @check("agent")
+def a_message_has_at_most_16_mib(a):
+    for size, code in ((16 << 20, None), ((16 << 20) + 1, "resource_exhausted")):
+        head, tail = b'{"process":{"cmd":"true"},"unknown":"', b'"}'
+        body = head + b"x" * (size - len(head) - len(tail)) + tail
+        s = a.stream(P + "Start", frame(body))
+        same((len(s.rest()), (s.end or {}).get("error", {}).get("code")), (2 if code is None else 0, code), f"{size} bytes")
+
+
+@check("agent")
+def packed_messages_are_unimplemented(a):
+    same(a.rpc(P + "List", b"\x1f\x8b", content_encoding="gzip"),
+         (501, {"code": "unimplemented", "message": "compressed messages are not supported"}))
+    same(a.rpc(P + "List", {}, content_encoding="identity")[0], 200)
+
+
+@check("agent")
 def the_last_variable_wins(a):
     out = a.run("env", process={"envs": {"A": "of the request", "HOME": "/x", "C": "=="}})[0].decode().split("\n")
     for line in ("A=of the request", "B=b", "HOME=/x", "C===", "USER=" + ME.pw_name, "LOGNAME=" + ME.pw_name,

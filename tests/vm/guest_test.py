@@ -20,6 +20,7 @@ from guest_lib import CHECKS, Agent, Skip
 import guest_init  # noqa: F401
 import guest_process  # noqa: F401
 import guest_files  # noqa: F401
+import guest_files2  # noqa: F401
 import guest_filesystem  # noqa: F401
 import guest_watch  # noqa: F401
 import guest_ports  # noqa: F401
