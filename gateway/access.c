@@ -206,7 +206,8 @@ found(struct look *l, const struct q_gateway_place *c, const char *who, struct d
 		.state = talloc_strdup(l->access, c->state),
 		.look = l->cred,
 	};
-	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name = NULL;
+	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name =
+	    NULL;
 	id_write(l->access->id, "cl-", &l->capsule);
 	snprintf(l->access->token, sizeof l->access->token, "%s",
 	    crypto_guest_token(l, l->d->keys, &l->capsule, GUEST_TOKEN_EPOCH));
@@ -246,7 +247,8 @@ found_alone(struct look *l, const struct principal *p)
 		.look = l->cred };
 	if (p->team)
 		l->access->team = *p->team;
-	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name = NULL;
+	l->access->look.claims.role = l->access->look.claims.email = l->access->look.claims.name =
+	    NULL;
 	return 0;
 }
 
@@ -280,7 +282,8 @@ ask(struct look *l, struct desk *k)
 
 	if (show(l) < 0)
 		return -1;
-	if (!l->alone && db_send(l->work.db, &Q_gateway_capsule,
+	if (!l->alone &&
+	    db_send(l->work.db, &Q_gateway_capsule,
 		&(struct q_gateway_capsule){ .capsule = &l->capsule }) < 0)
 		return -1;
 	if (credential_take(&l->work, &l->cred, &p) < 0) {

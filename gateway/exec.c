@@ -11,6 +11,7 @@
 #include "crypto.h"
 #include "gateway.h"
 #include "json.h"
+#include "process_call.h"
 #include "route.h"
 #include "timer.h"
 #include "utf8.h"
@@ -547,68 +548,14 @@ static const struct guest_events exec_events = {
 
 /* ---- the request */
 
-static void
-put_list(struct buf *b, const char *const *list)
-{
-	buf_chr(b, '[');
-	for (size_t i = 0; list[i]; i++) {
-		if (i)
-			buf_chr(b, ',');
-		buf_json(b, list[i]);
-	}
-	buf_chr(b, ']');
-}
-
-static void
-put_map(struct buf *b, const struct pair *map)
-{
-	buf_chr(b, '{');
-	for (size_t i = 0; map[i].name; i++) {
-		if (i)
-			buf_chr(b, ',');
-		buf_json(b, map[i].name);
-		buf_chr(b, ':');
-		buf_json(b, map[i].value);
-	}
-	buf_chr(b, '}');
-}
-
-static void
-put_start(struct buf *b, const struct exec *x)
-{
-	const struct exec_in *in = x->in;
-
-	buf_str(b, "{\"process\":{\"cmd\":");
-	buf_json(b, in->cmd);
-	if (in->args && in->args[0]) {
-		buf_str(b, ",\"args\":");
-		put_list(b, in->args);
-	}
-	if (in->envs && in->envs[0].name) {
-		buf_str(b, ",\"envs\":");
-		put_map(b, in->envs);
-	}
-	if (in->cwd && *in->cwd) {
-		buf_str(b, ",\"cwd\":");
-		buf_json(b, in->cwd);
-	}
-	buf_str(b, "},\"tag\":");
-	buf_json(b, x->tag);
-	/* since: asks for the additive fields; a signal's number is among them. */
-	buf_fmt(b, ",\"since\":0,\"stdin\":%s}", in->input ? "true" : "false");
-}
-
 static int
 check(struct request *r, const struct exec_in *in)
 {
-	const char *tag_chars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	struct bytes input = { 0 };
 
-	if (in->tag && (!*in->tag || strspn(in->tag, tag_chars) != strlen(in->tag)))
-		return err_set(&r->work.err, E_BAD_INPUT,
-		    "\"tag\" is not 1 to 64 letters, digits, dots, underscores and hyphens");
-	if (in->user && (!*in->user || strchr(in->user, ':')))
-		return err_set(&r->work.err, E_BAD_INPUT, "\"user\" is not the name of a user");
+	if (process_tag_check(in->tag, &r->work.err) < 0 ||
+	    process_user_check(in->user, &r->work.err) < 0)
+		return -1;
 	if (!in->input)
 		return 0;
 	input = base64_read(r, in->input);
@@ -618,16 +565,6 @@ check(struct request *r, const struct exec_in *in)
 		return err_set(&r->work.err, E_BAD_INPUT, "\"stdin\" is larger than 1 MiB");
 	talloc_free((void *)input.p);
 	return 0;
-}
-
-static const char *
-new_tag(void *mem)
-{
-	uint8_t b[4];
-	char hex[9];
-
-	crypto_random(b, sizeof b);
-	return talloc_asprintf(mem, "proc-%s", hex_write(hex, b, sizeof b));
 }
 
 static int
@@ -645,7 +582,7 @@ exec_run(struct request *r)
 	x->out[0].b = x->out[1].b = BUF(x);
 	if (check(r, x->in) < 0)
 		return -1;
-	x->tag = x->in->tag ? x->in->tag : new_tag(x);
+	x->tag = x->in->tag ? x->in->tag : process_tag_new(x, "proc");
 	r->state = x;
 	r->on_room = on_room;
 	call.type = "application/connect+json";
@@ -659,7 +596,13 @@ exec_run(struct request *r)
 	x->g = guest_open(x, r, &call, &exec_events, x);
 	if (!x->g)
 		return -1;
-	put_start(&message, x);
+	process_start_put(&message,
+	    &(struct process_start){ .cmd = x->in->cmd,
+		.cwd = x->in->cwd,
+		.tag = x->tag,
+		.args = x->in->args,
+		.envs = x->in->envs,
+		.input = x->in->input != NULL });
 	connect_frame(&framed, 0, message.data, message.len);
 	guest_write(x->g, framed.data, framed.len);
 	guest_finish(x->g);

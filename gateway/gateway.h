@@ -24,6 +24,7 @@ struct gateway {
 	struct doors *doors;         /* the same for ports */
 	struct key_count *key_count; /* what API keys are used for */
 	struct tally *busy;          /* requests at once, per capsule and per credential */
+	struct tally *streams;       /* WebSockets at once, likewise */
 	struct rights *rights;       /* of open streams, asked again and again; or NULL */
 	struct sock *socks;          /* upgraded connections */
 	bool draining;

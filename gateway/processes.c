@@ -2,13 +2,16 @@
  * §2.5). */
 #include "back.h"
 #include "cleanup.h"
+#include "crypto.h"
 #include "json.h"
+#include "process_call.h"
+#include "process_output.h"
 #include "route.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-static handler process_list, process_get, process_signal;
+static handler process_list, process_get, process_signal, process_output, process_stdin;
 
 struct process_item {
 	int64_t pid, exit_code;
@@ -35,6 +38,51 @@ static const struct field process_list_fields[] = {
 	{ 0 },
 };
 
+struct output_in {
+	int64_t since, max;
+};
+static const struct field output_in_fields[] = {
+	FIELD(output_in, since, "since", .flags = IN_QUERY, .max = INT64_MAX, .doc = "Position to begin at; 0: all that is kept."),
+	FIELD(output_in, max, "max", .flags = IN_QUERY, .min = 1, .max = 1 << 20, .dflt = 1 << 20, .doc = "At most so many bytes."),
+	{ 0 },
+};
+
+struct output_chunk {
+	const char *stream, *data;
+	int64_t seq;
+};
+static const struct field output_chunk_fields[] = {
+	FIELD(output_chunk, stream, "stream", .one_of = "stdout|stderr|pty"),
+	FIELD(output_chunk, seq, "seq", .doc = "Position behind it."),
+	FIELD(output_chunk, data, "data", .doc = "Base64."),
+	{ 0 },
+};
+struct output_gap {
+	int64_t from, to;
+};
+static const struct field output_gap_fields[] = { FIELD(output_gap, from, "from"), FIELD(output_gap, to, "to"), { 0 } };
+struct output_out {
+	struct list chunks;
+	int64_t next;
+	struct output_gap *gap;
+};
+static const struct field output_out_fields[] = {
+	SUB(output_out, chunks, "chunks", output_chunk_fields, output_chunk, .flags = LIST),
+	FIELD(output_out, next, "next", .doc = "The next since."),
+	SUB(output_out, gap, "gap", output_gap_fields, output_gap, .flags = OMIT),
+	{ 0 },
+};
+
+struct stdin_in {
+	const char *data;
+	bool eof;
+};
+static const struct field stdin_in_fields[] = {
+	FIELD(stdin_in, data, "data", .max = 1398104, .doc = "Base64, at most 1 MiB."),
+	FIELD(stdin_in, eof, "eof", .doc = "Nothing more comes."),
+	{ 0 },
+};
+
 const struct route process_routes[] = {
 	{ "GET", "/v1/capsules/{id}/processes", POOL_GATEWAY, PERM_capsules_connect, process_list,
 	    "The processes that were started through the API; all=true: ended ones too", .status = 200, OUT(process_list) },
@@ -42,37 +90,13 @@ const struct route process_routes[] = {
 	    "One process, by pid or tag", .status = 200, OUT(process_item) },
 	{ "DELETE", "/v1/capsules/{id}/processes/{sel}", POOL_GATEWAY, PERM_capsules_connect, process_signal,
 	    "Send a signal to a process and its group; SIGKILL unless signal= says otherwise", .status = 204 },
+	{ "GET", "/v1/capsules/{id}/processes/{sel}/output", POOL_GATEWAY, PERM_capsules_connect, process_output,
+	    "What a process wrote, as far as it is kept", .status = 200, .in = output_in_fields, .insize = sizeof(struct output_in), OUT(output_out) },
+	{ "POST", "/v1/capsules/{id}/processes/{sel}/stdin", POOL_GATEWAY, PERM_capsules_connect, process_stdin,
+	    "Write to a process", .status = 204, .in = stdin_in_fields, .insize = sizeof(struct stdin_in) },
 	{ 0 },
 };
-
-static const char *const signals[] = { "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2",
-	"SIGSTOP", "SIGCONT" };
 /* clang-format on */
-
-/* {sel}: pid, tag, pid:N, tag:T. A number is a pid. */
-struct selector {
-	int64_t pid; /* 0: by tag */
-	const char *tag;
-};
-
-static int
-selector_read(struct request *r, struct selector *ret)
-{
-	const char *s = r->param[1];
-	bool pid = strncmp(s, "pid:", 4) == 0, tag = strncmp(s, "tag:", 4) == 0;
-	const char *text = pid || tag ? s + 4 : s;
-	size_t digits = strspn(text, "0123456789");
-
-	*ret = (struct selector){ 0 };
-	if (!tag && *text && !text[digits] && digits < 10)
-		ret->pid = strtoll(text, NULL, 10);
-	else if (!pid)
-		ret->tag = text;
-	if (ret->pid <= 0 && (!ret->tag || !*ret->tag || strlen(ret->tag) > 64))
-		return err_set(
-		    &r->work.err, E_BAD_INPUT, "\"%.40s\" is neither a pid nor a tag", s);
-	return 0;
-}
 
 static const char *
 state(struct json_object *p)
@@ -145,7 +169,7 @@ listed(struct request *r, void *arg, int status, struct json_object *json)
 }
 
 static bool
-fits(const struct selector *s, struct json_object *p)
+fits(const struct process_selector *s, struct json_object *p)
 {
 	const char *tag = json_str(p, "tag", "");
 
@@ -200,9 +224,9 @@ process_list(struct request *r)
 static int
 process_get(struct request *r)
 {
-	struct selector *s = talloc_zero(r, struct selector);
+	struct process_selector *s = talloc_zero(r, struct process_selector);
 
-	if (selector_read(r, s) < 0)
+	if (process_selector_read(r->param[1], s, &r->work.err) < 0)
 		return -1;
 	return ask_list(r, true, got, s);
 }
@@ -223,26 +247,97 @@ static int
 process_signal(struct request *r)
 {
 	const char *name = query_get(r, "signal");
-	struct selector s = { 0 };
+	struct process_selector s = { 0 };
 	struct buf b = BUF(r);
-	size_t i = 0;
 
-	if (selector_read(r, &s) < 0)
+	if (process_selector_read(r->param[1], &s, &r->work.err) < 0)
 		return -1;
-	name = name ? name : "SIGKILL";
-	while (i < nitems(signals) && strcmp(signals[i], name) != 0 &&
-	    strcmp(signals[i] + 3, name) != 0)
-		i++;
-	if (i == nitems(signals))
+	name = process_signal_name(r, name ? name : "SIGKILL");
+	if (!name)
 		return err_set(&r->work.err, E_BAD_INPUT, "\"signal\" is not one that can be sent");
-	if (s.pid) {
-		buf_fmt(&b, "{\"process\":{\"pid\":%" PRId64 "}", s.pid);
-	} else {
-		buf_str(&b, "{\"process\":{\"tag\":");
-		buf_json(&b, s.tag);
-		buf_chr(&b, '}');
-	}
-	buf_fmt(&b, ",\"signal\":\"SIGNAL_%s\"}", signals[i]);
+	process_selector_put(&b, &s);
+	buf_fmt(&b, ",\"signal\":\"%s\"}", name);
 	guest_ask(r, r, "/process.Process/SendSignal", NULL, &b, GUEST_MS, signalled, NULL);
 	return 0;
+}
+
+/* ---- input */
+
+struct writing {
+	struct process_selector who;
+	bool eof;
+};
+
+static void
+closed(struct request *r, void *arg, int status, struct json_object *json)
+{
+	(void)arg;
+	if (status == 200) {
+		reply_empty(r, 204);
+		return;
+	}
+	guest_refused(r, status, json);
+	reply_error(r);
+}
+
+static void
+close_input(struct request *r, const struct process_selector *who)
+{
+	struct buf b = BUF(r);
+
+	process_selector_put(&b, who);
+	buf_chr(&b, '}');
+	guest_ask(r, r, "/process.Process/CloseStdin", NULL, &b, GUEST_MS, closed, NULL);
+}
+
+static void
+written(struct request *r, void *arg, int status, struct json_object *json)
+{
+	struct writing *w = arg;
+
+	if (status == 200 && w->eof)
+		close_input(r, &w->who);
+	else
+		closed(r, NULL, status, json);
+}
+
+static int
+process_stdin(struct request *r)
+{
+	const struct stdin_in *in = r->in;
+	struct writing *w = talloc_zero(r, struct writing);
+	struct buf b = BUF(r);
+
+	if (!w)
+		abort();
+	w->eof = in->eof;
+	if (process_selector_read(r->param[1], &w->who, &r->work.err) < 0)
+		return -1;
+	if (!in->data && !in->eof)
+		return err_set(&r->work.err, E_BAD_INPUT, "neither \"data\" nor \"eof\" is there");
+	if (in->data && !base64_read(r, in->data).p)
+		return err_set(&r->work.err, E_BAD_INPUT, "\"data\" is not base64");
+	if (!in->data) {
+		close_input(r, &w->who);
+		return 0;
+	}
+	process_selector_put(&b, &w->who);
+	buf_str(&b, ",\"input\":{\"stdin\":");
+	buf_json(&b, in->data);
+	buf_str(&b, "}}");
+	guest_ask(r, r, "/process.Process/SendInput", NULL, &b, GUEST_MS, written, w);
+	return 0;
+}
+
+/* ---- output */
+
+static int
+process_output(struct request *r)
+{
+	const struct output_in *in = r->in;
+	struct process_selector s;
+
+	if (process_selector_read(r->param[1], &s, &r->work.err) < 0)
+		return -1;
+	return output_read(r, &s, (uint64_t)in->since, (size_t)in->max);
 }

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct route *const route_tables[] = { exec_routes, process_routes, file_routes,
+const struct route *const route_tables[] = { exec_routes, exec_stream_routes, pty_routes, process_routes, file_routes,
 	metrics_routes, logs_routes, NULL };
 
 enum {
@@ -273,6 +273,11 @@ route_request(struct request *r)
 		fail(r, E_NO_METHOD, "this path takes %s", allow.data);
 	} else if (!r->route) {
 		fail(r, E_NOT_FOUND, "no such path");
+	} else if (r->route->flags & SOCKET) {
+		if (r->route->in && input_query(r) < 0)
+			reply_error(r);
+		else
+			run(r); /* gateway/stream.h */
 	} else {
 		access_check(r, allowed);
 	}

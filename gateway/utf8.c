@@ -1,6 +1,8 @@
 /* utf8.c - see utf8.h. */
 #include "utf8.h"
 
+#include "buf.h"
+
 #include <stdint.h>
 
 /* Bytes of the character that begins at p (n left); 0: none that is whole and right. */
@@ -66,4 +68,23 @@ utf8_whole(const char *s, size_t n)
 		return len > back ? n - back : n;
 	}
 	return n;
+}
+
+void
+utf8_mend(struct buf *b, const char *s, size_t n)
+{
+	const uint8_t *p = (const uint8_t *)s, *from = p, *end = p + n;
+
+	while (p < end) {
+		size_t len = character(p, (size_t)(end - p));
+
+		if (len) {
+			p += len;
+			continue;
+		}
+		buf_add(b, from, (size_t)(p - from));
+		buf_str(b, "\xef\xbf\xbd");
+		from = ++p;
+	}
+	buf_add(b, from, (size_t)(p - from));
 }
