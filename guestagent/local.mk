@@ -22,11 +22,11 @@ guestagent_hutch_guest_CFLAGS = $(WARN) -ffunction-sections -fdata-sections -fst
 guestagent_hutch_guest_LDFLAGS = -static -Wl,--gc-sections
 guestagent_hutch_guest_LDADD = -lnghttp2 -ljson-c -ltalloc -lz -lm
 
-guestagent_hutch_guest_test_SOURCES = $(guest_sources)
-guestagent_hutch_guest_test_CFLAGS = $(AM_CFLAGS)
+guestagent_hutch_guest_test_SOURCES = $(guest_sources) guestagent/front.c guestagent/front.h
+guestagent_hutch_guest_test_CFLAGS = $(AM_CFLAGS) -DGUEST_FRONT
 guestagent_hutch_guest_test_LDADD = $(NGHTTP2_LIBS) $(JSONC_LIBS) $(TALLOC_LIBS) -lz -lm
 
 TESTS += tests/vm/guest_test.py
 EXTRA_DIST += guestagent/README.md tests/vm/guest_test.py tests/vm/h2_client.py tests/vm/guest_lib.py tests/vm/guest_init.py \
-	tests/vm/guest_process.py tests/vm/guest_files.py tests/vm/guest_files2.py tests/vm/guest_filesystem.py tests/vm/guest_watch.py tests/vm/guest_ports.py tests/vm/guest_session.py \
+	tests/vm/guest_process.py tests/vm/guest_files.py tests/vm/guest_files2.py tests/vm/guest_filesystem.py tests/vm/guest_watch.py tests/vm/guest_front.py tests/vm/guest_ports.py tests/vm/guest_session.py \
 	tests/vm/guest_machine.py

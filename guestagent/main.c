@@ -6,6 +6,7 @@
  */
 #include "cleanup.h"
 #include "err.h"
+#include "front.h"
 #include "init.h"
 #include "link.h"
 #include "log.h"
@@ -17,6 +18,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
@@ -91,6 +93,19 @@ standard_files(void)
 	cleanup_fd(&fd);
 }
 
+/* Of the test program: HTTP/1.1 on this TCP port (0: not), and the token it adds. */
+static int tcp_port;
+static const char *tcp_token;
+
+static void
+flush_all(void)
+{
+	link_flush_all();
+#ifdef GUEST_FRONT
+	front_flush_all();
+#endif
+}
+
 static int
 serve(const char *socket_path)
 {
@@ -98,14 +113,18 @@ serve(const char *socket_path)
 	int rc = signals_watch(&e);
 
 	(void)umask(022);
-	if (rc == 0)
+#ifdef GUEST_FRONT
+	if (rc == 0 && tcp_port)
+		rc = front_listen(tcp_port, tcp_token, &e);
+#endif
+	if (rc == 0 && (socket_path || !tcp_port))
 		rc = socket_path ? link_listen_unix(socket_path, &e) : link_open_port(PORT, &e);
 	if (rc < 0) {
 		log_error(NULL, "%s", e.text);
 		return -1;
 	}
 	log_info(NULL, "version %s serves %s", PACKAGE_VERSION, socket_path ? socket_path : PORT);
-	loop_run(link_flush_all);
+	loop_run(flush_all);
 	return 0;
 }
 
@@ -116,6 +135,10 @@ usage(FILE *f)
 	    "usage: hutch-guest [--listen-unix PATH]\n"
 	    "The agent inside a capsule. Started as process 1 it brings the machine up and\n"
 	    "serves the virtio-serial port " PORT "; with --listen-unix a socket, for tests.\n"
+#ifdef GUEST_FRONT
+	    "  --listen-tcp PORT   HTTP/1.1 on 127.0.0.1, for clients without a machine\n"
+	    "  --token TEXT        added to requests there that have none\n"
+#endif
 	    "  -V, --version   the version\n"
 	    "  -h, --help      this text\n",
 	    f);
@@ -127,6 +150,10 @@ main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "listen-unix", required_argument, NULL, 'l' },
+#ifdef GUEST_FRONT
+		{ "listen-tcp", required_argument, NULL, 't' },
+		{ "token", required_argument, NULL, 'k' },
+#endif
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -145,6 +172,10 @@ main(int argc, char **argv)
 	while ((o = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		if (o == 'l')
 			path = optarg;
+		else if (o == 't')
+			tcp_port = (int)strtol(optarg, NULL, 10);
+		else if (o == 'k')
+			tcp_token = optarg;
 		else if (o == 'V')
 			return puts("hutch-guest " PACKAGE_VERSION) < 0;
 		else
