@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <talloc.h>
 
-enum { DIAL_MS = 5000, CALL_HEADERS = 64 };
+enum { DIAL_MS = 5000, CALL_HEADERS = 64, LEAVE_MS = 5000 };
 enum { ANSWER_MAX = 32 << 20, ANSWER_KEYS = 2000000, REFUSAL_MAX = 64 * 1024 };
 
 struct host {
@@ -43,6 +43,7 @@ struct guest {
 	bool ended;      /* the answer is complete */
 	bool finished;   /* the request is */
 	bool raw;        /* a refusal of the guest is an answer like others */
+	bool left;       /* nobody waits for more */
 	bool tunnel;     /* it fails also when only one direction had its end */
 	int refused;     /* a status that is no success; its body is collected */
 	struct buf body; /* of a refusal */
@@ -78,6 +79,10 @@ on_data(struct h2_stream *s, const uint8_t *p, size_t n)
 {
 	struct guest *g = h2_stream_user(s);
 
+	if (g && g->left) {
+		h2_consume(s, n);
+		return;
+	}
 	if (g && !g->refused && g->on->on_data) {
 		g->on->on_data(g, p, n);
 		return;
@@ -96,6 +101,8 @@ on_end(struct h2_stream *s)
 	if (!g)
 		return;
 	g->ended = true;
+	if (g->left)
+		return;
 	if (g->refused)
 		g->on->on_refused(g, g->refused,
 		    g->body.len ? json_parse(g, g->body.data, g->body.len, NULL, &e) : NULL);
@@ -108,7 +115,7 @@ on_drain(struct h2_stream *s)
 {
 	struct guest *g = h2_stream_user(s);
 
-	if (g && g->on->on_drain)
+	if (g && !g->left && g->on->on_drain)
 		g->on->on_drain(g);
 }
 
@@ -121,6 +128,10 @@ on_close(struct h2_stream *s, uint32_t error)
 	if (!g)
 		return;
 	g->stream = NULL;
+	if (g->left) {
+		talloc_free(g);
+		return;
+	}
 	if (g->ended && (g->finished || !g->tunnel || g->refused))
 		return;
 	(void)err_set(
@@ -435,6 +446,26 @@ guest_consume(struct guest *g, size_t n)
 {
 	if (g->stream)
 		h2_consume(g->stream, n);
+}
+
+static void
+leave_late(void *arg)
+{
+	talloc_free(arg);
+}
+
+void
+guest_leave(struct gateway *gw, struct guest *g)
+{
+	if (!g->stream) {
+		talloc_free(g);
+		return;
+	}
+	g->left = true;
+	(void)talloc_steal(gw->back, g);
+	if (!g->finished)
+		guest_finish(g);
+	(void)timer_start(g, gw->loop, LEAVE_MS, 0, leave_late, g);
 }
 
 size_t

@@ -3,7 +3,9 @@
 
 #include "gateway.h"
 #include "guest_pass.h"
+#include "port_creds.h"
 #include "port_page.h"
+#include "port_pass.h"
 #include "route.h"
 #include "signed.h"
 
@@ -36,7 +38,11 @@ port_request(struct request *r)
 	}
 	if (at.bare && at.port == GUEST_PORT)
 		guest_pass(r, &at);
-	else
+	else if (!at.port)
 		page_reply(r, &at, PAGE_NOT_FOUND);
+	else if (at.by_host && strcmp(r->path, "/.hutch/auth") == 0)
+		port_login(r, &at);
+	else
+		port_pass(r, &at);
 	return true;
 }

@@ -1,7 +1,6 @@
 /* port_access.c - see port_access.h. */
 #include "port_access.h"
 
-#include "auth.q.h"
 #include "capsule_op.h"
 #include "cleanup.h"
 #include "crypto.h"
@@ -13,7 +12,6 @@
 #include "timer.h"
 
 #include <string.h>
-#include <strings.h>
 
 enum {
 	WAKE_MS = 30000,
@@ -222,8 +220,6 @@ allowed(struct look *l, const struct q_gateway_door *c, const struct principal *
 		answer(l, DOOR_NONE);
 		return false;
 	}
-	l->door.user = p->user ? *p->user : uuid_zero;
-	l->door.session = p->session ? *p->session : uuid_zero;
 	return true;
 }
 
@@ -263,12 +259,9 @@ who(struct look *l, struct principal *p)
 	if (with.api_key || with.bearer) {
 		if (credential_send(&l->work, l->d->gw->keys, issuer, &with, &cred) < 0)
 			return -1;
-	} else if (l->ask.cookie) {
-		cred.type = CALLER_USER;
-		if (db_send(l->work.db, &Q_auth_by_session,
-			&(struct q_auth_by_session){ .session = &l->ask.session,
-			    .user = &l->ask.user,
-			    .team = &l->ask.team }) < 0)
+	} else if (l->ask.known) {
+		cred = *l->ask.known;
+		if (credential_resend(&l->work, &cred, l->ask.ip) < 0)
 			return -1;
 	} else
 		return 0;
@@ -425,11 +418,12 @@ question(const struct door_ask *a, uint8_t key[HASH_SIZE])
 	struct buf b = BUF(NULL);
 
 	buf_add(&b, a->at.capsule.b, sizeof a->at.capsule.b);
-	buf_fmt(&b, "%u %d %d %d %d ", a->at.port, a->guest, a->traffic, a->cookie, a->at.bare);
-	if (a->cookie) {
-		buf_add(&b, a->user.b, sizeof a->user.b);
-		buf_add(&b, a->session.b, sizeof a->session.b);
-		buf_add(&b, a->team.b, sizeof a->team.b);
+	buf_fmt(&b, "%u %d %d %d ", a->at.port, a->guest, a->traffic, a->at.bare);
+	if (a->known) {
+		buf_add(&b, a->known->claims.sub.b, sizeof a->known->claims.sub.b);
+		buf_add(&b, a->known->claims.sid.b, sizeof a->known->claims.sid.b);
+		buf_add(&b, a->known->claims.team.b, sizeof a->known->claims.team.b);
+		buf_add(&b, a->known->hash, sizeof a->known->hash);
 	}
 	buf_fmt(&b, "%s\n%s\n%s", a->api_key ? a->api_key : "", a->api_key && a->ip ? a->ip : "",
 	    a->bearer ? a->bearer : "");
@@ -493,6 +487,7 @@ door_look(void *mem, struct gateway *gw, const struct door_ask *a, door_done *do
 	*l = (struct look){ .d = d, .ask = *a, .tie = t, .req.data = l };
 	l->ask.api_key = a->api_key ? talloc_strdup(l, a->api_key) : NULL;
 	l->ask.bearer = a->bearer ? talloc_strdup(l, a->bearer) : NULL;
+	l->ask.known = a->known ? talloc_memdup(l, a->known, sizeof *a->known) : NULL;
 	l->ask.ip = a->ip ? talloc_strdup(l, a->ip) : NULL;
 	l->work.id = "port";
 	l->door.access.host = l->door.access.state = l->door.host_header = l->door.state = "";
@@ -510,14 +505,6 @@ door_forget(struct gateway *gw, const struct uuid *capsule)
 	for (size_t i = 0; i < SLOTS; i++)
 		if (d->slots[i].door && uuid_equal(&d->slots[i].capsule, capsule))
 			TALLOC_FREE(d->slots[i].door);
-}
-
-const char *
-door_bearer(const struct request *r)
-{
-	const char *h = request_header(r, "Authorization");
-
-	return h && strncasecmp(h, "Bearer ", 7) == 0 ? h + 7 : NULL;
 }
 
 struct doors *

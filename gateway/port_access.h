@@ -27,7 +27,6 @@ struct door {
 	bool tls;                /* the service speaks it */
 	const char *host_header; /* keep, localhost, or a name */
 	const char *state;
-	struct uuid user, session; /* who came in by Bearer or cookie, for the log of the door */
 };
 
 /* Who stands before it. */
@@ -37,8 +36,7 @@ struct door_ask {
 	bool traffic;                 /* the traffic token was shown, and is good */
 	bool quiet;                   /* nobody is woken: an open stream is looked at again */
 	const char *api_key, *bearer; /* or NULL */
-	bool cookie;                  /* the next three are of a good cookie */
-	struct uuid user, session, team;
+	const struct credential_look *known; /* of a good cookie, or NULL */
 	const char *ip;
 };
 
@@ -50,5 +48,3 @@ typedef void door_done(void *arg, const struct door *);
 void door_look(void *mem, struct gateway *, const struct door_ask *, door_done *, void *arg);
 /* The host says otherwise. */
 void door_forget(struct gateway *, const struct uuid *capsule);
-/* What the request shows: header, cookie; on mem. */
-const char *door_bearer(const struct request *);

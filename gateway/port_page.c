@@ -127,7 +127,7 @@ page_door(struct request *r, const struct port_place *at, const struct door *d)
 		    at->bare ? "this port is private: send e2b-traffic-access-token"
 			     : "this port is private: send X-API-Key, Authorization: Bearer or "
 			       "e2b-traffic-access-token, or open /.hutch/auth?ticket=… with a "
-		               "ticket of "
+			       "ticket of "
 			       "POST /v1/auth/tickets");
 		break;
 	case DOOR_REFUSED:

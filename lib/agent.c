@@ -106,6 +106,10 @@ agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 		headers[n++] = (struct pair){ "hutch-op", c->op };
 	if (w->id)
 		headers[n++] = (struct pair){ "x-request-id", w->id };
+	if (c->token)
+		headers[n++] = (struct pair){ "x-access-token", c->token };
+	if (c->activity)
+		headers[n++] = (struct pair){ "hutch-activity", c->activity };
 	if (http_send(w, &call, &a, &w->err) < 0) {
 		if (w->err.code != E_TIMEOUT)
 			w->err.code = E_HOST_UNAVAILABLE;

@@ -12,6 +12,8 @@ struct agent_call {
 	int64_t epoch;             /* hutch-epoch; 0: none */
 	const char *op;            /* hutch-op: same op, same answer */
 	const char *body;          /* JSON, or NULL */
+	const char *token;         /* of the guest, for paths below …/guest; or NULL */
+	const char *activity;      /* hutch-activity, or NULL */
 	int64_t total_ms;
 };
 

@@ -5,7 +5,7 @@ QUERIES = \
 
 QUERIES += sql/queries/life.sql sql/queries/snapshots.sql
 QUERIES += sql/queries/invitations.sql sql/queries/idps.sql
-QUERIES += sql/queries/gateway.sql sql/queries/placement.sql sql/queries/copies.sql
+QUERIES += sql/queries/gateway.sql sql/queries/ports.sql sql/queries/placement.sql sql/queries/copies.sql
 
 QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/queries/relay.sql sql/queries/sweeper.sql
 
@@ -30,3 +30,4 @@ SUFFIXES += .sql .q.c .q.h
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(AWK) -v mode=h -f $(top_srcdir)/tools/sqlgen.awk $< >$@.tmp && mv $@.tmp $@
 $(QUERY_C) $(QUERY_H): $(top_srcdir)/tools/sqlgen.awk
 EXTRA_DIST += sql/README.md
+QUERIES += sql/queries/live.sql
