@@ -677,7 +677,8 @@ access_check(struct request *r, void (*ok)(struct request *))
 	    &(struct access_ask){ .ok = ok,
 		.no = reply_error,
 		.any_state = r->route->flags & ASLEEP,
-		.no_wake = r->route->flags & NO_WAKE });
+		.no_wake = r->route->flags & NO_WAKE,
+		.alone = !strchr(r->route->path, '{') });
 }
 
 void

@@ -12,6 +12,7 @@ struct doors;
 struct key_count;
 struct tally;
 struct rights;
+struct feed;
 struct sock;
 
 struct gateway {
@@ -26,6 +27,8 @@ struct gateway {
 	struct tally *busy;          /* requests at once, per capsule and per credential */
 	struct tally *streams;       /* WebSockets at once, likewise */
 	struct rights *rights;       /* of open streams, asked again and again; or NULL */
+	struct feed *feed;           /* live events; or NULL */
+	struct tally *listeners;     /* of live events at once, per user and team */
 	struct sock *socks;          /* upgraded connections */
 	bool draining;
 };

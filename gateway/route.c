@@ -14,7 +14,7 @@
 #include <string.h>
 
 const struct route *const route_tables[] = { exec_routes, exec_stream_routes, pty_routes, process_routes, file_routes,
-	metrics_routes, logs_routes, NULL };
+	metrics_routes, logs_routes, events_routes, NULL };
 
 enum {
 	SEGMENT_MAX = 512,
@@ -197,7 +197,7 @@ allowed(struct request *r)
 {
 	struct tally **busy = &r->gw->busy;
 
-	if (!tally_take(busy, r, r->access->id, PER_CAPSULE) ||
+	if ((*r->access->id && !tally_take(busy, r, r->access->id, PER_CAPSULE)) ||
 	    !tally_take(busy, r, r->access->who, PER_CREDENTIAL)) {
 		reply_header(r, "Retry-After", "1");
 		fail(r, E_RATE,
