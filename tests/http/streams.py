@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""streams.py - WebSockets of capsules: commands, processes, terminals (spec 02 §3); on an instance, in a real capsule."""
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from sockets import Closed, Socket  # noqa: E402
+
+URL = os.environ.get("HUTCH_URL", "http://localhost:8080")
+KEY = {"X-API-Key": os.environ.get("HUTCH_API_KEY", "")}
+DB = os.environ.get("HUTCH_TEST_DB", "")
+ONLY = sys.argv[1:]
+MIB = int(os.environ.get("HUTCH_STREAM_MIB", "20"))
+FAILED = 0
+
+
+def check(name, good, why=""):
+    global FAILED
+    FAILED += not good
+    print("ok %s" % name if good else "not ok %s: %s" % (name, str(why)[:400]), flush=True)
+
+
+def call(method, path, body=None, headers=KEY):
+    req = urllib.request.Request(URL + path, None if body is None else json.dumps(body).encode(),
+                                 {**headers, "Content-Type": "application/json"}, method=method)
+    try:
+        with urllib.request.urlopen(req, timeout=60) as a:
+            data = a.read()
+            return a.status, json.loads(data) if data and a.headers.get("Content-Type", "").startswith("application/json") else data
+    except urllib.error.HTTPError as e:
+        data = e.read()
+        return e.code, json.loads(data) if data.startswith(b"{") else data
+
+
+def sql(statement):
+    return subprocess.run(["psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, DB], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout.strip()
+
+
+def run(base, cmd, *args, **more):
+    """All messages of a command, and the code of the close."""
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd=cmd, args=list(args), **more)
+    got = s.all(60)
+    return got, s.code
+
+
+def text(messages, kind="stdout"):
+    return "".join(m["data"] for m in messages if m["type"] == kind)
+
+
+def one(messages, kind):
+    found = [m for m in messages if m["type"] == kind]
+    return found[0] if found else {}
+
+
+# ---- commands
+
+def commands(base):
+    got, code = run(base, "sh", "-c", "echo out; echo err >&2; exit 3", tag="first", envs={"A": "b"})
+    check("start is first, with pid and tag", got[0]["type"] == "start" and got[0]["pid"] > 0 and got[0]["tag"] == "first", got)
+    check("stdout and stderr", text(got) == "out\n" and text(got, "stderr") == "err\n", got)
+    check("positions grow", [m["seq"] for m in got if "seq" in m][-1] == 8, got)
+    check("exit, then 1000", got[-1] == {"type": "exit", "exit_code": 3, "timed_out": False} and code == 1000, (got, code))
+    got, _ = run(base, "sh", "-c", "echo $A $(pwd) $(id -un)", envs={"A": "b"}, cwd="/tmp", user="root")
+    check("envs, cwd, user", text(got) == "b /tmp root\n", got)
+    got, code = run(base, "sh", "-c", "kill -9 $$")
+    check("killed: -1 and the signal", one(got, "exit").get("exit_code") == -1 and one(got, "exit").get("signal") == 9, got)
+    began = time.time()
+    got, code = run(base, "sleep", "30", timeout_sec=1)
+    check("timeout_sec: TERM, timed_out", one(got, "exit").get("timed_out") is True and time.time() - began < 8, got)
+    got, code = run(base, "no-such-command")
+    check("no such command: 127", one(got, "exit").get("exit_code") == 127 and code == 1000, (got, code))
+    got, code = run(base, "true", cwd="/no/such/place")
+    check("a bad cwd: an error, then 4400", one(got, "error").get("fatal") is True and one(got, "error").get("code") == "invalid_request"
+          and code == 4400, (got, code))
+
+
+def inputs(base):
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="cat", stdin=True)
+    check("cat starts", s.recv()["type"] == "start")
+    s.send(type="stdin", data="grüße\n")
+    check("stdin is echoed", s.recv()["data"] == "grüße\n")
+    s.send(type="unknown")
+    s.send(type="eof")
+    got = s.all(10)
+    check("eof ends it", got[-1].get("exit_code") == 0 and s.code == 1000, got)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="cat", stdin=True, encoding="base64")
+    s.recv()
+    raw = bytes(range(256)) * 400
+    for i in range(0, len(raw), 10000):
+        s.send(type="stdin", data=base64.b64encode(raw[i:i + 10000]).decode())
+    s.send(type="eof")
+    got = s.all(20)
+    check("bytes in, the same bytes out", b"".join(base64.b64decode(m["data"]) for m in got if m["type"] == "stdout") == raw, len(got))
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="sh", args=["-c", "trap 'echo got; exit 7' TERM; echo on; while :; do sleep 0.1; done"])
+    while s.recv()["type"] != "stdout":
+        pass
+    s.send(type="signal", signal="SIGTERM")
+    got = s.all(10)
+    check("signal", text(got) == "got\n" and got[-1].get("exit_code") == 7, got)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="sleep", args=["100"])
+    s.recv()
+    s.send(type="kill")
+    got = s.all(10)
+    check("kill", got and got[-1].get("signal") == 9, got)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="sleep", args=["100"])
+    s.recv()
+    s.send(type="signal", signal="SIGNONE")
+    got = s.all(10)
+    check("a signal that is none: 4400", s.code == 4400 and got[-1]["fatal"], (got, s.code))
+
+
+def alive(base, tag):
+    status, got = call("GET", base + "/processes/tag:" + tag)
+    return status == 200 and got["state"] == "running"
+
+
+def ends(base):
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="sleep", args=["200"], tag="stays")
+    s.recv()
+    s.send(type="stop")
+    s.all(5)
+    check("stop: 1000, the process goes on", s.code == 1000 and alive(base, "stays"), s.code)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="connect", tag="stays", since=0)
+    got = s.recv()
+    check("connect", got["type"] == "start" and got["tag"] == "stays", got)
+    s.send(type="kill")
+    got = s.all(10)
+    check("a viewer may kill, and sees the end", got[-1].get("signal") == 9, got)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="sleep", args=["200"], tag="dies", kill_on_close=True)
+    s.recv()
+    s.cut()
+    end = time.time() + 10
+    while alive(base, "dies") and time.time() < end:
+        time.sleep(0.2)
+    check("kill_on_close", not alive(base, "dies"))
+
+
+def wrong(base):
+    for name, sent, code in (("broken JSON", "{", 4400), ("no object", "[1]", 4400), ("no type", '{"a":1}', 4400),
+                             ("cmd is missing", '{"type":"start"}', 4400), ("a number as cmd", '{"type":"start","cmd":1}', 4400),
+                             ("an encoding that is none", '{"type":"start","cmd":"true","encoding":"hex"}', 4400),
+                             ("nothing to connect to", '{"type":"connect"}', 4400),
+                             ("no such process", '{"type":"connect","tag":"nobody"}', 4404),
+                             ("too large", '{"type":"x","d":"%s"}' % ("x" * (1 << 20)), 4413), ("no UTF-8", b'{"type":"\xff"}', 4400)):
+        s = Socket(URL, base + "/exec/stream", KEY)
+        s.text(sent)
+        got = s.all(10)
+        check("%s: %d" % (name, code), s.code == code and got and got[-1]["type"] == "error" and got[-1]["fatal"], (got, s.code))
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.put(1, b"{}", mask=False)
+    s.all(5)
+    check("an unmasked frame: 1002", s.code == 1002, s.code)
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.put(1, b'{"type":"start",', fin=False)
+    s.put(9, b"hello")
+    s.put(0, b'"cmd":"true"}')
+    check("fragments, a ping between", s.all(10)[-1].get("exit_code") == 0, s.code)
+
+
+def doors(base):
+    bad = Socket(URL, "/v1/capsules/cl-bad/exec/stream", KEY)
+    check("a bad id: 400 before the upgrade", bad.status == 400, bad.status)
+    check("a bad selector too", Socket(URL, base + "/processes/tag:/stream", KEY).status == 400)
+    check("a bad key: 401", Socket(URL, base + "/exec/stream", {"X-API-Key": "htc_x"}).status == 401)
+    check("no WebSocket: 400, 401", call("GET", base + "/exec/stream")[0] == 400 and call("GET", base + "/exec/stream", headers={})[0] == 401)
+    s = Socket(URL, "/v1/capsules/cl-0000000000000000000000000/exec/stream", KEY)
+    s.send(type="start", cmd="true")
+    got = s.all(10)
+    check("an unknown capsule: 4404 behind the first message", s.code == 4404 and got[-1]["data"] == "sandbox not found", (got, s.code))
+    s = Socket(URL, base + "/exec/stream", {**KEY, "Origin": "https://evil.example"})
+    check("another origin: 403", s.status == 403, s.status)
+    s = Socket(URL, base + "/exec/stream", {**KEY, "Origin": URL})
+    check("our origin: 101", s.status == 101, s.status)
+    s.close()
+    s = Socket(URL, base + "/exec/stream")
+    s.send(type="auth", token="nonsense")
+    got = s.all(10)
+    check("a bad token: an error, 4401", s.code == 4401 and got == [{"type": "error", "data": "authentication failed",
+          "code": "unauthorized", "fatal": True}], (got, s.code))
+    s = Socket(URL, base + "/exec/stream")
+    began = time.time()
+    s.all(10)
+    check("who says nothing for 5 s: 4401", s.code == 4401 and 4 < time.time() - began < 8, (s.code, time.time() - began))
+
+
+# ---- output
+
+def amounts(base):
+    got, _ = run(base, "python3", "-c", "import sys\nfor b in 'Grüße, 世界 🎉\\n'.encode() * 50:\n sys.stdout.buffer.write(bytes([b])); sys.stdout.flush()")
+    check("UTF-8 in writes of one byte", text(got) == "Grüße, 世界 🎉\n" * 50, text(got)[:60])
+    got, _ = run(base, "sh", "-c", r"printf 'a\377b\303'")
+    check("invalid bytes are U+FFFD", text(got) == "a\ufffdb\ufffd", got)
+    n = MIB << 20
+    began = time.time()
+    s = Socket(URL, base + "/exec/stream", KEY, timeout=120)
+    s.send(type="start", cmd="sh", args=["-c", "head -c %d /dev/urandom >/tmp/r; sha256sum </tmp/r; cat /tmp/r" % n], encoding="base64")
+    raw = b"".join(base64.b64decode(m["data"]) for m in s.all(200) if m["type"] == "stdout")
+    want, body = raw[:64].decode(), raw[68:]
+    check("%d MiB of random bytes, equal (%.1f MB/s)" % (MIB, n / 1e6 / (time.time() - began)),
+          hashlib.sha256(body).hexdigest() == want, (len(body), s.code))
+    call("POST", base + "/exec", {"cmd": "rm", "args": ["/tmp/r"]})
+
+
+def slow(base):
+    """gateway.slow_sec of the instance says how long this takes."""
+    s = Socket(URL, base + "/exec/stream", KEY, receive_buffer=4096)
+    s.send(type="start", cmd="sh", args=["-c", "head -c 30000000 /dev/zero | tr '\\0' x; echo done >/tmp/slow-done; sleep 60"], tag="flood")
+    s.recv()
+    time.sleep(int(os.environ.get("HUTCH_SLOW_SEC", "3")) + 4)
+    end = time.time() + 20
+    while time.time() < end and call("POST", base + "/exec", {"cmd": "cat", "args": ["/tmp/slow-done"]})[1]["exit_code"]:
+        time.sleep(0.5)
+    s.all(30)
+    check("a starter that takes nothing: 4429", s.code == 4429, s.code)
+    check("the process went on", call("POST", base + "/exec", {"cmd": "cat", "args": ["/tmp/slow-done"]})[1]["stdout"] == "done\n")
+    s = Socket(URL, base + "/processes/flood/stream?since=0", KEY)
+    got = []
+    try:
+        while True:
+            got.append(s.recv(2))
+    except (TimeoutError, Closed):
+        pass
+    n = sum(len(m["data"]) for m in got if m["type"] == "stdout")
+    check("since=0: start, a gap, the last MiB", got[0]["type"] == "start" and got[1]["type"] == "gap" and got[1]["from"] == 0
+          and got[1]["to"] == 30000000 - n and 900000 < n <= 1 << 20, (got[:2], n))
+    s.send(type="kill")
+    s.all(5)
+
+
+def viewers(base):
+    starter = Socket(URL, base + "/exec/stream", KEY)
+    starter.send(type="start", cmd="sh", args=["-c", "read x; head -c 8000000 /dev/zero | tr '\\0' y; echo; echo end"], stdin=True, tag="watched")
+    starter.recv()
+    viewer = Socket(URL, base + "/processes/tag:watched/stream", KEY, receive_buffer=4096)
+    check("a viewer begins with start", viewer.recv()["type"] == "start")
+    starter.send(type="stdin", data="go\n")
+    began = time.time()
+    got = starter.all(60)
+    check("a viewer that does not read slows nobody", text(got).endswith("end\n") and time.time() - began < 30, time.time() - began)
+    got = viewer.all(30)
+    gaps = [m for m in got if m["type"] == "gap"]
+    n = sum(len(m["data"]) for m in got if m["type"] == "stdout")
+    check("he gets gaps, what is told adds up, and the end", gaps and n + sum(g["to"] - g["from"] for g in gaps) == 8000005
+          and got[-1]["type"] == "exit", (gaps[:2], n, got[-1]))
+
+
+def calls(base):
+    status, got = call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo one; echo two >&2; sleep 60"], "background": True, "tag": "read"})
+    time.sleep(0.5)
+    status, got = call("GET", base + "/processes/read/output")
+    check("output: chunks and next", status == 200 and got["next"] == 8 and [(c["stream"], base64.b64decode(c["data"])) for c in got["chunks"]]
+          == [("stdout", b"one\n"), ("stderr", b"two\n")], got)
+    status, got = call("GET", base + "/processes/read/output?since=2&max=3")
+    check("output: since and max", status == 200 and got["next"] == 5 and b"".join(base64.b64decode(c["data"]) for c in got["chunks"]) == b"e\nt", got)
+    check("output: behind the end is 400", call("GET", base + "/processes/read/output?since=99")[0] == 400)
+    check("output: max out of range", call("GET", base + "/processes/read/output?max=0")[0] == 400)
+    check("output: no such process", call("GET", base + "/processes/nobody/output")[0] == 404)
+    call("DELETE", base + "/processes/read")
+    s = Socket(URL, base + "/exec/stream", KEY)
+    s.send(type="start", cmd="cat", stdin=True, tag="cat")
+    s.recv()
+    check("stdin: 204", call("POST", base + "/processes/cat/stdin", {"data": base64.b64encode(b"hello\n").decode()})[0] == 204)
+    check("stdin arrives", s.recv()["data"] == "hello\n")
+    check("stdin: no base64 is 400", call("POST", base + "/processes/cat/stdin", {"data": "!"})[0] == 400)
+    check("stdin: nothing is 400", call("POST", base + "/processes/cat/stdin", {})[0] == 400)
+    check("stdin: eof", call("POST", base + "/processes/cat/stdin", {"eof": True})[0] == 204 and s.all(5)[-1].get("exit_code") == 0)
+    check("stdin: no such process", call("POST", base + "/processes/cat/stdin", {"data": "YQ=="})[0] == 404)
+
+
+PARTS = (commands, inputs, ends, wrong, doors, calls, amounts, viewers, slow)
+
+
+def main():
+    status, c = call("POST", "/v1/capsules", {"template": "minimal"})
+    if status != 201:
+        sys.exit("no capsule: %s %s" % (status, c))
+    base = "/v1/capsules/" + c["id"]
+    try:
+        for part in PARTS:
+            if not ONLY or part.__name__ in ONLY:
+                part(base)
+    finally:
+        call("DELETE", base)
+    sys.exit(1 if FAILED else 0)
+
+
+if __name__ == "__main__":
+    main()
