@@ -62,11 +62,12 @@ int host_monitor(struct work *, const struct op_env *);
 struct capsule_report {
 	const struct uuid *id;
 	int64_t epoch;
-	const char *state; /* running, paused, hibernated, error, exited, rebooted */
+	const char *state; /* running, paused, hibernated, error, exited */
 	const char *code, *message;
 	const char *residency, *by;            /* paused, hibernated */
 	const char *memory, *disk, *cpu_class; /* hibernated: hex ids of artifacts */
 	int64_t bytes;
+	int64_t reboots; /* of its guest, as the host counts */
 	int64_t idle_s; /* running: since the last use, 0 while it lasts; -1: not told */
 };
 /* The report's fields of a JSON object. */
@@ -91,6 +92,7 @@ struct wake_ask {
 	bool cold;           /* without its memory */
 	int32_t timeout_sec; /* NULL_INT4: as it was */
 	const char *worker;  /* who does the job at once; NULL: a worker shall */
+	const char *note;    /* what is lost by it; NULL: nothing */
 };
 struct wake {
 	struct job_ref job;

@@ -10,6 +10,7 @@
 #include "event.h"
 #include "log.h"
 #include "rfc3339.h"
+#include "snapshot.h"
 #include "snapshots.q.h"
 
 #include <inttypes.h>
@@ -148,7 +149,7 @@ capsule_policy(struct work *w, const struct op_env *env)
 			w->err = (struct err){ 0 };
 		}
 	}
-	if (n < 0 || expire_snapshots(w) < 0)
+	if (n < 0 || expire_snapshots(w) < 0 || snapshot_clock(w, env) < 0)
 		return -1;
 	if (env->queue)
 		job_announce(w, env->queue);

@@ -7,11 +7,10 @@
 #include "audit.h"
 #include "capsule_steps.h"
 #include "cleanup.h"
+#include "quota.h"
 
 #include <inttypes.h>
 #include <string.h>
-
-enum { REBOOTS_MAX = 3 };
 
 struct capsule_report
 capsule_report_read(const struct uuid *id, struct json_object *o)
@@ -29,6 +28,7 @@ capsule_report_read(const struct uuid *id, struct json_object *o)
 		.disk = json_str(o, "disk", NULL),
 		.cpu_class = json_str(o, "cpu_class", ""),
 		.bytes = json_int(o, "bytes", 0),
+		.reboots = json_int(o, "reboots", 0),
 		.idle_s = json_int(o, "idle_ms", -1000) / 1000 };
 }
 
@@ -136,56 +136,69 @@ said_hibernated(struct work *w, const struct q_capsule_op *c, const struct capsu
 	return 1;
 }
 
-/* The virtual machine ended; the disk is there. A policy may start it again from it. */
+/* error -> resuming from the disk, three times an hour; not when the team may not have it again. */
+static int
+restart(struct work *w, const struct q_capsule_op *c)
+{
+	struct job_ref job;
+	int n = quota_take(w,
+	    &(struct quota_ask){
+		.team = c->team_id, .vcpus = c->vcpus, .memory_mb = c->memory_mb });
+
+	if (n < 0 && (w->err.code == E_QUOTA || w->err.code == E_TEAM_FROZEN)) {
+		w->err = (struct err){ 0 };
+		return 0;
+	}
+	if (n < 0)
+		return -1;
+	n = q_life_restart(w->db, .id = c->id, .epoch = c->epoch);
+	if (n <= 0)
+		return n;
+	if (capsule_job(w, "capsule.resume", c->team_id,
+		&(struct op_args){ .capsule = c->id, .epoch = c->epoch + 1 }, NULL, &job, NULL) < 0)
+		return -1;
+	return audit_add(w, AUDIT_SANDBOX_RESUME,
+	    &(struct audit){ .team = c->team_id,
+		.capsule = c->id,
+		.resource_id = id_text(w, "cl-", c->id),
+		.metadata = "{\"cause\":\"restart_policy\"}" });
+}
+
+/* The virtual machine ended; the disk is there. A policy may start it again from it, unless the
+ * guest does nothing but boot. */
 static int
 said_error(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
 	const char *code = r->code && *r->code ? r->code : "vmm_exit";
 	const char *text = r->message && *r->message ? r->message : "the virtual machine ended";
-	struct job_ref job;
 	int n;
 
 	if (!is(c->observed_state, "running pausing paused resuming hibernating missing"))
 		return 0;
 	/* a rollback that the agent's end broke off: its job asks for it again, and says how it
-	 * ends */
+	 * ends; a disk that is being sealed to be recovered is of an ended one */
 	if (is(c->observed_state, "resuming") && c->op && strcmp(c->op, "rollback") == 0)
+		return 0;
+	if (is(c->observed_state, "hibernating") && is(c->desired_state, "running"))
 		return 0;
 	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = code, .message = text,
 	    .was = c->observed_state);
 	if (n <= 0 || op_event_error(w, c, "capsule.error", "run", code, text) < 0)
 		return n;
-	if (strcmp(c->restart_policy, "on_failure") != 0 ||
-	    strcmp(c->desired_state, "running") != 0)
-		return 1;
-	n = q_life_restart(w->db, .id = c->id, .epoch = c->epoch);
-	if (n <= 0)
-		return n < 0 ? -1 : 1;
-	return capsule_job(w, "capsule.resume", c->team_id,
-		   &(struct op_args){ .capsule = c->id, .epoch = c->epoch + 1 }, NULL, &job,
-		   NULL) < 0
-	    ? -1
-	    : 1;
+	if (strcmp(c->restart_policy, "on_failure") == 0 && is(c->desired_state, "running") &&
+	    strcmp(code, "boot_loop") != 0)
+		return restart(w, c) < 0 ? -1 : 1;
+	return 1;
 }
 
-/* The guest rebooted; one that does nothing else is stopped. */
+/* Its host counts, and ends what does nothing but reboot (boot_loop). */
 static int
-said_rebooted(struct work *w, const struct q_capsule_op *c)
+said_rebooted(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
-	struct q_life_reboots *row;
-	int n = q_life_rebooted(w->db, &row, .id = c->id, .epoch = c->epoch);
+	int n =
+	    q_life_rebooted(w->db, .id = c->id, .epoch = c->epoch, .reboots = (int32_t)r->reboots);
 
-	if (n <= 0 || op_event(w, c, "capsule.rebooted", "{}") < 0)
-		return n;
-	if (row->reboots <= REBOOTS_MAX)
-		return 1;
-	n = q_capsule_failed(w->db, .id = c->id, .epoch = c->epoch, .code = "boot_loop",
-	    .message = "the guest rebooted more than three times in ten minutes", .was = "running");
-	if (n > 0 &&
-	    op_event_error(w, c, "capsule.error", "run", "boot_loop",
-		"the guest rebooted more than three times in ten minutes") < 0)
-		return -1;
-	return n;
+	return n > 0 && r->reboots > 0 ? op_event(w, c, "capsule.rebooted", "{}") : n;
 }
 
 static int
@@ -210,8 +223,8 @@ said_running(struct work *w, const struct q_capsule_op *c, const struct capsule_
 	return 0;
 }
 
-int
-capsule_reported(struct work *w, const struct capsule_report *r, int64_t change_no)
+static int
+apply(struct work *w, const struct capsule_report *r, int64_t change_no)
 {
 	struct q_capsule_op *c;
 	int n = q_capsule_for_op(w->db, &c, .id = r->id);
@@ -224,13 +237,26 @@ capsule_reported(struct work *w, const struct capsule_report *r, int64_t change_
 		return 0;
 	if (change_no != NULL_INT && c->change_no != change_no)
 		return 0;
+	if (c->epoch == r->epoch && said_rebooted(w, c, r) < 0)
+		return -1;
 	if (strcmp(r->state, "paused") == 0)
 		return said_paused(w, c, r);
 	if (strcmp(r->state, "hibernated") == 0)
 		return said_hibernated(w, c, r);
-	if (strcmp(r->state, "rebooted") == 0)
-		return said_rebooted(w, c);
 	if (strcmp(r->state, "error") == 0 || strcmp(r->state, "exited") == 0)
 		return said_error(w, c, r);
 	return strcmp(r->state, "running") == 0 ? said_running(w, c, r) : 0;
+}
+
+/* What hosts do is the platform's doing (spec 02 §1.1), by report as by inventory. */
+int
+capsule_reported(struct work *w, const struct capsule_report *r, int64_t change_no)
+{
+	struct actor who = w->actor;
+	int n;
+
+	w->actor = (struct actor){ 0 };
+	n = apply(w, r, change_no);
+	w->actor = who;
+	return n;
 }

@@ -22,6 +22,14 @@ by_body(struct work *w, const char *by, const char *more)
 	return talloc_asprintf(w, "{\"by\":\"%s\"%s}", by ? by : "user", more);
 }
 
+/* The disk of an ended one, sealed so that it starts elsewhere (recover). */
+static bool
+recovers(const struct q_capsule_op *c)
+{
+	return strcmp(c->observed_state, "hibernating") == 0 &&
+	    strcmp(c->desired_state, "running") == 0;
+}
+
 /*
  * A pause or hibernation failed: what the host says holds, running or paused (spec 02 §1.3). Keeps
  * the unit's error, returns -1; when the host does not say, the operation is made again.
@@ -35,6 +43,8 @@ settle(
 	struct json_object *now;
 	int n;
 
+	if (recovers(c))
+		return op_failed(w, job, c, c->epoch, "recover", "restore_failed");
 	w->err = (struct err){ 0 };
 	if (op_call(w, c, "GET", "", NULL, 0, NULL, 5000, &now) < 0)
 		return -1;
@@ -185,6 +195,25 @@ mark_hibernated(struct work *w, const struct op_env *env, const struct job_ref *
 	return op_commit(w, env);
 }
 
+/* Sealed; now it starts where there is room. Without any it sleeps, and nothing is lost. */
+static int
+start_sealed(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct q_capsule_op *c)
+{
+	struct wake_ask ask = {
+		.id = c->id, .cause = "recover", .cold = true, .timeout_sec = NULL_INT4
+	};
+	struct wake woken;
+
+	if (op_begin(w, job) < 0)
+		return -1;
+	if (capsule_wake(w, env, &ask, &woken) >= 0)
+		return op_commit(w, env);
+	db_rollback(w->db);
+	w->err = (struct err){ 0 };
+	return 0;
+}
+
 int
 capsule_op_hibernate(struct work *w, const struct op_env *env, const struct job_ref *job,
     const struct op_args *a, int64_t wait_ms)
@@ -199,9 +228,12 @@ capsule_op_hibernate(struct work *w, const struct op_env *env, const struct job_
 		return 0;
 	crash_point("hibernate.2");
 	if (op_call(w, c, "POST", "/hibernate", "hibernate", c->epoch,
-		by_body(w, c->paused_by, a->memory ? ",\"memory\":true" : ",\"memory\":false"),
+		by_body(w, c->paused_by,
+		    a->memory && !recovers(c) ? ",\"memory\":true" : ",\"memory\":false"),
 		wait_ms, &answer) < 0)
 		return op_unknown(&w->err) ? -1 : settle(w, job, c, "hibernate");
 	crash_point("hibernate.6");
-	return mark_hibernated(w, env, job, c, answer);
+	if (mark_hibernated(w, env, job, c, answer) < 0)
+		return -1;
+	return recovers(c) ? start_sealed(w, env, job, c) : 0;
 }

@@ -24,18 +24,18 @@ source(const struct q_capsule_op *c)
 	return c->host_id ? "disk" : c->image_disk.p ? "image" : NULL;
 }
 
-/* The host that has it must answer; one that sleeps on disk there needs room again. */
+/* The host that has it must answer; one that sleeps on disk there, or grows, needs room again. */
 static int
-stay(struct work *w, const struct op_env *env, const struct q_capsule_op *c)
+stay(struct work *w, const struct op_env *env, const struct q_capsule_op *c, bool cold)
 {
 	struct place_ask ask = { .conf = env->conf,
 		.team = c->team_id,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
+		.vcpus = cold ? c->cold_vcpus : c->vcpus,
+		.memory_mb = cold ? c->cold_memory_mb : c->memory_mb,
 		.only = c->host_id };
 	struct place at;
 
-	if (strcmp(c->observed_state, "paused") == 0 &&
+	if (!cold && strcmp(c->observed_state, "paused") == 0 &&
 	    (!c->residency || strcmp(c->residency, "disk") != 0)) {
 		if (c->host_status && strcmp(c->host_status, "unreachable") == 0)
 			return err_set(&w->err, E_HOST_UNAVAILABLE, "its host does not answer");
@@ -50,9 +50,9 @@ elsewhere(struct work *w, const struct op_env *env, const struct q_capsule_op *c
 {
 	struct place_ask ask = { .conf = env->conf,
 		.team = c->team_id,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_mb = c->disk_size_mb,
+		.vcpus = cold ? c->cold_vcpus : c->vcpus,
+		.memory_mb = cold ? c->cold_memory_mb : c->memory_mb,
+		.disk_mb = cold ? c->cold_disk_size_mb : c->disk_size_mb,
 		.tags = c->host_tags,
 		.disk = c->image_disk };
 
@@ -82,21 +82,22 @@ capsule_wake(struct work *w, const struct op_env *env, const struct wake_ask *a,
 	from = source(c);
 	if (!from)
 		return 0;
-	if (strcmp(from, "disk") == 0)
+	if (strcmp(from, "disk") == 0 || (strcmp(from, "image") == 0 && !c->image_memory.p))
 		cold = true;
 	if (quota_take(w,
-		&(struct quota_ask){
-		    .team = c->team_id, .vcpus = c->vcpus, .memory_mb = c->memory_mb }) < 0)
+		&(struct quota_ask){ .team = c->team_id,
+		    .vcpus = cold ? c->cold_vcpus : c->vcpus,
+		    .memory_mb = cold ? c->cold_memory_mb : c->memory_mb }) < 0)
 		return -1;
 	if (strcmp(from, "image") != 0) {
 		at.host = c->host_id;
-		if (stay(w, env, c) < 0)
+		if (stay(w, env, c, cold) < 0)
 			return -1;
 	} else if (elsewhere(w, env, c, cold, &at) < 0)
 		return -1;
 	n = q_life_wake(w->db, .id = c->id, .epoch = c->epoch, .was = c->observed_state,
 	    .host = at.host, .from = from, .cold = cold, .reason = a->cause,
-	    .timeout_sec = a->timeout_sec);
+	    .timeout_sec = a->timeout_sec, .note = a->note);
 	if (n <= 0)
 		return n;
 	ret->epoch = c->epoch + 1;

@@ -60,6 +60,8 @@ struct times {
 	FIELD(st, m.max_lifetime_sec, "max_lifetime_sec", .min = INT32_MIN, .max = INT32_MAX, .dflt = NULL_INT4,	\
 	    .doc = "From first running; 0 and below: no limit."),					\
 	FIELD(st, m.on_max_lifetime, "on_max_lifetime", .one_of = "hibernate|destroy"),			\
+	FIELD(st, m.restart_policy, "restart_policy", .one_of = "never|on_failure",			\
+	    .doc = "on_failure: boots its disk again when its machine ended, at most 3 times an hour."),	\
 	SUB(st, m.network, "network", network_fields, network)
 #define TIMES_FIELDS(st) TIMES_FIELDS_OF(st, t)
 /* clang-format on */
@@ -115,7 +117,7 @@ struct capsule_patch {
 	const struct pair *metadata;
 	const char *const *tags, *const *tags_add, *const *tags_remove;
 	struct times t;
-	int32_t vcpus, memory_mb; /* NULL_INT4: as they are */
+	int32_t vcpus, memory_mb, disk_size_mb; /* NULL_INT4: as they are */
 	int64_t generation;       /* NULL_INT: any */
 	const char *changed;      /* {"changed":[names of fields]} for audit and event */
 };

@@ -29,6 +29,8 @@ static const struct field capsule_patch_fields[] = {
 	    .doc = "From the next cold boot."),
 	FIELD(capsule_patch, memory_mb, "memory_mb", .min = 128, .max = 65536, .dflt = NULL_INT4,
 	    .doc = "From the next cold boot."),
+	FIELD(capsule_patch, disk_size_mb, "disk_size_mb", .min = 1024, .max = 262144,
+	    .dflt = NULL_INT4, .doc = "From the next cold boot; it only grows."),
 	FIELD(capsule_patch, generation, "generation", .dflt = NULL_INT,
 	    .doc = "409 when the capsule has another one."),
 	{ 0 },
@@ -157,6 +159,20 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	    : 0;
 }
 
+/* It only grows, within the team's quota. */
+static int
+disk_check(struct request *r, const struct capsule_patch *in, const struct q_capsule *row)
+{
+	if (in->disk_size_mb == NULL_INT4)
+		return 0;
+	if (in->disk_size_mb < row->disk_size_mb)
+		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the present %d",
+		    row->disk_size_mb);
+	return quota_take(&r->work,
+	    &(struct quota_ask){
+		.team = r->who.team, .disk_mb = in->disk_size_mb - row->disk_size_mb });
+}
+
 int
 capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsule **ret)
 {
@@ -170,7 +186,7 @@ capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsul
 	if (strcmp(row->state, "stopping") == 0 || strcmp(row->state, "stopped") == 0)
 		return fail(r, E_BAD_STATE, "the capsule is %s", row->state);
 	if (times_check(r, &in.t) < 0 || check_metadata(r, in.metadata) < 0 ||
-	    new_tags(r, &in, row, &tags) < 0)
+	    new_tags(r, &in, row, &tags) < 0 || disk_check(r, &in, row) < 0)
 		return -1;
 	n = q_life_update(r->work.db, .id = in.id,
 	    .generation = in.generation == NULL_INT ? row->generation : in.generation,
@@ -180,8 +196,8 @@ capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsul
 	    .idle_action = in.t.idle_action, .idle_signals = in.t.idle_signals,
 	    .auto_resume = in.t.auto_resume, .max_lifetime_sec = in.t.max_lifetime_sec,
 	    .on_max_lifetime = in.t.on_max_lifetime, .restart_policy = in.t.restart_policy,
-	    .network = network_json(r, in.t.network), .disk_size_mb = NULL_INT4, .vcpus = in.vcpus,
-	    .memory_mb = in.memory_mb);
+	    .network = network_json(r, in.t.network), .disk_size_mb = in.disk_size_mb,
+	    .vcpus = in.vcpus, .memory_mb = in.memory_mb);
 	if (n == 0)
 		return fail(r, E_CONFLICT, "the capsule has another generation than %" PRId64,
 		    in.generation == NULL_INT ? row->generation : in.generation);
@@ -349,15 +365,51 @@ left_over(struct request *r, const struct capsule_move *in, const struct q_capsu
 	return 1;
 }
 
+static const char memory_lost[] = "what was only in its memory is lost";
+
+/* The disk lies at its host, which answers: it boots there, or is sealed and boots where there is
+ * room. */
 static int
-recover_place(struct request *r, const struct q_capsule_op *c, struct bytes memory,
+recover_disk(struct request *r, const struct capsule_move *in, const struct q_capsule_op *c)
+{
+	struct op_env env = { r->app->conf, r->app->keys, r->app->queue };
+	struct wake_ask ask = { .id = in->id,
+		.cause = "recover",
+		.cold = true,
+		.timeout_sec = NULL_INT4,
+		.worker = capsule_worker(r),
+		.note = memory_lost };
+	struct doing *d;
+	struct wake wake;
+	int n = capsule_wake(&r->work, &env, &ask, &wake);
+
+	if (n < 0 && r->work.err.code == E_NO_HOSTS) {
+		r->work.err = (struct err){ 0 };
+		n = q_life_recover_seal(
+		    r->work.db, .id = in->id, .epoch = c->epoch, .note = memory_lost);
+		d = doing(r, in, "capsule.hibernate", c->epoch, "hibernated running error stopped");
+	} else
+		d = doing(r, in, "capsule.resume", wake.epoch, "running error stopping stopped");
+	if (n <= 0)
+		return n < 0 ? -1 : capsule_refuse(r, in->id, "missing or in error");
+	if (in->wait < 0)
+		d->wait_sec = WAIT_SHORT;
+	d->args.memory = false;
+	if ((wake.epoch ? capsule_continue(r, d, &wake.job, wake.claimed) : capsule_begin(r, d)) <
+	    0)
+		return -1;
+	return audit(r, AUDIT_SANDBOX_RECOVER, in->id, "{\"from\":\"disk\"}", NULL);
+}
+
+static int
+recover_place(struct request *r, const struct q_capsule_op *c, bool cold, struct bytes memory,
     struct bytes disk, const char *cpu_class, struct place *at)
 {
 	struct place_ask ask = { .conf = r->app->conf,
 		.team = r->who.team,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_mb = c->disk_size_mb,
+		.vcpus = cold ? c->cold_vcpus : c->vcpus,
+		.memory_mb = cold ? c->cold_memory_mb : c->memory_mb,
+		.disk_mb = cold ? c->cold_disk_size_mb : c->disk_size_mb,
 		.tags = c->host_tags,
 		.memory = memory,
 		.disk = disk,
@@ -383,16 +435,22 @@ capsule_recover(struct request *r)
 		return -1;
 	if (strcmp(row->state, "missing") != 0 && strcmp(row->state, "error") != 0)
 		return capsule_refuse(r, in->id, "missing or in error");
-	if (q_capsule_for_op(r->work.db, &c, .id = in->id) <= 0 || left_over(r, in, c, &s) < 0)
+	if (q_capsule_for_op(r->work.db, &c, .id = in->id) <= 0)
 		return -1;
+	if (cold && strcmp(row->state, "error") == 0 && c->host_id && c->starts > 0 &&
+	    c->host_status && strcmp(c->host_status, "unreachable") != 0)
+		return recover_disk(r, in, c);
+	if (left_over(r, in, c, &s) < 0)
+		return -1;
+	cold = cold || (s && !s->memory_artifact.p) || (!s && !c->image_memory.p);
 	/* a missing one is still counted */
 	if (strcmp(row->state, "error") == 0 &&
 	    quota_take(&r->work,
-		&(struct quota_ask){
-		    .team = r->who.team, .vcpus = c->vcpus, .memory_mb = c->memory_mb }) < 0)
+		&(struct quota_ask){ .team = r->who.team,
+		    .vcpus = cold ? c->cold_vcpus : c->vcpus,
+		    .memory_mb = cold ? c->cold_memory_mb : c->memory_mb }) < 0)
 		return -1;
-	cold = cold || (s && !s->memory_artifact.p) || (!s && !c->image_memory.p);
-	if (recover_place(r, c,
+	if (recover_place(r, c, cold,
 		cold    ? (struct bytes){ 0 }
 		    : s ? s->memory_artifact
 			: c->image_memory,

@@ -139,7 +139,7 @@ struct change {
 	const struct uuid *id;
 	int64_t epoch;
 	const char *state, *code, *message, *residency, *by, *memory, *disk, *cpu_class;
-	int64_t bytes;
+	int64_t bytes, reboots;
 };
 static const struct field change_fields[] = {
 	FIELD(change, id, "id", .flags = NEEDED, .prefix = "cl-"),
@@ -153,6 +153,7 @@ static const struct field change_fields[] = {
 	FIELD(change, disk, "disk", .max = 64),
 	FIELD(change, cpu_class, "cpu_class", .max = 200),
 	FIELD(change, bytes, "bytes", .max = INT64_MAX),
+	FIELD(change, reboots, "reboots", .max = INT32_MAX, .doc = "Of its guest."),
 	{ 0 },
 };
 
@@ -516,6 +517,7 @@ host_reports(struct request *r)
 			.disk = c[i].disk,
 			.cpu_class = c[i].cpu_class,
 			.bytes = c[i].bytes,
+			.reboots = c[i].reboots,
 			.idle_s = -1 };
 
 		if (capsule_reported(&r->work, &said, NULL_INT) < 0)

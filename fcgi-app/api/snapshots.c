@@ -7,6 +7,7 @@
 #include "cleanup.h"
 #include "event.h"
 #include "rfc3339.h"
+#include "snapshot.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -226,79 +227,19 @@ snapshot_stats(struct request *r)
 
 /* --- take ----------------------------------------------------------------------------------- */
 
-/* What a capsule made of the snapshot has, unless it is told otherwise. */
-static const char *
-spec(struct request *r, const struct q_capsule *row, const struct q_capsule_op *c)
-{
-	struct buf b = BUF(r);
-	const char *const *t;
-
-	buf_fmt(&b, "{\"template_id\":\"%s\",\"template\":", id_text(r, "tpl-", row->template_id));
-	buf_json(&b, row->template);
-	buf_fmt(&b,
-	    ",\"template_version\":%d,\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%d,\"user\":",
-	    row->template_version, row->vcpus, row->memory_mb, row->disk_size_mb);
-	buf_json(&b, c->guest_user);
-	buf_str(&b, ",\"workdir\":");
-	buf_json(&b, c->workdir);
-	buf_fmt(&b, ",\"network\":%s,\"tags\":[", row->network);
-	for (t = row->tags; t && *t; t++) {
-		if (t != row->tags)
-			buf_chr(&b, ',');
-		buf_json(&b, *t);
-	}
-	buf_fmt(&b, "],\"epoch\":%" PRId64 ",\"env_names\":[", row->epoch);
-	for (t = row->env_names; t && *t; t++) {
-		if (t != row->env_names)
-			buf_chr(&b, ',');
-		buf_json(&b, *t);
-	}
-	buf_str(&b, "]}");
-	return b.data;
-}
-
-static const char *
-usual_name(struct request *r, const char *kind, const struct uuid *id)
-{
-	return talloc_asprintf(r, "%s-%s", strcmp(kind, "pre_op") == 0 ? "before-rollback" : "snap",
-	    id_text(r, "snp-", id) + strlen("snp-") + 15);
-}
-
 static int
-insert(struct request *r, const struct q_capsule *row, const struct q_capsule_op *c,
-    const struct snapshot_create *in, const char *kind, struct uuid *ret)
+insert(struct request *r, const struct q_capsule_op *c, const struct snapshot_create *in,
+    const char *kind, struct uuid *ret)
 {
-	struct bytes envs, sealed = { 0 };
-	int n;
-
-	*ret = uuid_new();
-	envs = capsule_envs_open(r, r->app->keys, row->id, c->envs_enc, &r->work.err);
-	if (!envs.p)
-		return -1;
-	if (c->envs_enc.p)
-		sealed = capsule_envs_seal(
-		    r, r->app->keys, ret, talloc_strndup(r, (const char *)envs.p, envs.n));
-	n = q_snapshot_insert(r->work.db, .id = ret, .team = r->who.team, .capsule = row->id,
-	    .name = in->name ? in->name : usual_name(r, kind, ret),
-	    .description = in->description ? in->description : "", .kind = kind,
-	    .memory = in->memory, .spec = spec(r, row, c), .envs_enc = sealed,
-	    .metadata = pairs_json(r, in->metadata), .expires_in_sec = in->expires_in_sec,
-	    .user = r->who.user);
-	if (n < 0 && r->work.err.code == E_CONFLICT)
-		snprintf(r->work.err.text, sizeof r->work.err.text, "the capsule has a snapshot %s",
-		    in->name);
-	return n < 0 ? -1 : 0;
-}
-
-/* A sleeping capsule's image is its snapshot: nothing has to be copied. */
-static int
-of_image(struct request *r, const struct q_capsule_op *c, const struct uuid *id, bool memory)
-{
-	return q_snapshot_ready(r->work.db, .id = id,
-		   .memory = memory ? c->image_memory : (struct bytes){ 0 }, .disk = c->image_disk,
-		   .cpu_class = c->image_class, .logical = 0, .unique = 0) < 0
-	    ? -1
-	    : 0;
+	return snapshot_add(&r->work, r->app->keys, c,
+	    &(struct snapshot_ask){ .kind = kind,
+		.name = in->name,
+		.description = in->description,
+		.metadata = pairs_json(r, in->metadata),
+		.expires_in_sec = in->expires_in_sec,
+		.user = r->who.user,
+		.memory = in->memory },
+	    ret);
 }
 
 static int
@@ -365,10 +306,10 @@ snapshot_take(struct request *r, const struct snapshot_create *in, struct q_snap
 	if (row->op || (!awake(row) && !asleep(row)))
 		return capsule_refuse(r, in->id, "running, paused or hibernated");
 	if (q_capsule_for_op(r->work.db, &c, .id = in->id) <= 0 ||
-	    insert(r, row, c, in, "manual", id) < 0)
+	    insert(r, c, in, "manual", id) < 0)
 		return -1;
 	if (asleep(row)) {
-		if (of_image(r, c, id, in->memory) < 0)
+		if (snapshot_of_image(&r->work, c, id, in->memory) < 0)
 			return -1;
 	} else {
 		d = talloc_zero(r, struct doing);
@@ -485,7 +426,7 @@ roll_asleep(struct request *r, const struct q_capsule *row, const struct q_capsu
 	struct q_capsule *now;
 	struct capsule full;
 
-	if (safety && of_image(r, c, safety, true) < 0)
+	if (safety && snapshot_of_image(&r->work, c, safety, true) < 0)
 		return -1;
 	if (q_life_image_add(r->work.db, .id = row->id, .epoch = row->epoch, .team = r->who.team,
 		.memory = s->memory_artifact, .disk = s->disk_artifact,
@@ -519,7 +460,7 @@ roll(struct request *r, const struct uuid *id, const struct q_snapshot *s, bool 
 	if (row->op || (!awake(row) && !asleep(row)))
 		return capsule_refuse(r, id, "running, paused or hibernated");
 	if (q_capsule_for_op(r->work.db, &c, .id = id) <= 0 ||
-	    (safety && insert(r, row, c, &before, "pre_op", safety) < 0))
+	    (safety && insert(r, c, &before, "pre_op", safety) < 0))
 		return -1;
 	if (asleep(row))
 		n = roll_asleep(r, row, c, s, safety);

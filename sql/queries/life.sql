@@ -46,8 +46,10 @@ UPDATE capsules SET observed_state = 'resuming', desired_state = 'running', gene
        timeout_sec = coalesce(:timeout_sec::int4?, timeout_sec),
        deadline_at = CASE WHEN timeout_mode = 'fixed' AND coalesce(:timeout_sec::int4?, timeout_sec) > 0
          THEN now() + make_interval(secs => coalesce(:timeout_sec::int4?, timeout_sec)) END,
+       lost_note = coalesce(:note::text?, lost_note),
        vcpus = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'vcpus')::int, vcpus) ELSE vcpus END,
        memory_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'memory_mb')::int, memory_mb) ELSE memory_mb END,
+       disk_size_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
        pending_spec = CASE WHEN :cold::bool THEN NULL ELSE pending_spec END
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = :was::text AND op IS NULL;
 
@@ -126,8 +128,18 @@ UPDATE capsules SET host_id = :host::uuid, epoch = epoch + 1, failures = failure
 -- missing, error -> starting from an image, on another host or the same; the old epoch is fenced.
 UPDATE capsules SET observed_state = 'starting', desired_state = 'running', generation = generation + 1, epoch = epoch + 1,
        host_id = :host::uuid, wake_from = 'image', wake_cold = :cold::bool, missing_from = NULL, failures = 0,
-       state_reason = 'recover', lost_note = :note::text?
+       state_reason = 'recover', lost_note = :note::text?,
+       vcpus = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'vcpus')::int, vcpus) ELSE vcpus END,
+       memory_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'memory_mb')::int, memory_mb) ELSE memory_mb END,
+       disk_size_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
+       pending_spec = CASE WHEN :cold::bool THEN NULL ELSE pending_spec END
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = :was::text AND op IS NULL;
+
+-- name: life_recover_seal :exec
+-- error -> hibernating: the disk that its host kept is sealed, to start elsewhere. Such a one wants to run.
+UPDATE capsules SET observed_state = 'hibernating', desired_state = 'running', generation = generation + 1, paused_by = 'user',
+       state_reason = 'recover', failures = 0, lost_note = :note::text?
+ WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = 'error' AND op IS NULL;
 
 -- name: life_op :exec
 -- One operation at a time.
@@ -153,14 +165,10 @@ UPDATE capsules SET observed_state = 'resuming', epoch = epoch + 1, wake_from = 
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = 'error' AND desired_state = 'running' AND host_id IS NOT NULL
    AND NOT (restarts_since > now() - interval '1 hour' AND restarts >= 3) IS TRUE;
 
--- row: life_reboots
---   reboots int4
-
--- name: life_rebooted :one life_reboots
--- The guest rebooted; tells how often in these 10 minutes.
-UPDATE capsules SET reboots = CASE WHEN reboots_since > now() - interval '10 minutes' THEN reboots + 1 ELSE 1 END,
-       reboots_since = CASE WHEN reboots_since > now() - interval '10 minutes' THEN reboots_since ELSE now() END
- WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = 'running' RETURNING reboots;
+-- name: life_rebooted :exec
+-- How often the guest rebooted, as its host counts; less than before: the host counts anew.
+UPDATE capsules SET reboots = :reboots::int4, reboots_since = now()
+ WHERE id = :id::uuid AND epoch = :epoch::int8 AND reboots <> :reboots::int4;
 
 -- name: life_used :exec
 -- What the host says of a running capsule's use: seconds since the last, 0 while it lasts.
@@ -215,11 +223,11 @@ UPDATE capsules SET generation = generation + 1, name = CASE WHEN :rename::bool 
        max_lifetime_sec = coalesce(:max_lifetime_sec::int4?, max_lifetime_sec),
        on_max_lifetime = coalesce(:on_max_lifetime::text?, on_max_lifetime),
        restart_policy = coalesce(:restart_policy::text?, restart_policy), network = coalesce(:network::jsonb?, network),
-       disk_size_mb = coalesce(:disk_size_mb::int4?, disk_size_mb),
-       pending_spec = CASE WHEN :vcpus::int4? IS NULL AND :memory_mb::int4? IS NULL THEN pending_spec
+       pending_spec = CASE WHEN :vcpus::int4? IS NULL AND :memory_mb::int4? IS NULL AND :disk_size_mb::int4? IS NULL THEN pending_spec
          ELSE nullif(jsonb_strip_nulls(jsonb_build_object(
            'vcpus', nullif(coalesce(:vcpus::int4?, (pending_spec->>'vcpus')::int), vcpus),
-           'memory_mb', nullif(coalesce(:memory_mb::int4?, (pending_spec->>'memory_mb')::int), memory_mb))), '{}') END
+           'memory_mb', nullif(coalesce(:memory_mb::int4?, (pending_spec->>'memory_mb')::int), memory_mb),
+           'disk_size_mb', nullif(coalesce(:disk_size_mb::int4?, (pending_spec->>'disk_size_mb')::int), disk_size_mb))), '{}') END
  WHERE id = :id::uuid AND generation = :generation::int8 AND observed_state NOT IN ('stopping','stopped');
 
 -- name: life_back :exec

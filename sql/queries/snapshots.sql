@@ -73,6 +73,45 @@ DELETE FROM snapshots WHERE id = :id::uuid AND team_id = current_team() AND stat
 DELETE FROM snapshots WHERE id IN (SELECT id FROM snapshots WHERE expires_at < now() AND NOT pinned
    AND state IN ('ready','failed') ORDER BY expires_at LIMIT 100) RETURNING id, team_id, capsule_id, kind;
 
+-- row: snapshot_policy
+--   cron text?, keep_last int4, keep_days int4, memory bool, next_at timestamptz?, last_error text?
+
+-- name: snapshot_policy_get :one snapshot_policy
+-- When snapshots of a capsule of the tenant are taken by the clock.
+SELECT cron, keep_last, keep_days, memory, next_at, last_error FROM snapshot_policies
+ WHERE capsule_id = :capsule::uuid AND team_id = current_team();
+
+-- name: snapshot_policy_set :exec
+-- From now on.
+INSERT INTO snapshot_policies (capsule_id, team_id, cron, keep_last, keep_days, memory, next_at)
+VALUES (:capsule::uuid, :team::uuid, :cron::text, :last::int4, :days::int4, :memory::bool, :next::timestamptz)
+    ON CONFLICT (capsule_id) DO UPDATE SET cron = excluded.cron, keep_last = excluded.keep_last, keep_days = excluded.keep_days,
+       memory = excluded.memory, next_at = excluded.next_at, last_error = NULL, updated_at = now();
+
+-- name: snapshot_policy_off :exec
+-- None any more; what was taken stays.
+DELETE FROM snapshot_policies WHERE capsule_id = :capsule::uuid AND team_id = current_team();
+
+-- row: snapshot_turn
+--   capsule_id uuid, cron text, keep_last int4, keep_days int4, memory bool
+
+-- name: snapshot_turns :many snapshot_turn
+-- Policies whose time has come.
+SELECT p.capsule_id, p.cron, p.keep_last, p.keep_days, p.memory FROM snapshot_policies p JOIN capsules c ON c.id = p.capsule_id
+ WHERE p.next_at <= now() AND c.observed_state NOT IN ('stopping','stopped') ORDER BY p.next_at LIMIT 100;
+
+-- name: snapshot_turned :exec
+-- The next time; why this one was none.
+UPDATE snapshot_policies SET next_at = :next::timestamptz, last_error = :error::text? WHERE capsule_id = :capsule::uuid;
+
+-- name: snapshots_prune :many snapshot_due
+-- Scheduled ones beyond the newest, or too old; pinned ones stay.
+DELETE FROM snapshots WHERE id IN (
+  SELECT s.id FROM (SELECT x.id, x.created_at, row_number() OVER (ORDER BY x.created_at DESC, x.id DESC) AS nth FROM snapshots x
+                     WHERE x.capsule_id = :capsule::uuid AND x.kind = 'scheduled' AND NOT x.pinned AND x.state <> 'failed') s
+   WHERE s.nth > :last::int4 OR s.created_at < now() - make_interval(days => :days::int4))
+   AND state = 'ready' RETURNING id, team_id, capsule_id, kind;
+
 -- name: snapshots_lost :exec
 -- Snapshots whose job has ended without them.
 UPDATE snapshots s SET state = 'failed', error = '{"code":"lost","message":"The snapshot was not finished"}'

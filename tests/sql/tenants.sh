@@ -23,6 +23,7 @@ INSERT INTO capsule_ports (capsule_id, port, team_id) SELECT t, 8080, t FROM tea
 INSERT INTO stream_tickets (token_hash, user_id, key_id, team_id, capsule_id, purpose, expires_at) SELECT sha256(t::text::bytea), t, t, t, t, 'exec', now() + interval '1 hour' FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO artifacts (id, kind) VALUES (decode(repeat('ab', 32), 'hex'), 'disk');
 INSERT INTO snapshots (id, team_id, name, memory, spec) SELECT t, t, 's', false, '{}' FROM teams t(t) WHERE t IN ('$A', '$B');
+INSERT INTO snapshot_policies (capsule_id, team_id, cron, next_at) SELECT t, t, '0 0 * * *', now() FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO capsule_images (capsule_id, epoch, team_id, disk_artifact) SELECT t, 1, t, decode(repeat('ab', 32), 'hex') FROM teams t(t) WHERE t IN ('$A', '$B');
 INSERT INTO storage_connections (id, team_id, name, endpoint, region, bucket, access_key_id, secret_enc)
 	SELECT t, t, 's', 'https://s.example', 'r', 'b', 'k', 'x' FROM teams t(t) WHERE t IN ('$A', '$B');
