@@ -101,6 +101,8 @@ capsule_begin(struct capsule_asked *, enum capsule_state goal, enum capsule_stat
 /* capsule_sleep.c: timers of a paused capsule; after adoption, too. */
 void capsule_asleep(struct capsule *);
 void capsule_awake(struct capsule *);
+/* A paused one that has a process: its image is saved, or, when it is, the process ends. */
+void capsule_to_disk(struct capsule *);
 /* Steps of op->was_running, op->memory: freeze, close the session, stop; take memory into
    state.tmp; make that durable as state. */
 void capsule_step_freeze(void *op), capsule_step_leave(void *op), capsule_step_stop(void *op);

@@ -427,6 +427,16 @@ to_disk(struct capsule *c)
 	capsule_moved(c);
 }
 
+void
+capsule_to_disk(struct capsule *c)
+{
+	TALLOC_FREE(c->sleep);
+	if (c->persisted)
+		to_disk(c);
+	else
+		persist(c);
+}
+
 static void
 on_sleep(void *arg)
 {
@@ -437,10 +447,8 @@ on_sleep(void *arg)
 		return;
 	if (c->op)
 		capsule_asleep(c);
-	else if (!c->persisted)
-		persist(c);
 	else
-		to_disk(c);
+		capsule_to_disk(c);
 }
 
 void

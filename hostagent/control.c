@@ -666,6 +666,12 @@ control_start(struct agent *a, struct err *e)
 	return 0;
 }
 
+bool
+control_trusts(const struct agent *a)
+{
+	return !a->control || !a->control->distrusted;
+}
+
 const char *
 control_cluster(const struct agent *a)
 {

@@ -10,6 +10,8 @@ struct capsule;
 
 /* Starts to talk if agent.control_url is set. -1: the configuration is wrong. */
 int control_start(struct agent *, struct err *);
+/* It takes our credentials, or there is none. */
+bool control_trusts(const struct agent *);
 /* Which database we registered with, or "". */
 const char *control_cluster(const struct agent *);
 /* Is this our id at the control plane? */

@@ -85,6 +85,8 @@ host_room(const struct agent *a, struct err *e)
 	const struct conf *k = a->conf;
 	struct host h;
 
+	if (a->stopping)
+		return err_set(e, E_OVERLOADED, "this machine goes down");
 	if (host_facts(a, &h, e) < 0)
 		return -1;
 	if (h.free_memory_mb * PERCENT < h.memory_mb * k->agent_min_free_memory_percent)

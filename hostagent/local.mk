@@ -22,7 +22,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_in.h hostagent/capsule_state.c \
 	hostagent/capsule_work.c hostagent/capsule_image.c hostagent/capsule_sleep.c hostagent/capsule_hibernate.c \
-	hostagent/capsule_boot.c hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
+	hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
 	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_patch.c hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
 	hostagent/logs.c hostagent/logs.h hostagent/hung.c hostagent/hung.h \

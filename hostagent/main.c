@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "api.h"
 #include "capsule.h"
+#include "capsule_shutdown.h"
 #include "certs.h"
 #include "control.h"
 #include "hung.h"
@@ -95,6 +96,8 @@ state_open(struct agent *a, struct err *e)
 	lock = openat(a->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) < 0)
 		return err_set(e, E_CONFLICT, "another agent uses %s", a->conf->agent_state_dir);
+	if (ftruncate(lock, 0) < 0 || dprintf(lock, "%d\n", (int)getpid()) < 0)
+		return err_sys(e, "lock");
 	(void)mkdirat(a->state_fd, "vm", 0700);
 	(void)mkdirat(a->state_fd, "memory", 0700);
 	(void)mkdirat(a->state_fd, "artifacts", 0700);
@@ -172,6 +175,7 @@ serve(struct agent *a)
 	idle_load(a);
 	metrics_start(a);
 	hung_start(a);
+	shutdown_over(a);
 	a->upkeep = timer_new(a, a->loop, UPKEEP_MS, UPKEEP_MS, upkeep, a);
 	log_info(NULL, "ready on %s: %s, QEMU %s", a->conf->agent_socket, accel_name(a->accel),
 	    a->qemu_version);
@@ -186,6 +190,14 @@ chosen(struct agent *a)
 		quit(a, &e);
 }
 
+static void
+ends(struct agent *a)
+{
+	a->stopping = true;
+	(void)unlink(a->conf->agent_socket);
+	uv_stop(a->loop);
+}
+
 /* The capsules stay: an agent that stops is one that will be started again. Clones of the pool go.
  */
 static void
@@ -194,13 +206,15 @@ on_signal(uv_signal_t *s, int number)
 	struct agent *a = s->data;
 	struct image *i;
 
-	log_info(NULL, "signal %d: ends; capsules run on", number);
-	a->stopping = true;
+	log_info(NULL, "signal %d: ends; capsules %s", number,
+	    number == SIGPWR ? "sleep before" : "run on");
 	idle_save(a);
 	TAILQ_FOREACH(i, &a->images, link)
 	pool_drop(i);
-	(void)unlink(a->conf->agent_socket);
-	uv_stop(a->loop);
+	if (number == SIGPWR)
+		shutdown_begin(a, ends);
+	else
+		ends(a);
 }
 
 /* talloc found a pointer that is none: it would abort without a word. */
@@ -215,8 +229,8 @@ static int
 run(const struct conf *conf)
 {
 	struct agent *a = talloc_zero(NULL, struct agent);
-	uv_signal_t signals[2];
-	static const int numbers[] = { SIGTERM, SIGINT };
+	static const int numbers[] = { SIGTERM, SIGINT, SIGPWR };
+	uv_signal_t signals[nitems(numbers)];
 	struct err e = { 0 };
 	size_t i;
 
@@ -259,12 +273,15 @@ run(const struct conf *conf)
 static void
 usage(FILE *f)
 {
-	fputs("usage: hutch-agent [-nHJV] [-c FILE] [-T states]\n"
+	fputs("usage: hutch-agent [-nHJSV] [-c FILE] [-T states]\n"
 	      "  -c FILE    the configuration (hutch.conf)\n"
 	      "  -n         check the configuration, then end\n"
 	      "  -H         what this machine gives to keep capsules apart: status 0, 3 "
 	      "(warnings), 4\n"
 	      "  -J         the same as JSON\n"
+	      "  -S         the machine goes down: lets the agent put all capsules to sleep on "
+	      "disk, and\n"
+	      "             waits until it has ended\n"
 	      "  -T states  print the capsules' states as a graph (dot)\n"
 	      "  -V         print the version\n",
 	    f);
@@ -278,16 +295,19 @@ main(int argc, char **argv)
 	const char *file = NULL, *table = NULL;
 	const struct conf *conf;
 	struct err e = { 0 };
-	bool check = false;
+	bool check = false, down = false;
 	int c, look = 0;
 
-	while ((c = getopt_long(argc, argv, "c:nHJVT:h", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "c:nHJSVT:h", long_options, NULL)) != -1)
 		switch (c) {
 		case 'c':
 			file = optarg;
 			break;
 		case 'n':
 			check = true;
+			break;
+		case 'S':
+			down = true;
 			break;
 		case 'H':
 		case 'J':
@@ -318,5 +338,10 @@ main(int argc, char **argv)
 	}
 	if (look)
 		return posture_print(conf, look == 'J');
-	return check ? 0 : run(conf);
+	if (!check && !down)
+		return run(conf);
+	if (down && shutdown_ask(conf, &e) < 0)
+		fprintf(stderr, "hutch-agent: %s\n", e.text);
+	talloc_free((void *)conf);
+	return e.code != E_OK;
 }

@@ -3,7 +3,7 @@
 
 usage: engine_boot_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary of a DEV build)
 """
-import glob, os, signal, sys, threading
+import glob, os, signal, subprocess, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine_lib import Agent, main, new_id, wait_for
@@ -114,6 +114,57 @@ def test_killed_during_a_cold_boot():
     assert agent.get(cid)['state'] == 'error' and not agent.qemus(), agent.get(cid)
     assert resume_cold(cid, 2)[0] == 200 and agent.run(cid, 'cat /root/k') == 'kept\n'
     assert agent.delete(cid)[0] == 204
+
+
+def live(cid):
+    """A process, and what memory and disk hold."""
+    agent.run(cid, 'head -c 300000 /dev/urandom >/dev/shm/m; head -c 300000 /dev/urandom >/root/d; sync; '
+                   'setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $! >/dev/shm/pid')
+    return look(cid)
+
+
+def look(cid):
+    got = agent.run(cid, 'cat /dev/shm/m /root/d | sha256sum; kill -0 $(cat /dev/shm/pid) && echo alive')
+    assert 'alive' in got, got
+    return got
+
+
+def test_power_cut_while_paused():
+    """Row 17: the image is on disk some seconds after the pause; then everything is gone at once."""
+    agent.restart(pause_persist_sec=1)
+    cid = make()
+    was = live(cid)
+    assert agent.post(cid, 'pause')[0] == 200
+    wait_for('its image', lambda: glob.glob(agent.state + '/vm/*/state'), 20)
+    agent.process.kill()
+    for pid in agent.qemus().values():
+        os.kill(pid, signal.SIGKILL)
+    agent.start()
+    got = agent.get(cid)
+    assert got['state'] == 'paused' and got['residency'] == 'disk', got
+    assert agent.post(cid, 'resume', 2)[0] == 200 and look(cid) == was
+    assert agent.delete(cid)[0] == 204
+
+
+def test_the_machine_goes_down():
+    """All sleep on disk within the grace; afterwards those that ran run on, those that a person paused do not."""
+    agent.restart()
+    ran, slept = make(), make()
+    was = live(ran), live(slept)
+    assert agent.post(slept, 'pause', body={'by': 'user'})[0] == 200
+    said = subprocess.run([agent.binary, '-c', agent.dir + '/hutch.conf', '-S'], stderr=subprocess.PIPE)
+    assert said.returncode == 0, said
+    assert agent.process.wait(5) == 0 and not agent.qemus()
+    assert len(glob.glob(agent.state + '/vm/*/state')) == 2
+    said = subprocess.run([agent.binary, '-c', agent.dir + '/hutch.conf', '-S'], stderr=subprocess.PIPE)
+    assert said.returncode == 1 and b'no agent runs' in said.stderr, said
+    agent.start()
+    wait_for('what ran', lambda: agent.get(ran)['state'] == 'running', 20)
+    assert look(ran) == was[0]
+    got = agent.get(slept)
+    assert got['state'] == 'paused' and got['residency'] == 'disk' and got['paused_by'] == 'user', got
+    assert agent.post(slept, 'resume', 2)[0] == 200 and look(slept) == was[1]
+    assert agent.delete(ran)[0] == 204 and agent.delete(slept)[0] == 204
 
 
 def swallow(call):
