@@ -502,9 +502,11 @@ stream_accept(struct request *r, const struct stream_kind *kind)
 		request_admit(r);
 		return 0;
 	}
-	if (!ws_asked(r))
+	if (!ws_asked(r)) {
+		r->work.err = (struct err){ 0 };
 		return err_set(&r->work.err, E_UNAUTHORIZED,
 		    "a credential is needed: X-API-Key, or Authorization: Bearer");
+	}
 	if (!id_read(r->param[0], "cl-", &id))
 		return err_set(&r->work.err, E_BAD_INPUT,
 		    "the capsule's id is not cl- and 25 characters of 0-9a-z");

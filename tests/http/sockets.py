@@ -3,13 +3,34 @@ import base64
 import hashlib
 import json
 import os
+import re
 import select
+import signal
 import socket
 import struct
 import time
 from urllib.parse import urlsplit
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def gateway():
+    """The pid of the instance's gateway, its master."""
+    with open(os.path.join(os.environ["HUTCH_RUN"], "pid", "gateway")) as f:
+        return int(f.read().split()[0])
+
+
+def setting(name, value):
+    """A setting of the gateway, for its new processes: open streams stay with the old ones. None: the default."""
+    path = os.environ["HUTCH_CONF"]
+    with open(path) as f:
+        text = re.sub(r"(?m)^%s = .*\n" % name, "", f.read())
+    if value is not None:
+        text = re.sub(r"(?m)^gateway \{\n", lambda m: m.group(0) + "%s = %s\n" % (name, value), text)
+    with open(path, "w") as f:
+        f.write(text)
+    os.kill(gateway(), signal.SIGHUP)
+    time.sleep(1.5)
 
 
 class Closed(Exception):
@@ -22,14 +43,14 @@ class Socket:
     """status is 101, or what the server answered instead, with its body."""
 
     def __init__(self, url, path, headers=None, timeout=30, receive_buffer=None):
-        at = urlsplit(url)
-        self.s = socket.socket()
+        at = urlsplit(url)  # unix:/path, too
+        self.s = socket.socket(socket.AF_UNIX if at.scheme == "unix" else socket.AF_INET)
         if receive_buffer:
             self.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.s.settimeout(timeout)
-        self.s.connect((at.hostname, at.port or 80))
+        self.s.connect(at.path if at.scheme == "unix" else (at.hostname, at.port or 80))
         key = base64.b64encode(os.urandom(16))
-        lines = ["GET %s HTTP/1.1" % path, "Host: %s" % at.netloc, "Upgrade: websocket", "Connection: Upgrade",
+        lines = ["GET %s HTTP/1.1" % path, "Host: %s" % (at.netloc or "hutch.test"), "Upgrade: websocket", "Connection: Upgrade",
                  "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + key.decode()]
         lines += ["%s: %s" % item for item in (headers or {}).items()]
         self.s.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())

@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""streams_doors.py - who may open a stream and for how long: tickets, logins, roles, limits, sleep, restarts, terminals."""
+import base64
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import crew  # noqa: E402
+from crew import check, sql, uuid_of  # noqa: E402
+from sockets import Closed, Socket, gateway, setting  # noqa: E402
+
+URL = crew.URL
+ONLY = sys.argv[1:]
+
+
+def ticket(who, capsule, purpose, headers=None, **more):
+    a = crew.call("POST", "/v1/auth/tickets", {"purpose": purpose, **({"capsule": capsule} if capsule else {}), **more},
+                  {"Authorization": "Bearer " + who.token, **(headers or {})})
+    assert a.status == 201, a
+    return a.json["ticket"]
+
+
+def open_with(path, tick, headers=None):
+    return Socket(URL, path + ("&" if "?" in path else "?") + "ticket=" + tick, headers)
+
+
+def code_after(s, seconds):
+    """The close code that comes within so many seconds, else None."""
+    try:
+        s.all(seconds)
+    except TimeoutError:
+        return None
+    return s.code
+
+
+def bearer(who):
+    return {"Authorization": "Bearer " + who.token}
+
+
+def tickets(p, c, other):
+    base = "/v1/capsules/" + c
+    t = ticket(p, c, "exec")
+    s = open_with(base + "/exec/stream", t)
+    check("a ticket opens", s.status == 101, s.status)
+    s.send(type="start", cmd="true")
+    check("and works", s.all(10)[-1].get("exit_code") == 0)
+    check("a ticket twice: 401", open_with(base + "/exec/stream", t).status == 401)
+    t = ticket(p, c, "exec")
+    sql("UPDATE stream_tickets SET expires_at = now() - interval '1 second'")
+    check("after 31 s: 401", open_with(base + "/exec/stream", t).status == 401)
+    check("of another capsule: 401", open_with("/v1/capsules/" + other + "/exec/stream", ticket(p, c, "exec")).status == 401)
+    t = ticket(p, c, "pty")
+    check("of another purpose: 401", open_with(base + "/exec/stream", t).status == 401)
+    check("a wrong use burns it", open_with(base + "/pty", t).status == 401)
+    check("a ticket is no credential elsewhere", crew.call("GET", base + "/processes?ticket=" + ticket(p, c, "exec")).status == 401)
+    t = ticket(p, c, "exec", {"Origin": URL})
+    check("a page's ticket without its origin: 403", open_with(base + "/exec/stream", t).status == 403)
+    s = open_with(base + "/exec/stream", ticket(p, c, "exec", {"Origin": URL}), {"Origin": URL})
+    check("with it: 101", s.status == 101, s.status)
+    s.close()
+    for body, status in (({"purpose": "display", "capsule": c}, 400), ({"purpose": "exec"}, 400), ({"purpose": "port", "capsule": c}, 400),
+                         ({"purpose": "exec", "capsule": c, "port": 80}, 400), ({"purpose": "events", "capsule": c}, 400),
+                         ({"purpose": "exec", "capsule": "cl-0000000000000000000000000"}, 404)):
+        check("refused: %s" % json.dumps(body), p("POST", "/v1/auth/tickets", body).status == status)
+    check("without a credential: 401", crew.call("POST", "/v1/auth/tickets", {"purpose": "exec", "capsule": c}).status == 401)
+    a = crew.with_key(os.environ["HUTCH_API_KEY"], "POST", "/v1/auth/tickets", {"purpose": "exec", "capsule": c})
+    check("a capsule of another team: 404", a.status == 404, a)
+
+
+def logins(p, c):
+    base = "/v1/capsules/" + c
+    s = Socket(URL, base + "/pty")
+    s.send(type="auth", token=p.token)
+    s.send(type="start", cmd="/bin/sh")
+    check("the first message says who asks", s.recv()["type"] == "started")
+    t = ticket(p, c, "exec")
+    began = time.time()
+    check("logout", p("POST", "/v1/auth/logout", {}).status == 204)
+    check("the token is 401 at once", p("GET", "/v1/me").status == 401)
+    check("its ticket is 401", open_with(base + "/exec/stream", t).status == 401)
+    check("its tickets are gone", sql("SELECT count(*) FROM stream_tickets t JOIN login_sessions s ON s.id = t.session_id WHERE s.revoked_at IS NOT NULL") == "0")
+    check("an open terminal closes within 5 s: 4401", code_after(s, 10) == 4401 and time.time() - began < 7, (s.code, time.time() - began))
+    p.login()
+
+
+def roles(p, c):
+    guest = crew.Person("guest").into(p, "member")
+    s = Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(guest))
+    s.send(type="start", cmd="sleep", args=["60"])
+    check("a member may", s.recv()["type"] == "start")
+    began = time.time()
+    a = p("PATCH", f"/v1/teams/{p.team}/members/{guest.id}", {"role": "viewer"})
+    check("he becomes a viewer: 4403 within 5 s", a.status == 200 and code_after(s, 10) == 4403 and time.time() - began < 7, (a, s.code))
+    check("and opens no more: 403", Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(guest)).status == 403)
+
+
+def limits(p, c):
+    setting("capsule_streams", 3)
+    open_ones = [Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(p)) for _ in range(12)]
+    counts = [s.status for s in open_ones]
+    check("too many streams: 429 at the upgrade", counts.count(101) >= 3 and counts.count(429) >= 1, counts)
+    for s in open_ones:
+        s.cut()
+    setting("capsule_streams", None)
+
+
+# ---- terminals
+
+def output(s, until, seconds=10):
+    got, end = b"", time.time() + seconds
+    while until not in got and time.time() < end:
+        m = s.recv(end - time.time())
+        if m["type"] == "output":
+            got += base64.b64decode(m["data"])
+            output.seq = m["seq"]
+    return got
+
+
+def typed(s, line):
+    s.send(type="input", data=base64.b64encode(line.encode()).decode())
+
+
+def terminals(p, c):
+    path = "/v1/capsules/" + c + "/pty"
+    s = Socket(URL, path, bearer(p))
+    s.send(type="start", cols=100, rows=30, envs={"PS1": "> "})
+    m = s.recv()
+    check("started: tag, pid, size", m["type"] == "started" and m["tag"].startswith("pty-") and m["pid"] > 0 and (m["cols"], m["rows"]) == (100, 30), m)
+    typed(s, "echo mark-$((40+2)); stty size\n")
+    got = output(s, b"30 100")
+    check("input, output, size", b"mark-42" in got and b"30 100" in got, got)
+    s.send(type="resize", cols=132, rows=43)
+    typed(s, "stty size\n")
+    check("resize", b"43 132" in output(s, b"43 132"))
+    two = Socket(URL, path, bearer(p))
+    two.send(type="connect", tag=m["tag"])
+    m2 = two.recv()
+    check("connect: started with pid and size", m2["type"] == "started" and m2["pid"] == m["pid"] and (m2["cols"], m2["rows"]) == (132, 43), m2)
+    check("then the scrollback", b"mark-42" in output(two, b"43 132"))
+    typed(two, "echo both-see-$((1+1))\n")
+    check("both see, each may type", b"both-see-2" in output(s, b"both-see-2") and b"both-see-2" in output(two, b"both-see-2"))
+    since = output.seq
+    s.cut()
+    two.cut()
+    three = Socket(URL, path, bearer(p))
+    three.send(type="connect", tag=m["tag"], since=since)
+    three.recv()
+    typed(three, "echo alone\n")
+    got = output(three, b"alone\r\n")
+    check("it lives on; since leaves out what was seen", b"both-see" not in got and b"alone" in got, got)
+    three.text("{")
+    check("broken JSON: 4400", code_after(three, 5) == 4400)
+    four = Socket(URL, path, bearer(p))
+    four.send(type="connect", tag=m["tag"])
+    four.recv()
+    four.send(type="resize", cols=0, rows=5)
+    check("a size that is none: 4400", code_after(four, 5) == 4400)
+    five = Socket(URL, path, bearer(p))
+    five.send(type="connect", tag="pty-none")
+    check("an unknown terminal: 4404", code_after(five, 5) == 4404)
+    six = Socket(URL, path, bearer(p))
+    six.send(type="connect", tag=m["tag"])
+    six.recv()
+    six.send(type="kill")
+    got = six.all(10)
+    check("kill: exit, 1000", got[-1]["type"] == "exit" and six.code == 1000, (got[-1:], six.code))
+
+
+def floods(p, c):
+    """A resize beside much input works within 100 ms (more where a guest is emulated by a busy machine)."""
+    s = Socket(URL, "/v1/capsules/" + c + "/pty", bearer(p))
+    s.send(type="start", cmd="sh", args=["-c", "trap 'stty size' WINCH; stty -echo; while :; do sleep 0.02; done"])
+    s.recv()
+    time.sleep(0.5)
+    stop = threading.Event()
+
+    def flood():
+        while not stop.is_set():
+            try:
+                typed(s, "x" * 3000)
+            except OSError:
+                return
+    t = threading.Thread(target=flood, daemon=True)
+    t.start()
+    time.sleep(1)
+    look = Socket(URL, "/v1/capsules/" + c + "/pty", bearer(p))
+    look.send(type="connect", tag=sql_tag(p, c))
+    look.recv()
+    began = time.time()
+    look.send(type="resize", cols=77, rows=11)
+    got = output(look, b"11 77", 10)
+    took = time.time() - began
+    check("a resize while nobody takes the input (%.0f ms)" % (took * 1e3), b"11 77" in got and took < 1, took)
+    stop.set()
+    look.send(type="kill")
+    look.all(5)
+    s.cut()
+
+
+def sql_tag(p, c):
+    got = p("GET", f"/v1/capsules/{c}/processes").json["processes"]
+    return [x["tag"] for x in got if x["tag"].startswith("pty-")][-1]
+
+
+# ---- the end
+
+def restarts(p, c):
+    """The gateway goes; since goes on without loss."""
+    path = "/v1/capsules/" + c
+    s = Socket(URL, path + "/exec/stream", bearer(p))
+    s.send(type="start", cmd="sh", args=["-c", "i=0; while [ $i -lt 120 ]; do echo line-$i; i=$((i+1)); sleep 0.05; done"], tag="counts")
+    s.recv()
+    got, seq = "", 0
+    while "line-5\n" not in got:
+        m = s.recv()
+        got, seq = got + m["data"], m["seq"]
+    setting("slow_sec", None)
+    got += s.recv()["data"]
+    check("a reload leaves open streams alone", "line-6\n" in got)
+    pid = gateway()
+    children = os.popen("pgrep -P %d" % pid).read().split()
+    for child in children:
+        os.kill(int(child), signal.SIGTERM)
+    try:
+        while True:
+            m = s.recv(10)
+            got, seq = got + m.get("data", ""), m.get("seq", seq)
+    except Closed as e:
+        check("the process ends: 1001", e.code == 1001, e)
+    except TimeoutError:
+        check("the process ends: 1001", False)
+    time.sleep(2)
+    s = Socket(URL, path + f"/processes/tag:counts/stream?since={len(got)}", bearer(p))
+    more = s.all(20)
+    got += "".join(m["data"] for m in more if m["type"] == "stdout")
+    check("since goes on without loss", got == "".join("line-%d\n" % i for i in range(120)) and s.code == 1000, (len(got), s.code, more[:2]))
+
+
+def sleeps(p, c):
+    base = "/v1/capsules/" + c
+    s = Socket(URL, base + "/exec/stream", bearer(p))
+    s.send(type="start", cmd="sleep", args=["300"], tag="sleeper")
+    s.recv()
+    check("hibernate", p("POST", base + "/hibernate", {}).status in (200, 202))
+    check("its streams end: 4410", code_after(s, 15) == 4410, s.code)
+    s = Socket(URL, base + "/exec/stream", bearer(p))
+    s.send(type="connect", tag="sleeper")
+    got = s.all(10)
+    check("what a person put to sleep: 4409, with its state", s.code == 4409 and got[-1]["data"].startswith("sandbox is not running (status: h"), (got, s.code))
+    p("POST", base + "/resume", {})
+    end = time.time() + 60
+    while p("GET", base).json["status"] != "running" and time.time() < end:
+        time.sleep(0.5)
+    s = Socket(URL, base + "/exec/stream", bearer(p))
+    s.send(type="connect", tag="sleeper", since=0)
+    check("it survived", s.recv()["type"] == "start")
+    p("DELETE", base)
+    check("destroyed: 4410", code_after(s, 15) == 4410, s.code)
+
+
+def main():
+    p = crew.Person("streams")
+    made = [p("POST", "/v1/capsules", {"template": "minimal"}) for _ in range(2)]
+    if any(a.status != 201 for a in made):
+        sys.exit("no capsules: %s" % made)
+    c, other = (a.json["id"] for a in made)
+    parts = {"tickets": lambda: tickets(p, c, other), "logins": lambda: logins(p, c), "roles": lambda: roles(p, c),
+             "terminals": lambda: terminals(p, c), "floods": lambda: floods(p, c), "limits": lambda: limits(p, c),
+             "restarts": lambda: restarts(p, c), "sleeps": lambda: sleeps(p, c)}
+    try:
+        for name, part in parts.items():
+            if not ONLY or name in ONLY:
+                part()
+    finally:
+        for one in (c, other):
+            p("DELETE", "/v1/capsules/" + one)
+    assert uuid_of(c)
+    crew.end()
+
+
+if __name__ == "__main__":
+    main()
