@@ -20,7 +20,7 @@ CREATE INDEX ON stream_tickets (expires_at);
 ALTER TABLE stream_tickets ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON stream_tickets TO hutch_app USING (team_id = current_team()) WITH CHECK (team_id = current_team());
 CREATE POLICY platform ON stream_tickets TO hutch_work USING (true) WITH CHECK (true);
-GRANT SELECT, INSERT, DELETE ON stream_tickets TO hutch_app, hutch_work;
+GRANT SELECT, INSERT, UPDATE, DELETE ON stream_tickets TO hutch_app, hutch_work;
 
 -- Whatever ends a login or a key ends its tickets: logout, disabling, an administrator, a change of the password.
 CREATE FUNCTION tickets_end() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
