@@ -4,6 +4,7 @@
 #include "cleanup.h"
 #include "entry.h"
 #include "loop.h"
+#include "upload.h"
 #include "user.h"
 
 #include <dirent.h>
@@ -59,6 +60,8 @@ struct observer {
 	/* Entries told when their directory was found: their own events are still to come. */
 	uint64_t *seen;
 	size_t nseen;
+	uint32_t cookie; /* of an upload's rename; 0: none */
+	bool replaces;   /* its target was there */
 };
 
 static int observers;
@@ -190,9 +193,9 @@ tell(struct observer *o, const char *type, const char *below)
 static uint64_t
 mark_of(int wd, const char *name)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ (uint64_t)wd;
+	uint64_t h = (0xcbf29ce484222325u ^ (uint64_t)wd) * 0x9e3779b97f4a7c15u;
 
-	for (; *name; name++)
+	for (h ^= h >> 29; *name; name++)
 		h = (h ^ (unsigned char)*name) * 0x100000001b3u;
 	return h;
 }
@@ -223,7 +226,8 @@ look_inside(struct observer *o, const char *below, bool tells, int depth, struct
 	while (d && rc == 0 && (i = readdir(d))) {
 		auto_talloc char *name = NULL;
 
-		if (strcmp(i->d_name, ".") == 0 || strcmp(i->d_name, "..") == 0)
+		if (strcmp(i->d_name, ".") == 0 || strcmp(i->d_name, "..") == 0 ||
+		    strncmp(i->d_name, UPLOAD_PREFIX, strlen(UPLOAD_PREFIX)) == 0)
 			continue;
 		name = join(NULL, below, i->d_name);
 		if (tells && !o->seen)
@@ -253,6 +257,29 @@ found(struct observer *o, const char *below, bool tells, int depth, struct err *
 
 /* ---- events */
 
+/* Uploads write beside their target and rename: what is told is that the target was written. */
+static bool
+is_upload(struct observer *o, const struct inotify_event *i, const char *below)
+{
+	const char *name = i->len ? i->name : "";
+
+	if (strncmp(name, UPLOAD_PREFIX, strlen(UPLOAD_PREFIX)) == 0 &&
+	    strlen(name) == UPLOAD_NAME) {
+		if (i->mask & IN_MOVED_FROM) {
+			o->cookie = i->cookie;
+			o->replaces = name[UPLOAD_NAME - 1] == 'r';
+		}
+		return true;
+	}
+	if (!(i->mask & IN_MOVED_TO) || i->cookie != o->cookie)
+		return false;
+	o->cookie = 0;
+	if (!o->replaces)
+		tell(o, "EVENT_TYPE_CREATE", below);
+	tell(o, "EVENT_TYPE_WRITE", below);
+	return true;
+}
+
 /* -1: from here on events are lost. */
 static int
 handle(struct observer *o, const struct inotify_event *i)
@@ -275,6 +302,8 @@ handle(struct observer *o, const struct inotify_event *i)
 	if (!type || (was_seen(o, i->wd, name) && type == types[0].type))
 		return 0;
 	below = join(NULL, f->path, name);
+	if (is_upload(o, i, below))
+		return 0;
 	if (i->mask & IN_MOVED_FROM && i->mask & IN_ISDIR)
 		folders_drop(o, below);
 	tell(o, type, below);

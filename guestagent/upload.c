@@ -54,6 +54,7 @@ target_look(struct upload *u, char *path, struct err *e)
 
 	u->file.target = path;
 	u->file.mode = 0666 & ~022;
+	u->file.replaces = false;
 	if (stat(path, &st) < 0) {
 		if (errno != ENOENT)
 			return entry_error(e, path);
@@ -71,6 +72,7 @@ target_look(struct upload *u, char *path, struct err *e)
 	if (!realpath(path, real))
 		return entry_error(e, path);
 	u->file.target = talloc_strdup(u, real);
+	u->file.replaces = true;
 	u->file.mode = st.st_mode & 07777;
 	return 0;
 }
@@ -82,8 +84,9 @@ temporary_open(struct upload *u, struct err *e)
 	uint64_t r = 0;
 
 	(void)getrandom(&r, sizeof r, 0);
-	u->file.temporary = talloc_asprintf(u, "%.*s/.hutch-%016llx", (int)(slash - u->file.target),
-	    u->file.target, (unsigned long long)r);
+	u->file.temporary =
+	    talloc_asprintf(u, "%.*s/" UPLOAD_PREFIX "%016llx%c", (int)(slash - u->file.target),
+		u->file.target, (unsigned long long)r, u->file.replaces ? 'r' : 'n');
 	u->file.fd =
 	    open(u->file.temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return u->file.fd < 0 ? entry_error(e, u->file.target) : 0;

@@ -6,11 +6,17 @@
 
 enum { UPLOAD_FILES_MAX = 1000 };
 
+/* The temporary name: this, 16 hexadecimal digits, n for a new file or r for one that replaces
+   another. Who watches the directory sees the file itself appear or be written. */
+#define UPLOAD_PREFIX ".hutch-"
+enum { UPLOAD_NAME = 7 + 16 + 1 };
+
 /* One file on its way. */
 struct incoming {
 	int fd; /* -1: none */
 	char *target, *temporary;
 	mode_t mode;
+	bool replaces; /* there is such a file */
 };
 
 struct upload {

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import time
 
+from guest_files import put
 from guest_lib import F, check, has, same
 
 
@@ -90,6 +91,19 @@ def events_may_have_entries(a):
     os.unlink(path + "/f")
     m = s.message()["filesystem"]
     same((m["type"], "entry" in m), ("EVENT_TYPE_REMOVE", False))
+    s.close()
+
+
+@check("agent")
+def uploads_look_like_writes(a):
+    path = fresh(a, "w10")
+    os.mkdir(path + "/d")
+    s = watch(a, path, recursive=True)
+    put(a, path + "/d/f", b"1")
+    same(events(s, 2), [("CREATE", "d/f"), ("WRITE", "d/f")])
+    put(a, path + "/d/f", b"2")
+    os.mkdir(path + "/end")
+    same(events(s, 2), [("WRITE", "d/f"), ("CREATE", "end")])
     s.close()
 
 
