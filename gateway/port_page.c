@@ -88,7 +88,10 @@ page_fail(struct request *r, const struct port_place *at, enum err_code code, co
 		return;
 	}
 	if (!at->bare) {
-		fail(r, code, "%s", text);
+		buf_fmt(&b, "{\"error\":{\"code\":\"%s\",\"message\":", k->slug);
+		buf_json(&b, text);
+		buf_fmt(&b, ",\"request_id\":\"%s\"}}", r->work.id);
+		(void)reply_json(r, k->http, &b);
 		return;
 	}
 	buf_fmt(&b, "{\"code\":%d,\"message\":", k->http);
