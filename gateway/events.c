@@ -97,6 +97,7 @@ sse_begun(struct sub *sub)
 	buf_str(&b, "retry: 3000\n\n");
 	put(l, &b);
 	talloc_free(b.data);
+	sub_go(sub);
 }
 
 static void

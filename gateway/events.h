@@ -77,7 +77,7 @@ struct listener_kind {
 	void (*event)(
 	    struct listener *, struct sub *, const struct topic *, const struct happening *);
 	size_t (*queued)(struct listener *);
-	void (*begun)(struct sub *); /* its topics hold; events follow */
+	void (*begun)(struct sub *); /* its topics hold; sub_go() lets its events follow */
 	void (*refused)(struct sub *,
 	    enum err_code); /* before it began, or its right was lost; it is gone then */
 	void (*gap)(struct sub *, const char *reason);
@@ -119,13 +119,16 @@ struct sub {
 	struct page *page;
 	size_t shown; /* of the page */
 	struct right *right;
-	bool began;
+	bool held; /* until sub_go() */
+	const char *gap;
 	struct sub *next, **at;
 };
 
 /* On mem of the listener; begun or refused follows, not before this returns. */
 struct sub *sub_new(struct listener *, const struct topic *, size_t n);
 void sub_start(struct sub *);
+/* It began and the client knows: its events follow. */
+void sub_go(struct sub *);
 /* The client took something: a replay may go on. */
 void subs_room(struct listener *);
 

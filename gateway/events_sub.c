@@ -144,7 +144,7 @@ within_limits(struct listener *l)
 	char id[ID_SIZE];
 
 	return tally_take(&gw->listeners, l, l->who.has_user ? l->who.user_id : l->r->access->who,
-	           LISTENERS_PER_USER) &&
+		   LISTENERS_PER_USER) &&
 	    (!l->who.has_team ||
 		tally_take(
 		    &gw->listeners, l, id_write(id, "team-", &l->who.team), LISTENERS_PER_TEAM));
@@ -444,11 +444,24 @@ after_thread(uv_work_t *req, int status)
 	if (p->first) {
 		s->pos = p->after;
 		s->state = SUB_BEHIND;
+		s->shown = 0;
+		s->held = true;
+		s->gap = p->gap;
 		s->l->kind->begun(s);
-		if (p->gap && !s->l->over)
-			s->l->kind->gap(s, p->gap);
+		return;
 	}
 	s->shown = 0;
+	page_show(s);
+}
+
+void
+sub_go(struct sub *s)
+{
+	if (!s->held || s->l->over)
+		return;
+	s->held = false;
+	if (s->gap)
+		s->l->kind->gap(s, s->gap);
 	if (!s->l->over)
 		page_show(s);
 }
@@ -519,7 +532,7 @@ subs_room(struct listener *l)
 
 	for (struct sub *s = l->subs; s && !l->over; s = next) {
 		next = s->next;
-		if (s->page && s->state == SUB_BEHIND && s->page->list)
+		if (s->page && !s->held && s->state == SUB_BEHIND && s->page->list)
 			page_show(s);
 	}
 }

@@ -91,10 +91,24 @@ put_refused(struct buf *b, const char *topic, enum err_code code)
 	buf_fmt(b, ",\"code\":\"%s\"}", err_kinds[code].slug);
 }
 
+/* Those whose answer was sent. One that ends the listener ends this, too. */
+static void
+let_go(struct listener *l)
+{
+	struct sub *next = NULL;
+
+	for (struct sub *s = l->subs; s && !l->over; s = next) {
+		next = s->next;
+		if (s->held && !s->arg)
+			sub_go(s);
+	}
+}
+
 /* When all topics of the message are decided: the answer. */
 static void
 decided(struct asked *a)
 {
+	struct client *c = a->c;
 	struct buf b = BUF(a);
 
 	if (a->left)
@@ -103,8 +117,12 @@ decided(struct asked *a)
 	put_id(&b, a->id);
 	buf_fmt(&b, ",\"topics\":[%s],\"refused\":[%s]}", a->topics.len ? a->topics.data : "",
 	    a->refused.len ? a->refused.data : "");
-	put(a->c, &b);
+	put(c, &b);
+	for (struct sub *s = c->l->subs; s; s = s->next)
+		if (s->arg == a)
+			s->arg = NULL;
 	talloc_free(a);
+	let_go(c->l);
 }
 
 static void
@@ -138,8 +156,6 @@ begun(struct sub *s)
 	if (a->topics.len)
 		buf_chr(&a->topics, ',');
 	buf_json(&a->topics, s->topic->name);
-	s->began = true;
-	s->arg = NULL;
 	a->left--;
 	decided(a);
 }
@@ -151,7 +167,7 @@ refused(struct sub *s, enum err_code code)
 	struct asked *a = s->arg;
 	struct buf b = BUF(c);
 
-	if (a) {
+	if (a && !s->held) {
 		put_refused(&a->refused, s->topic->name, code);
 		a->left--;
 		decided(a);

@@ -3,7 +3,7 @@
 -- name: ticket_insert :exec
 -- A ticket; none for users and teams that ended meanwhile (spec 01 §1.2: the rows are read FOR SHARE). Late ones of the team go.
 WITH old AS (DELETE FROM stream_tickets WHERE token_hash IN (SELECT token_hash FROM stream_tickets
-                WHERE expires_at < now() ORDER BY token_hash LIMIT 100 FOR UPDATE SKIP LOCKED)),
+                WHERE expires_at < now() ORDER BY token_hash LIMIT 100)),
      u AS (SELECT id FROM users WHERE id = :user::uuid AND status = 'active' FOR SHARE),
      t AS (SELECT id FROM teams WHERE id = :team::uuid AND deleted_at IS NULL FOR SHARE)
 INSERT INTO stream_tickets (token_hash, user_id, session_id, key_id, team_id, capsule_id, purpose, port, origin, expires_at)
