@@ -483,6 +483,21 @@ goes_on(struct look *l)
 	return true;
 }
 
+/* A later question is asked as its maker: the ticket itself is gone. */
+static void
+use_ticket_up(struct request *r, const struct look *l)
+{
+	struct creds *c = NULL;
+
+	if (!l->ticket.text)
+		return;
+	c = talloc_zero(r, struct creds);
+	if (!c)
+		abort();
+	c->known = &r->access->look;
+	r->creds = c;
+}
+
 static void
 after_thread(uv_work_t *req, int status)
 {
@@ -501,9 +516,10 @@ after_thread(uv_work_t *req, int status)
 		TALLOC_FREE(r->look);
 		put_rate(r, &l->rate);
 		asked_by(r, l);
-		if (l->access && l->work.err.code == E_OK)
+		if (l->access && l->work.err.code == E_OK) {
 			r->access = copy(r, l->access);
-		else
+			use_ticket_up(r, l);
+		} else
 			(void)err_set(&r->work.err, l->work.err.code, "%s", l->work.err.text);
 	}
 	talloc_free(l);

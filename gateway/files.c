@@ -5,6 +5,7 @@
  * File contents go through transfer.c.
  */
 #include "back.h"
+#include "files.h"
 #include "cleanup.h"
 #include "crypto.h"
 #include "json.h"
@@ -83,6 +84,12 @@ static const struct field list_out_fields[] = {
 	{ 0 },
 };
 
+static const struct field content_fields[] = {
+	FIELD(content, path, "path", .flags = IN_QUERY | NEEDED, .min = 1, .max = 4096),
+	FIELD(content, download, "download", .flags = IN_QUERY, .doc = "Saved, not shown; true, or the name it is saved as."),
+	{ 0 },
+};
+
 #define ROW(verb, name) "POST", "/v1/capsules/{id}/files/" verb, POOL_GATEWAY, PERM_capsules_connect, name
 
 const struct route file_routes[] = {
@@ -92,6 +99,8 @@ const struct route file_routes[] = {
 	{ ROW("move", file_move), "Move or rename", .status = 200, IN(move_in), OUT(entry_out) },
 	{ ROW("remove", file_remove), "Remove, recursively", .status = 204, IN(by_path) },
 	{ ROW("read", transfer_read), "Read a file, or a range of it", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
+	{ "GET", "/v1/capsules/{id}/files/content", POOL_GATEWAY, PERM_capsules_connect, transfer_content,
+	    "A file for a browser; a ticket of the purpose files opens it", .flags = STREAMS, .status = 200, .also = 206, .in = content_fields, .insize = sizeof(struct content), .ticket = "files" },
 	{ ROW("write", transfer_write), "Write a file (multipart: path, file; mode, owner, mtime, if_absent)", .flags = STREAMS, .status = 204 },
 	{ ROW("stream/read", transfer_read), "Read a file as a stream", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
 	{ ROW("stream/write", transfer_write_stream), "Write a file as a stream (multipart, path first)", .flags = STREAMS, .status = 204 },
@@ -114,9 +123,9 @@ put_text(struct buf *b, const char *name, const char *value)
 	buf_json(b, value);
 }
 
-/* The guest's EntryInfo (spec 06 §14.2) as ours. int64 comes as text. */
-static void
-put_entry(struct buf *b, struct json_object *e)
+/* int64 comes as text. */
+void
+file_entry_put(struct buf *b, struct json_object *e)
 {
 	const char *type = json_str(e, "type", "");
 	const char *size = json_str(e, "size", NULL);
@@ -164,7 +173,7 @@ answered(struct request *r, void *arg, int status, struct json_object *json)
 		return;
 	}
 	buf_str(&b, "{\"entry\":");
-	put_entry(&b, entry);
+	file_entry_put(&b, entry);
 	buf_chr(&b, '}');
 	reply_json(r, 200, &b);
 }
@@ -264,7 +273,7 @@ listed(struct request *r, void *arg, int status, struct json_object *json)
 	for (; i < n && given < (size_t)in->limit; i++, given++) {
 		if (given)
 			buf_chr(&b, ',');
-		put_entry(&b, json_object_array_get_idx(list, i));
+		file_entry_put(&b, json_object_array_get_idx(list, i));
 	}
 	buf_chr(&b, ']');
 	if (i < n) {

@@ -8,7 +8,7 @@ gateway_hutch_gateway_SOURCES = gateway/main.c gateway/gateway.h gateway/front.c
 	gateway/transfer.h gateway/upgrade.c gateway/upgrade.h gateway/ws.c gateway/ws.h gateway/ticket.c gateway/ticket.h gateway/rights.c gateway/rights.h gateway/events.c gateway/events.h gateway/events_feed.c \
 	gateway/events_sub.c gateway/events_topic.c gateway/events_ws.c gateway/events_ws.h gateway/stream.c gateway/stream.h \
 	gateway/stream_process.c gateway/stream_process.h gateway/stream_input.c gateway/stream_input.h gateway/process_call.c gateway/process_call.h \
-	gateway/process_output.c gateway/process_output.h gateway/exec_stream.c gateway/pty.c proto/route.h
+	gateway/process_output.c gateway/process_output.h gateway/exec_stream.c gateway/pty.c gateway/watch.c gateway/files.h proto/route.h
 gateway_hutch_gateway_LDADD = lib/libhutch.a $(MHD_LIBS) $(WSLAY_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(JWT_LIBS) $(CRYPTO_LIBS) \
 	$(PQ_LIBS) $(HIREDIS_LIBS) $(CONFUSE_LIBS) $(JSONC_LIBS) $(UUID_LIBS) $(TALLOC_LIBS) -lm
 EXTRA_DIST += gateway/README.md tests/http/watch.py docs/design/gateway-front.md tests/http/processes.t

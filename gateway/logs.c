@@ -44,7 +44,7 @@ static const struct field logs_out_fields[] = {
 
 const struct route logs_routes[] = {
 	{ "GET", "/v1/capsules/{id}/logs", POOL_GATEWAY, PERM_capsules_view, logs_get,
-	    "A capsule's console, boot or host log", ASLEEP, 200, .in = logs_in_fields, .insize = sizeof(struct logs_in), OUT(logs_out) },
+	    "A capsule's console, boot or host log", ASLEEP, 200, .in = logs_in_fields, .insize = sizeof(struct logs_in), OUT(logs_out), .ticket = "logs" },
 	{ "POST", "/v1/capsules/{id}/ping", POOL_GATEWAY, PERM_capsules_connect, capsule_ping,
 	    "Counts as use: the idle time begins anew", NO_BODY | NO_WAKE, 204 },
 	{ 0 },

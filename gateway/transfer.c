@@ -87,20 +87,63 @@ taken(struct request *r, size_t n)
 	guest_consume(r->state, n);
 }
 
-int
-transfer_read(struct request *r)
+static int
+read_path(struct request *r, const char *path)
 {
-	const struct by_path *in = r->in;
 	struct guest_call call = { .method = "GET", .end = true, .name = "range" };
 	struct buf b = BUF(r);
 
 	buf_str(&b, "/files?path=");
-	query_escape(&b, in->path);
+	query_escape(&b, path);
 	call.path = b.data;
 	call.value = request_header(r, "Range");
 	r->on_taken = taken;
 	r->state = guest_open(r, r, &call, &read_events, r);
 	return r->state ? 0 : -1;
+}
+
+int
+transfer_read(struct request *r)
+{
+	const struct by_path *in = r->in;
+
+	return read_path(r, in->path);
+}
+
+/* The name in both forms of RFC 6266: bare ASCII, and UTF-8. */
+static const char *
+disposition(struct request *r, const struct content *in)
+{
+	const char *slash = strrchr(in->path, '/'), *name = slash ? slash + 1 : in->path;
+	bool saved = in->download && strcmp(in->download, "false") != 0;
+	struct buf b = BUF(r);
+
+	if (saved && *in->download && strcmp(in->download, "true") != 0)
+		name = in->download;
+	buf_fmt(&b, "%s; filename=\"", saved ? "attachment" : "inline");
+	for (const char *c = name; *c; c++)
+		buf_chr(&b, *c < ' ' || *c > '~' || strchr("\"\\%/", *c) ? '_' : *c);
+	buf_str(&b, "\"; filename*=UTF-8''");
+	for (; *name; name++)
+		if (*name == '/')
+			buf_str(&b, "%2F");
+		else
+			query_escape(&b, (char[]){ *name, '\0' });
+	return b.data;
+}
+
+/* A file of a capsule in a browser: whatever it is, it runs nothing and reaches nothing. */
+int
+transfer_content(struct request *r)
+{
+	const struct content *in = r->in;
+
+	if (!in->path || !*in->path)
+		return err_set(&r->work.err, E_BAD_INPUT, "\"path\" is missing");
+	reply_header(r, "Content-Disposition", disposition(r, in));
+	reply_header(r, "X-Content-Type-Options", "nosniff");
+	reply_header(r, "Content-Security-Policy", "sandbox");
+	return read_path(r, in->path);
 }
 
 /* ---- write */

@@ -2,8 +2,12 @@
 #pragma once
 #include "route.h"
 
-handler transfer_read, transfer_write, transfer_write_stream;
+handler transfer_read, transfer_content, transfer_write, transfer_write_stream;
 
 struct by_path {
 	const char *path;
+};
+
+struct content {
+	const char *path, *download;
 };

@@ -94,7 +94,7 @@ def roles(p, c):
     check("a member may", s.recv()["type"] == "start")
     began = time.time()
     a = p("PATCH", f"/v1/teams/{p.team}/members/{guest.id}", {"role": "viewer"})
-    check("he becomes a viewer: 4403 within 5 s", a.status == 200 and code_after(s, 10) == 4403 and time.time() - began < 7, (a, s.code))
+    check("he becomes a viewer: 4403 within 5 s", a.status in (200, 204) and code_after(s, 10) == 4403 and time.time() - began < 7, (a, s.code))
     check("and opens no more: 403", Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(guest)).status == 403)
 
 
@@ -174,7 +174,7 @@ def floods(p, c):
     """A resize beside much input works within 100 ms (more where a guest is emulated by a busy machine)."""
     s = Socket(URL, "/v1/capsules/" + c + "/pty", bearer(p))
     s.send(type="start", cmd="sh", args=["-c", "trap 'stty size' WINCH; stty -echo; while :; do sleep 0.02; done"])
-    s.recv()
+    tag = s.recv()["tag"]
     time.sleep(0.5)
     stop = threading.Event()
 
@@ -188,7 +188,7 @@ def floods(p, c):
     t.start()
     time.sleep(1)
     look = Socket(URL, "/v1/capsules/" + c + "/pty", bearer(p))
-    look.send(type="connect", tag=sql_tag(p, c))
+    look.send(type="connect", tag=tag)
     look.recv()
     began = time.time()
     look.send(type="resize", cols=77, rows=11)
@@ -199,11 +199,6 @@ def floods(p, c):
     look.send(type="kill")
     look.all(5)
     s.cut()
-
-
-def sql_tag(p, c):
-    got = p("GET", f"/v1/capsules/{c}/processes").json["processes"]
-    return [x["tag"] for x in got if x["tag"].startswith("pty-")][-1]
 
 
 # ---- the end
