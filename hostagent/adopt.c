@@ -124,6 +124,11 @@ on_record(struct agent *a, struct json_object *j)
 	snprintf(c->paused_by, sizeof c->paused_by, "%s", json_str(j, "by", ""));
 	snprintf(c->memory_artifact, sizeof c->memory_artifact, "%s", json_str(j, "memory", ""));
 	snprintf(c->disk_artifact, sizeof c->disk_artifact, "%s", json_str(j, "disk_id", ""));
+	snprintf(c->memory_parent, sizeof c->memory_parent, "%s", json_str(j, "memory_parent", ""));
+	snprintf(c->disk_parent, sizeof c->disk_parent, "%s", json_str(j, "disk_parent", ""));
+	c->reboots = (unsigned)json_int(j, "reboots", 0);
+	for (size_t i = 0; i < BOOTS; i++)
+		c->boots[i] = INT64_MIN / 2; /* when they were is not known any more */
 	c->accel = (enum accel)json_int(j, "accel", ACCEL_TCG);
 	snprintf(c->vm_name, sizeof c->vm_name, "%s", json_str(j, "vm", ""));
 	c->pid = (pid_t)json_int(j, "pid", 0);

@@ -9,6 +9,24 @@
 
 enum { CHILDREN_MAX = 100 };
 
+/* Members of artifacts, and of what they lie on. */
+static void
+sealed_json(const struct capsule *k, const char *memory, const char *memory_parent,
+    const char *disk, const char *disk_parent, struct buf *b)
+{
+	const struct {
+		const char *name, *id;
+	} ids[] = { { "memory", memory }, { "memory_parent", memory_parent }, { "disk", disk },
+		{ "disk_parent", disk_parent } };
+	size_t i;
+
+	for (i = 0; i < nitems(ids); i++) {
+		buf_fmt(b, ",\"%s\":", ids[i].name);
+		buf_json(b, *ids[i].id ? ids[i].id : NULL);
+	}
+	buf_fmt(b, ",\"cpu_class\":\"%s\"", host_cpu_class(k->agent));
+}
+
 void
 sleep_json(const struct capsule *k, struct buf *b)
 {
@@ -18,12 +36,9 @@ sleep_json(const struct capsule *k, struct buf *b)
 		buf_fmt(b, ",\"paused_by\":\"%s\"", k->paused_by);
 	if (k->reboots)
 		buf_fmt(b, ",\"reboots\":%u", k->reboots);
-	if (k->state == CAP_HIBERNATED) {
-		buf_str(b, ",\"memory\":");
-		buf_json(b, *k->memory_artifact ? k->memory_artifact : NULL);
-		buf_fmt(b, ",\"disk\":\"%s\",\"cpu_class\":\"%s\"", k->disk_artifact,
-		    host_cpu_class(k->agent));
-	}
+	if (k->state == CAP_HIBERNATED)
+		sealed_json(
+		    k, k->memory_artifact, k->memory_parent, k->disk_artifact, k->disk_parent, b);
 }
 
 static void
@@ -159,13 +174,10 @@ snapped(void *arg, struct capsule *k, const struct err *e)
 		return;
 	}
 	head(k, &b);
-	buf_str(&b, ",\"memory\":");
-	buf_json(&b, *k->made->memory ? k->made->memory : NULL);
-	buf_fmt(&b,
-	    ",\"disk\":\"%s\",\"cpu_class\":\"%s\",\"bytes_unique\":%llu,"
-	    "\"bytes_logical\":%llu,\"down_ms\":%d}",
-	    k->made->disk, host_cpu_class(c->agent), (unsigned long long)k->made->bytes,
-	    (unsigned long long)k->made->logical, k->down_ms);
+	sealed_json(
+	    k, k->made->memory, k->made->memory_parent, k->made->disk, k->made->disk_parent, &b);
+	buf_fmt(&b, ",\"bytes_unique\":%llu,\"bytes_logical\":%llu,\"down_ms\":%d}",
+	    (unsigned long long)k->made->bytes, (unsigned long long)k->made->logical, k->down_ms);
 	api_reply(c->stream, 200, &b);
 }
 

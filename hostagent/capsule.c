@@ -58,8 +58,12 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	if (*c->paused_by)
 		buf_fmt(b, ",\"by\":\"%s\"", c->paused_by);
 	if (*c->disk_artifact)
-		buf_fmt(b, ",\"memory\":\"%s\",\"disk_id\":\"%s\"", c->memory_artifact,
-		    c->disk_artifact);
+		buf_fmt(b,
+		    ",\"memory\":\"%s\",\"disk_id\":\"%s\",\"memory_parent\":\"%s\","
+		    "\"disk_parent\":\"%s\"",
+		    c->memory_artifact, c->disk_artifact, c->memory_parent, c->disk_parent);
+	if (c->reboots)
+		buf_fmt(b, ",\"reboots\":%u", c->reboots);
 	if (c->exited_at)
 		buf_fmt(
 		    b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);

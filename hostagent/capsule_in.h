@@ -43,9 +43,10 @@ struct capsule_op {
 
 /* What a snapshot or hibernation made. */
 struct capsule_made {
-	char memory[LAYER_NAME], disk[LAYER_NAME]; /* "": none */
-	uint64_t bytes;                            /* of the files that are new */
-	uint64_t logical;                          /* of the guest's memory and disk */
+	char memory[LAYER_NAME], disk[LAYER_NAME];               /* "": none */
+	char memory_parent[LAYER_NAME], disk_parent[LAYER_NAME]; /* artifacts below; "": none */
+	uint64_t bytes;                                          /* of the files that are new */
+	uint64_t logical; /* of the guest's memory and disk */
 };
 
 struct capsule_op *capsule_op_new(struct capsule *, const char *name);

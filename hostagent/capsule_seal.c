@@ -80,6 +80,7 @@ seal_all(struct seal_job *j)
 	size_t i;
 
 	for (i = 0; i < j->chain.layers; i++) {
+		snprintf(j->out.disk_parent, LAYER_NAME, "%s", below ? below : "");
 		if (!artifact_id_ok(j->chain.layer[i])) {
 			if (make(j, "disk", j->chain.layer[i], "disk.qcow2", below, id) < 0)
 				return -1;
@@ -88,12 +89,16 @@ seal_all(struct seal_job *j)
 		below = j->chain.layer[i];
 	}
 	snprintf(j->out.disk, sizeof j->out.disk, "%s", below ? below : "");
+	if (j->written)
+		snprintf(j->out.disk_parent, LAYER_NAME, "%s", below ? below : "");
 	if (j->written &&
 	    make(j, "disk", chain_file(j->chain.active, file), "disk.qcow2", below, j->out.disk) <
 		0)
 		return -1;
 	if (j->state && make(j, "memory", j->state, "state", j->parent, j->out.memory) < 0)
 		return -1;
+	if (j->state)
+		memcpy(j->out.memory_parent, j->parent, LAYER_NAME);
 	return j->state && j->copy ? copy_state(j) : 0;
 }
 
