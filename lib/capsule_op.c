@@ -202,7 +202,10 @@ op_start_body(struct work *w, const struct op_env *env, const struct q_capsule_o
 	    ",\"template_version\":%d,\"vcpus\":%d,\"memory_mb\":%d,\"disk_size_mb\":%d,"
 	    "\"boot\":\"%s\",%s,",
 	    c->template_version, c->vcpus, c->memory_mb, c->disk_size_mb,
-	    c->wake_cold ? "cold" : c->starts ? "warm" : c->boot, who);
+	    c->wake_cold    ? "cold"
+		: c->starts ? "warm"
+			    : c->boot,
+	    who);
 	op_times(&b, c);
 	if (c->wake_from && strcmp(c->wake_from, "image") == 0) {
 		buf_str(&b, ",\"image\":{\"memory\":");
@@ -458,6 +461,12 @@ capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref 
 
 	if (n <= 0)
 		return n;
+	if (c->epoch == a->epoch && c->wake_from && strcmp(c->wake_from, "parent") == 0 &&
+	    (strcmp(c->observed_state, "pending") == 0 ||
+		strcmp(c->observed_state, "starting") == 0)) {
+		(void)err_set(&w->err, E_AGENT, "the fork that should have made it has ended");
+		return op_failed(w, job, c, c->epoch, "fork", "start_failed");
+	}
 	if (c->epoch == a->epoch && strcmp(c->observed_state, "pending") == 0) {
 		n = place(w, env, job, c);
 		if (n <= 0 || q_capsule_for_op(w->db, &c, .id = a->capsule) <= 0)
@@ -466,10 +475,6 @@ capsule_op_start(struct work *w, const struct op_env *env, const struct job_ref 
 	/* a start that moved to another host is a later epoch of the same job */
 	if (c->epoch < a->epoch || strcmp(c->observed_state, "starting") != 0)
 		return 0;
-	if (c->wake_from && strcmp(c->wake_from, "parent") == 0) {
-		(void)err_set(&w->err, E_AGENT, "the fork that should have made it has ended");
-		return op_failed(w, job, c, c->epoch, "fork", "start_failed");
-	}
 	crash_point("create.2");
 	body = op_start_body(w, env, c, c->epoch);
 	if (!body || op_pull(w, c, wait_ms) < 0 ||

@@ -150,6 +150,28 @@ inherit(struct request *r, const struct q_capsule *row, struct capsule_create *i
 	return 0;
 }
 
+/* Beside its parent; where there is no room it waits for a place anywhere (host NULL). */
+static int
+place_child(struct request *r, const struct place_ask *here, struct place *at)
+{
+	struct place_ask any = *here;
+	struct place there;
+
+	if (host_place(&r->work, here, at) == 0)
+		return 0;
+	*at = (struct place){ 0 };
+	if (r->work.err.code != E_NO_HOSTS && r->work.err.code != E_NO_SPACE)
+		return -1;
+	r->work.err = (struct err){ 0 };
+	any.only = NULL;
+	if (host_place(&r->work, &any, &there) == 0)
+		return 0;
+	if (r->work.err.code != E_NO_HOSTS)
+		return -1;
+	r->work.err = (struct err){ 0 };
+	return 0;
+}
+
 /* One child; what it may not have is its own error. -1: something worse. */
 static int
 child(struct request *r, struct capsule_create *in, const struct fork_in *f,
@@ -170,8 +192,7 @@ child(struct request *r, struct capsule_create *in, const struct fork_in *f,
 		    .vcpus = in->vcpus,
 		    .memory_mb = in->memory_mb,
 		    .disk_mb = in->disk_size_mb }) == 0 &&
-	    host_place(&r->work, &ask, &at) == 0 &&
-	    capsule_add(r, in, from, at.host, &b->id[i]) == 0) {
+	    place_child(r, &ask, &at) == 0 && capsule_add(r, in, from, at.host, &b->id[i]) == 0) {
 		b->made++;
 		return 0;
 	}

@@ -9,7 +9,7 @@ SELECT id, team_id, epoch, observed_state FROM capsules c
  WHERE observed_state IN ('pending','starting','pausing','resuming','hibernating','stopping')
    AND state_since < now() - make_interval(secs => :age::int8)
    AND NOT (observed_state = 'resuming' AND op IS NOT DISTINCT FROM 'rollback')
-   AND NOT (observed_state = 'starting' AND wake_from IS NOT DISTINCT FROM 'parent'
+   AND NOT (observed_state IN ('pending','starting') AND wake_from IS NOT DISTINCT FROM 'parent'
          AND EXISTS (SELECT FROM jobs j WHERE j.id = c.op_job_id AND j.state IN ('queued','running'))) LIMIT 500;
 
 -- name: capsules_op_lost :exec
@@ -241,16 +241,21 @@ UPDATE capsules SET observed_state = :to::text, epoch = :held::int8, wake_from =
 DELETE FROM capsule_images WHERE capsule_id = :id::uuid AND epoch = :epoch::int8;
 
 -- row: life_child
---   id uuid, epoch int8
+--   id uuid, epoch int8, observed_state text
 
 -- name: life_children :many life_child
 -- The children that a fork's job has still to make.
-SELECT id, epoch FROM capsules WHERE parent_id = :parent::uuid AND op_job_id = :job::uuid AND observed_state = 'starting'
-   AND wake_from = 'parent' ORDER BY created_at, id;
+SELECT id, epoch, observed_state FROM capsules WHERE parent_id = :parent::uuid AND op_job_id = :job::uuid
+   AND observed_state IN ('pending','starting') AND wake_from = 'parent' ORDER BY created_at, id;
 
 -- name: life_child_of :exec
 -- Which job makes this child.
-UPDATE capsules SET op_job_id = :job::uuid WHERE id = :id::uuid AND observed_state = 'starting' AND wake_from = 'parent';
+UPDATE capsules SET op_job_id = :job::uuid WHERE id = :id::uuid AND observed_state IN ('pending','starting') AND wake_from = 'parent';
+
+-- name: life_child_apart :exec
+-- It starts from what its parent's host has sealed, there or elsewhere.
+UPDATE capsules SET wake_from = 'image', wake_cold = :cold::bool, op_job_id = NULL
+ WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state IN ('pending','starting') AND wake_from = 'parent';
 
 -- row: activity
 --   id uuid, type text, category text, capsule_id uuid, actor_type text, actor_id text?, actor_name text?, data jsonb,

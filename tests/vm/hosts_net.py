@@ -186,13 +186,8 @@ agent {{
     def file(self, name):
         return self.dir + "/state/" + name
 
-    def remove(self):
-        if self.agent and self.agent.poll() is None:
-            self.agent.terminate()
-            try:
-                self.agent.wait(10)
-            except subprocess.TimeoutExpired:
-                self.agent.kill()
+    def kill_machines(self):
+        """kill -9 of each of its virtual machines."""
         instance = ""
         if os.path.exists(self.file("instance")):
             with open(self.file("instance")) as f:
@@ -202,6 +197,15 @@ agent {{
                 os.kill(int(pid), signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def remove(self):
+        if self.agent and self.agent.poll() is None:
+            self.agent.terminate()
+            try:
+                self.agent.wait(10)
+            except subprocess.TimeoutExpired:
+                self.agent.kill()
+        self.kill_machines()
         if hasattr(self, "proxy"):
             self.proxy.shutdown()
         run("ip", "netns", "del", self.ns, check=False)

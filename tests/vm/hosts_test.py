@@ -375,6 +375,60 @@ def test_recovered_elsewhere():
     drop(c)
 
 
+def test_fork_elsewhere():
+    """No room beside the parent: the children start from one sealed moment of it where there is room, with its memory."""
+    c = capsule(a)
+    sql(f"UPDATE capsules SET host_tags = '{{}}' WHERE id = '{uuid_of(c)}'")
+    sh(c, "echo kept >/dev/shm/memory; (sleep 1000 >/dev/null 2>&1 &)")
+    cordon(a)
+    try:
+        s, got = call("POST", f"/v1/capsules/{c}/fork", {"count": 2}, **KEY)
+        assert s == 201 and len(got) == 2 and all("capsule" in k for k in got), (s, got)
+        kids = [k["capsule"]["id"] for k in got]
+        for k in kids:
+            running(k, 90)
+    finally:
+        cordon(a, False)
+    assert where(c) == "a" and [where(k) for k in kids] == ["b", "b"]
+    said = [sh(k, "cat /dev/shm/memory; pgrep sleep >/dev/null && echo alive; cat /etc/machine-id").split("\n") for k in kids]
+    assert all(x[:2] == ["kept", "alive"] for x in said), said
+    assert len({x[2] for x in said} | {sh(c, "cat /etc/machine-id")}) == 3, said
+    # nowhere: they wait, and go when their parent's host is open again
+    cordon(a)
+    cordon(b)
+    try:
+        s, got = call("POST", f"/v1/capsules/{c}/fork", {"count": 1}, **KEY)
+        assert s == 201 and got[0]["capsule"]["state"] == "pending", (s, got)
+        kids.append(got[0]["capsule"]["id"])
+        time.sleep(3)
+        assert state(kids[2]) == "pending"
+    finally:
+        cordon(a, False)
+        cordon(b, False)
+    running(kids[2], 60)
+    assert sh(kids[2], "cat /dev/shm/memory") == "kept"
+    drop(c, *kids)
+
+
+def test_disk_recovered_elsewhere():
+    """The machine ended, its host is to take nothing: the disk is sealed there and boots on another one."""
+    c = capsule(a)
+    sql(f"UPDATE capsules SET host_tags = '{{}}' WHERE id = '{uuid_of(c)}'")
+    sh(c, "echo kept >/root/file; sync")
+    a.kill_machines()
+    wait_for("the error", 30, lambda: state(c) == "error")
+    cordon(a)
+    try:
+        s, got = call("POST", f"/v1/capsules/{c}/recover", {"from": "disk"}, **KEY)
+        assert s in (200, 202), (s, got)
+        running(c, 90)
+    finally:
+        cordon(a, False)
+    assert where(c) == "b" and sh(c, "cat /root/file") == "kept"
+    assert sql(f"SELECT lost_note FROM capsules WHERE id = '{uuid_of(c)}'")
+    drop(c)
+
+
 def test_drain():
     """What runs moves, with its processes; what a person paused sleeps."""
     c = capsule(a)

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""life3_test.py - snapshots by the clock, last snapshots, lists by filters, on a running instance (spec 02 §2.3, §2.4).
+
+usage: life3_test.py [PART...]   (the instance is named by the environment, as for tests/http/run)
+The clock is not waited for: a policy's next time is set to now.
+"""
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+sys.dont_write_bytecode = True
+from life2_test import events, one, post, unwire, wait
+from life_test import FAILED, call, check, create, sh, sql, until
+
+NOW = "UPDATE snapshot_policies SET next_at = now() - interval '1 s' WHERE capsule_id = '%s'"
+
+
+def taken(cid, state="ready"):
+    return [s for s in call("GET", "/v1/capsules/%s/snapshots?kind=scheduled" % cid)[1] if s["state"] == state]
+
+
+def by_the_clock():
+    cid = create()["id"]
+    path, u = "/v1/capsules/%s/snapshot-policy" % cid, unwire(cid)
+    status, p = call("GET", path)
+    check("policy: none at first", status == 200 and p == {"cron": None, "keep_last": 10, "keep_days": 30, "memory": True,
+                                                           "next_at": None, "last_error": None}, (status, p))
+    for cron in ("", "* * * *", "60 * * * *", "* * 31 2 *", "* * * * * *", "*/0 * * * *", "5-1 * * * *", "a b c d e"):
+        status, p = call("PUT", path, {"cron": cron})
+        check("policy: %r is refused" % cron, status == 400 and "cron" in p["error"]["message"], (status, p))
+    status, p = call("PUT", path, {"cron": "*/15 2,4 * * 1-5", "keep_last": 2, "memory": False})
+    check("policy: set", status == 200 and p["cron"] == "*/15 2,4 * * 1-5" and p["next_at"][11:13] in ("02", "04"), (status, p))
+    sh(cid, "echo one >/root/x; sync")
+    for n in (1, 2, 2):
+        sql(NOW % u)
+        if not check("policy: taken, %d are kept" % n, wait(lambda: sql(
+                "SELECT next_at > now() FROM snapshot_policies WHERE capsule_id = '%s'" % u) == "t" and len(taken(cid)) == n, 30)):
+            break
+    status, p = call("GET", path)
+    check("policy: no error", p["last_error"] is None, p)
+    post(cid, "hibernate")
+    sql(NOW % u)
+    newest = taken(cid)[0]["id"]
+    got = wait(lambda: [s for s in taken(cid)[:1] if s["id"] != newest], 30)
+    check("policy: of a sleeping one its image is the snapshot", got and got[0]["state"] == "ready", got)
+    status, c = post(cid, "resume")
+    until(cid, "running")
+    sql("UPDATE capsules SET observed_state = 'missing', missing_from = 'running' WHERE id = '%s'; " % u + NOW % u)
+    got = wait(lambda: events(cid, "snapshot.skipped"), 30)
+    check("policy: what cannot be taken is an event", got and got[0]["code"] == "missing" and got[0]["kind"] == "scheduled", got)
+    until(cid, "running", 60)
+    status, p = call("PUT", path, {"cron": None})
+    check("policy: off", status == 200 and p["cron"] is None and p["next_at"] is None, (status, p))
+    n = sql("SELECT string_agg(DISTINCT action || ' ' || actor_type, ',' ORDER BY action || ' ' || actor_type) FROM audit_logs "
+            "WHERE resource_type = 'snapshot' AND metadata->>'cause' = 'policy'")
+    check("policy: audited, by the system", n == "create system,delete system", n)
+    call("DELETE", "/v1/capsules/" + cid)
+
+
+PARTS = (by_the_clock,)
+
+
+def main():
+    sql("UPDATE hosts SET overcommit_cpu = 16")
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(one, [p for p in PARTS if p.__name__ in sys.argv[1:]] or PARTS))
+    finally:
+        sql("UPDATE hosts SET overcommit_cpu = NULL")
+    return 1 if FAILED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
