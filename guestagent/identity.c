@@ -8,6 +8,7 @@
 #include "json.h"
 #include "log.h"
 #include "process.h"
+#include "reset.h"
 #include "resume.h"
 #include "rpc.h"
 #include "text.h"
@@ -331,8 +332,10 @@ set_variables(struct json_object *in, const struct init *i)
 	put(all, "HUTCH", "true");
 	for (size_t n = 0; n < nitems(labels); n++) {
 		text = json_str(in, labels[n].member, NULL);
-		for (size_t k = 0; text && k < nitems(labels[n].names); k++)
-			put(all, labels[n].names[k], text);
+		if (text && strchr(text, '-')) /* theirs have no prefix (spec 06 §2) */
+			put(all, labels[n].names[0], strchr(text, '-') + 1);
+		if (text)
+			put(all, labels[n].names[1], text);
 	}
 	json_object_put(self.variables);
 	self.variables = all;
@@ -357,6 +360,7 @@ new_machine(const struct init *i, struct err *e)
 	watchers_forget();
 	if (getpid() != 1)
 		return 0;
+	reset_connections();
 	(void)snprintf(line, sizeof line, "%s\n", i->machine_id);
 	if (write_file("/etc/machine-id", line, e) < 0)
 		return -1;

@@ -153,3 +153,14 @@ SELECT s.id, s.alias, s.created_at FROM snapshots s
 -- name: e2b_snapshot_name :exec
 -- What clients call a snapshot that was just begun.
 UPDATE snapshots SET alias = :alias::text WHERE id = :id::uuid AND team_id = current_team();
+
+-- row: e2b_team_point
+--   at int8, running int8, starts int8
+
+-- name: e2b_team_points :many e2b_team_point
+-- What a team ran in a stretch of time, in equal steps.
+SELECT p.at, p.running, (SELECT count(*) FROM capsules c WHERE c.team_id = :team::uuid AND c.created_at >= to_timestamp(p.at)
+       AND c.created_at < to_timestamp(p.at + :step::int8)) AS starts
+  FROM (SELECT (floor(extract(epoch FROM s.sampled_at) / :step::int8) * :step::int8)::int8 AS at, max(s.running_count)::int8 AS running
+          FROM team_metric_snapshots s WHERE s.team_id = :team::uuid AND s.sampled_at BETWEEN to_timestamp(:from::int8) AND to_timestamp(:to::int8)
+         GROUP BY 1) p ORDER BY p.at;

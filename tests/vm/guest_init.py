@@ -43,7 +43,7 @@ def init_opens_the_agent(a):
     same(headers["x-envd-version"], "0.6.13")
     same(a.call("GET", "/health")[1]["x-hutch-epoch"], "3")
     envs = json.loads(a.call("GET", "/envs")[2])
-    same(envs, {"A": "of the capsule", "B": "b", "E2B_SANDBOX": "true", "HUTCH": "true", "E2B_SANDBOX_ID": "cl-1",
+    same(envs, {"A": "of the capsule", "B": "b", "E2B_SANDBOX": "true", "HUTCH": "true", "E2B_SANDBOX_ID": "1",
                 "HUTCH_CAPSULE_ID": "cl-1"})
 
 

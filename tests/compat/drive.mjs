@@ -1,0 +1,34 @@
+// drive.mjs - plays the checks with one version of the SDK: node drive.mjs PACKAGE [WORD]; WORD: only checks with it,
+// besides the first. Prints a line "ok …", "skip …" or "not ok …" for each.
+import { checks } from './checks.mjs'
+
+const [name, word] = process.argv.slice(2)
+const sdk = { ...(await import(name)) }
+const version = (await import(`${name}/package.json`, { with: { type: 'json' } })).default.version
+const c = { sdk, keep: {} }
+let failed = 0
+
+sdk.VERSION_NAMES = Number(version.split('.')[1]) >= 40 // createSnapshot takes a name
+
+for (const [what, fn, needs] of checks) {
+	const line = `e2b ${version}: ${what}`
+	if (word && c.box && !what.includes(word) && !what.startsWith('kill:')) continue
+	if (needs && c.box && !needs(c.box)) {
+		console.log(`skip ${line}: this version has no such call`)
+		continue
+	}
+	if (what !== checks[0][0] && !c.box) {
+		console.log(`not ok ${line}: there is no capsule`)
+		failed++
+		continue
+	}
+	const begin = Date.now()
+	try {
+		await fn(c)
+		console.log(`ok ${line} (${Date.now() - begin} ms)`)
+	} catch (e) {
+		console.log(`not ok ${line}: ${String(e?.stack ?? e).split('\n').slice(0, 4).join(' | ').slice(0, 600)}`)
+		failed++
+	}
+}
+process.exit(failed ? 1 : 0)
