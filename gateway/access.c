@@ -504,6 +504,7 @@ after_thread(uv_work_t *req, int status)
 	struct look *l = req->data;
 	struct request *r = l->r;
 	void (*ok)(struct request *) = l->ok, (*no)(struct request *) = l->no;
+	bool good = false;
 
 	if (status < 0)
 		(void)err_set(&l->work.err, E_UNAVAILABLE, "the process is ending");
@@ -511,19 +512,20 @@ after_thread(uv_work_t *req, int status)
 		return;
 	if (l->access && !l->known && !l->named && !l->alone && l->d->gw->conf->gateway_cache_sec)
 		remember(l->d, l);
+	good = l->access && l->work.err.code == E_OK;
 	if (r) {
 		((struct tie *)r->look)->look = NULL;
 		TALLOC_FREE(r->look);
 		put_rate(r, &l->rate);
 		asked_by(r, l);
-		if (l->access && l->work.err.code == E_OK) {
+		if (good) {
 			r->access = copy(r, l->access);
 			use_ticket_up(r, l);
 		} else
 			(void)err_set(&r->work.err, l->work.err.code, "%s", l->work.err.text);
 	}
 	talloc_free(l);
-	if (r && r->access)
+	if (r && good)
 		ok(r);
 	else if (r)
 		no(r);

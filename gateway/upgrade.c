@@ -13,7 +13,7 @@
 #include <talloc.h>
 #include <unistd.h>
 
-enum { READ_MAX = 64 * 1024, LINGER_MS = 5000 };
+enum { READ_MAX = 64 * 1024, LINGER_MS = 30000 };
 
 /* libuv closes handles a turn later. */
 struct handle {

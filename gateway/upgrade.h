@@ -42,7 +42,7 @@ size_t sock_queued(const struct sock *);
 void sock_pause(struct sock *);
 void sock_resume(struct sock *);
 void sock_finish(struct sock *); /* half close, when what is queued has gone */
-/* Sends what is queued (for 5 s at most), then ends. No event comes any more. */
+/* Sends what is queued (for 30 s at most), then ends. No event comes any more. */
 void sock_close(struct sock *);
 
 /* All that are open in this process: how many, and on_leave for each. */

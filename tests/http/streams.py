@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -285,7 +286,60 @@ def calls(base):
     check("stdin: no such process", call("POST", base + "/processes/cat/stdin", {"data": "YQ=="})[0] == 404)
 
 
-PARTS = (commands, inputs, ends, wrong, doors, calls, amounts, viewers, slow)
+# ---- files
+
+def watches(base):
+    check("watch: no path is 400", Socket(URL, base + "/files/watch", KEY).status == 400)
+    call("POST", base + "/files/mkdir", {"path": "/root/w"})
+    s = Socket(URL, base + "/files/watch?path=/root/w&recursive=true&entry=true", KEY)
+    check("watch: started", s.recv() == {"type": "started"})
+    call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "cd /root/w; echo x >a; chmod 600 a; mv a b; rm b; mkdir -p sub; echo y >sub/c"]})
+    got, end = [], time.time() + 10
+    try:
+        while not any(m.get("name") == "sub/c" for m in got):
+            got.append(s.recv(end - time.time()))
+    except (TimeoutError, Closed):
+        pass
+    seen = [(m.get("event"), m.get("name")) for m in got]
+    for want in (("create", "a"), ("write", "a"), ("chmod", "a"), ("rename", "a"), ("remove", "b"), ("create", "sub")):
+        check("watch: %s %s" % want, want in seen, seen)
+    check("watch: with the entry", any(m.get("entry", {}).get("type") == "directory" and m["entry"]["path"] == "/root/w/sub" for m in got), got)
+    s.send(type="stop")
+    s.all(5)
+    check("watch: stop, 1000", s.code == 1000, s.code)
+    s = Socket(URL, base + "/files/watch?path=/root/none", KEY)
+    s.all(5)
+    check("watch: a missing directory is 4404", s.code == 4404, s.code)
+
+
+def contents(base):
+    call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "printf 0123456789 >'/root/grüß dich.txt'"]})
+    path = base + "/files/content?path=" + urllib.parse.quote("/root/grüß dich.txt")
+
+    def get(p, headers=KEY):
+        req = urllib.request.Request(URL + p, None, headers)
+        try:
+            with urllib.request.urlopen(req, timeout=30) as a:
+                return a.status, a.headers, a.read()
+        except urllib.error.HTTPError as e:
+            return e.code, e.headers, e.read()
+    status, head, body = get(path)
+    check("content: the bytes", status == 200 and body == b"0123456789", (status, body))
+    check("content: named, not sniffed, in a sandbox", head["Content-Disposition"] ==
+          "inline; filename=\"gr____ dich.txt\"; filename*=UTF-8''gr%C3%BC%C3%9F%20dich.txt" and head["X-Content-Type-Options"] == "nosniff"
+          and "sandbox" in ", ".join(head.get_all("Content-Security-Policy")), head)
+    check("content: download", get(path + "&download=true")[1]["Content-Disposition"].startswith("attachment;"))
+    status, head, body = get(path, {**KEY, "Range": "bytes=2-4"})
+    check("content: a range", status == 206 and body == b"234" and head["Content-Range"] == "bytes 2-4/10", (status, body))
+    check("content: missing is 404", get(base + "/files/content?path=/none")[0] == 404)
+    check("content: no path is 400, no credential 401", get(base + "/files/content")[0] == 400 and get(path, {})[0] == 401)
+    status, got = call("POST", "/v1/auth/tickets", {"purpose": "files", "capsule": base.split("/")[-1]})
+    check("content: a ticket opens it, once", get(path + "&ticket=" + got["ticket"], {})[0] == 200 and get(path + "&ticket=" + got["ticket"], {})[0] == 401)
+    status, got = call("POST", "/v1/auth/tickets", {"purpose": "logs", "capsule": base.split("/")[-1]})
+    check("logs: a ticket opens them", get(base + "/logs?ticket=" + got["ticket"], {})[0] == 200)
+
+
+PARTS = (watches, contents, commands, inputs, ends, wrong, doors, calls, amounts, viewers, slow)
 
 
 def main():

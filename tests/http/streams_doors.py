@@ -207,7 +207,7 @@ def restarts(p, c):
     """The gateway goes; since goes on without loss."""
     path = "/v1/capsules/" + c
     s = Socket(URL, path + "/exec/stream", bearer(p))
-    s.send(type="start", cmd="sh", args=["-c", "i=0; while [ $i -lt 120 ]; do echo line-$i; i=$((i+1)); sleep 0.05; done"], tag="counts")
+    s.send(type="start", cmd="sh", args=["-c", "i=0; while [ $i -lt 60 ]; do echo line-$i; i=$((i+1)); sleep 0.05; done"], tag="counts")
     s.recv()
     got, seq = "", 0
     while "line-5\n" not in got:
@@ -230,9 +230,9 @@ def restarts(p, c):
         check("the process ends: 1001", False)
     time.sleep(2)
     s = Socket(URL, path + f"/processes/tag:counts/stream?since={len(got)}", bearer(p))
-    more = s.all(20)
+    more = s.all(90)
     got += "".join(m["data"] for m in more if m["type"] == "stdout")
-    check("since goes on without loss", got == "".join("line-%d\n" % i for i in range(120)) and s.code == 1000, (len(got), s.code, more[:2]))
+    check("since goes on without loss", got == "".join("line-%d\n" % i for i in range(60)) and s.code == 1000, (len(got), s.code, more[:2]))
 
 
 def sleeps(p, c):
