@@ -14,11 +14,14 @@ gateway_hutch_gateway_LDADD = lib/libhutch.a $(MHD_LIBS) $(WSLAY_LIBS) $(NGHTTP2
 EXTRA_DIST += gateway/README.md tests/http/watch.py docs/design/gateway-front.md tests/http/processes.t
 
 UNIT_LIBS = lib/libhutch.a $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
-check_PROGRAMS += tests/unit/h2 tests/unit/gateway_parse
-TESTS += tests/unit/h2 tests/unit/gateway_parse
+check_PROGRAMS += tests/unit/h2 tests/unit/gateway_parse tests/unit/http1
+TESTS += tests/unit/h2 tests/unit/gateway_parse tests/unit/http1
 tests_unit_h2_SOURCES = tests/unit/h2.c
 tests_unit_h2_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_h2_LDADD = $(UNIT_LIBS)
-tests_unit_gateway_parse_SOURCES = tests/unit/gateway_parse.c gateway/multipart.c gateway/connect.c gateway/utf8.c
+tests_unit_gateway_parse_SOURCES = tests/unit/gateway_parse.c gateway/multipart.c gateway/connect.c gateway/process_call.c gateway/utf8.c
 tests_unit_gateway_parse_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -I$(top_srcdir)/gateway
 tests_unit_gateway_parse_LDADD = $(UNIT_LIBS)
+tests_unit_http1_SOURCES = tests/unit/http1.c gateway/http1.c gateway/port_host.c
+tests_unit_http1_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS) -I$(top_srcdir)/gateway
+tests_unit_http1_LDADD = $(UNIT_LIBS) $(UUID_LIBS)

@@ -9,3 +9,5 @@ EXTRA_DIST += quickstart runtests tools/instance.sh tools/packages.sh tools/part
 	tests/http/run tests/http/schema.py tests/http/selftest.py tests/http/webservers.py
 EXTRA_DIST += tests/http/crew.py tests/http/teams.py tests/http/keys.py tests/http/audit.py
 EXTRA_DIST += tests/http/matrix.py tests/http/matrix_house.py tests/http/matrix_rules.py
+EXTRA_DIST += tests/http/sockets.py tests/http/streams.py tests/http/streams_doors.py tests/bench/streams.py
+EXTRA_DIST += tests/http/ports.py tests/http/ports_service.py

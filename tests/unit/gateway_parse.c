@@ -2,6 +2,7 @@
  */
 #include "connect.h"
 #include "multipart.h"
+#include "process_call.h"
 #include "utf8.h"
 
 #include <check.h>
@@ -256,6 +257,71 @@ START_TEST(utf8)
 }
 END_TEST
 
+static void
+mended(const char *text, const char *want)
+{
+	struct buf b = BUF(mem);
+
+	utf8_mend(&b, text, strlen(text));
+	ck_assert_str_eq(b.data ? b.data : "", want);
+}
+
+START_TEST(utf8_mended)
+{
+	mended("", "");
+	mended("gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f");
+	mended("a\xff"
+	       "b",
+	    "a\xef\xbf\xbd"
+	    "b");
+	mended("\xc3", "\xef\xbf\xbd");
+	mended("\xe2\x82x", "\xef\xbf\xbd\xef\xbf\xbdx");
+}
+END_TEST
+
+/* ---- names of processes, starts */
+
+START_TEST(selectors)
+{
+	static const char *const bad[] = { "", "0", "pid:", "pid:x", "tag:", "pid:0" };
+	struct process_selector s;
+	struct err e = { 0 };
+
+	ck_assert_int_eq(process_selector_read("12", &s, &e), 0);
+	ck_assert_int_eq(s.pid, 12);
+	ck_assert_int_eq(process_selector_read("tag:12", &s, &e), 0);
+	ck_assert_str_eq(s.tag, "12");
+	ck_assert_int_eq(process_selector_read("web", &s, &e), 0);
+	ck_assert_str_eq(s.tag, "web");
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		ck_assert_int_eq(process_selector_read(bad[i], &s, &e), -1);
+	ck_assert_int_eq(process_tag_check("a.b_c-9", &e), 0);
+	ck_assert_int_eq(process_tag_check("a b", &e), -1);
+	ck_assert_str_eq(process_signal_name(mem, "TERM"), "SIGNAL_SIGTERM");
+	ck_assert_str_eq(process_signal_name(mem, "SIGKILL"), "SIGNAL_SIGKILL");
+	ck_assert_ptr_null(process_signal_name(mem, "SEGV"));
+}
+END_TEST
+
+START_TEST(starts)
+{
+	const char *args[] = { "a", "\"", NULL };
+	struct buf b = BUF(mem);
+
+	process_start_put(&b, &(struct process_start){ .cmd = "x", .tag = "t", .args = args });
+	ck_assert_str_eq(b.data,
+	    "{\"process\":{\"cmd\":\"x\",\"args\":[\"a\",\"\\\"\"]},\"tag\":\"t\",\"since\":0,"
+	    "\"stdin\":false}");
+	b = BUF(mem);
+	process_start_put(&b,
+	    &(struct process_start){
+		.cmd = "x", .tag = "t", .cols = 80, .rows = 24, .input = true });
+	ck_assert_str_eq(b.data,
+	    "{\"process\":{\"cmd\":\"x\"},\"tag\":\"t\",\"pty\":{\"size\":{\"cols\":80,\"rows\":24}"
+	    "},\"since\":0,\"stdin\":true}");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -273,6 +339,9 @@ main(void)
 	tcase_add_test(c, frames);
 	tcase_add_test(c, frames_refused);
 	tcase_add_test(c, utf8);
+	tcase_add_test(c, utf8_mended);
+	tcase_add_test(c, selectors);
+	tcase_add_test(c, starts);
 	suite_add_tcase(suite, c);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""streams.py - WebSockets: memory of idle ones, echo of busy terminals beside slow readers, a command's round trip.
+
+On a running instance (tests/lib/instance env DIR): the gateway's settings are changed while it measures, and put back.
+"""
+import argparse
+import base64
+import glob
+import json
+import os
+import re
+import resource
+import selectors
+import socket
+import statistics
+import sys
+import time
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "http"))
+from sockets import Closed, Socket, gateway, setting  # noqa: E402
+
+URL = os.environ["HUTCH_URL"]
+KEY = {"X-API-Key": os.environ["HUTCH_API_KEY"]}
+
+
+def call(method, path, body=None):
+    req = urllib.request.Request(URL + path, None if body is None else json.dumps(body).encode(),
+                                 {**KEY, "Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(req, timeout=60) as a:
+        data = a.read()
+        return json.loads(data) if data else None
+
+
+def family(pid):
+    """A process and its children."""
+    found = [pid]
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path) as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.split("/")[2]))
+    return found
+
+
+def pss(pids):
+    """Bytes."""
+    total = 0
+    for pid in pids:
+        try:
+            with open("/proc/%d/smaps_rollup" % pid) as f:
+                total += int(re.search(r"(?m)^Pss: +(\d+)", f.read()).group(1)) * 1024
+        except OSError:
+            pass
+    return total
+
+
+def part(name):
+    with open(os.path.join(os.environ["HUTCH_RUN"], "pid", name)) as f:
+        return family(int(f.read().split()[0]))
+
+
+def memory():
+    return pss(part("gateway")), pss(part("agent")[:1]), pss(part("lighttpd"))
+
+
+def started(base, path="/exec/stream", **message):
+    s = Socket(URL, base + path, KEY)
+    if s.status != 101:
+        raise SystemExit("%d: %s" % (s.status, s.body))
+    if message:
+        s.send(**message)
+        s.recv(60)
+    return s
+
+
+def per(n, before, after, what):
+    kib = [(b - a) / 1024 / n for a, b in zip(before, after)]
+    print("%-44s gateway %5.1f KiB, agent %5.1f KiB, lighttpd %5.1f KiB each" % ("%d %s" % (n, what), *kib), flush=True)
+
+
+def idle(base, n, attached):
+    for s in [started(base) for _ in range(20)]:  # what the first ones cost is not theirs
+        s.close()
+    before = memory()
+    ones = [started(base) for _ in range(n)]
+    per(n, before, memory(), "idle WebSockets, nothing begun")
+    for s in ones:
+        s.cut()
+    time.sleep(2)
+    call("POST", base + "/exec", {"cmd": "sleep", "args": ["600"], "background": True, "tag": "idle"})
+    before = memory()
+    ones = [started(base, type="connect", tag="idle") for _ in range(attached)]
+    per(attached, before, memory(), "idle streams of a process")
+    for s in ones:
+        s.cut()
+    time.sleep(1)
+
+
+def echo(base, terminals, slow, seconds):
+    """A key each, and its echo, in turn; beside them some who started floods and read nothing."""
+    floods = [started(base, type="start", cmd="yes") for _ in range(slow)]
+    ones = [started(base, "/pty", type="start", cmd="cat") for _ in range(terminals)]
+    sel, took, sent = selectors.DefaultSelector(), [], {}
+    for i, s in enumerate(ones):
+        s.s.settimeout(0)
+        sel.register(s.s, selectors.EVENT_READ, i)
+    gap = max(0.002, 0.2 / terminals)  # each types five times a second at most
+    end, turn = time.time() + seconds, 0
+    while time.time() < end:
+        i, turn = turn % terminals, turn + 1
+        if i not in sent:
+            sent[i] = time.perf_counter()
+            ones[i].s.settimeout(5)
+            ones[i].send(type="input", data=base64.b64encode(b"x").decode())
+            ones[i].s.settimeout(0)
+        wait = time.time() + gap
+        while True:
+            for key, _ in sel.select(max(0, wait - time.time())):
+                s = ones[key.data]
+                try:
+                    while True:
+                        m = s.recv(0.5) if len(s.data) > 1 else None
+                        if m is None:
+                            s.data += s.s.recv(65536)
+                            continue
+                        if m["type"] == "output" and key.data in sent:
+                            took.append(time.perf_counter() - sent.pop(key.data))
+                except (BlockingIOError, TimeoutError):
+                    pass
+            if time.time() >= wait:
+                break
+    took.sort()
+    if took:
+        print("%-44s p50 %.1f ms, p99 %.1f ms of %d" % ("echo, %d terminals beside %d slow readers" % (terminals, slow),
+              took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3, len(took)), flush=True)
+    for s in floods + ones:
+        try:
+            s.s.settimeout(2)
+            s.send(type="kill")
+        except OSError:
+            pass
+        s.cut()
+
+
+def trip(base, n):
+    own = "import os,time\nt=[]\nfor i in range(%d):\n a=time.perf_counter(); p=os.posix_spawn('/bin/true',['true'],{}); os.waitpid(p,0); t.append(time.perf_counter()-a)\nt.sort(); print(t[len(t)//2]*1e3)" % n
+    inside = float(call("POST", base + "/exec", {"cmd": "python3", "args": ["-c", own]})["stdout"])
+    took = []
+    for _ in range(n):
+        s = Socket(URL, base + "/exec/stream", KEY)
+        s.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.perf_counter()
+        s.send(type="start", cmd="/bin/true")
+        try:
+            while s.recv(30)["type"] != "exit":
+                pass
+        except Closed:
+            pass
+        took.append((time.perf_counter() - began) * 1e3)
+        s.cut()
+    print("%-44s %.1f ms (median), the guest's own fork, exec, wait %.1f ms" % ("start … exit of true on an open socket", statistics.median(took), inside),
+          flush=True)
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument("--idle", type=int, default=5000)
+    a.add_argument("--attached", type=int, default=400, help="streams of one process; a guest takes 512")
+    a.add_argument("--terminals", type=int, default=200)
+    a.add_argument("--slow", type=int, default=4)
+    a.add_argument("--seconds", type=float, default=20)
+    a.add_argument("--trips", type=int, default=50)
+    o = a.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(20000, o.idle + 1000),) * 2)
+    c = call("POST", "/v1/capsules", {"template": "minimal"})["id"]
+    base = "/v1/capsules/" + c
+    try:
+        setting("capsule_streams", 100000)
+        setting("credential_streams", 100000)
+        assert gateway()
+        trip(base, o.trips)
+        echo(base, o.terminals, o.slow, o.seconds)
+        idle(base, o.idle, o.attached)
+    finally:
+        setting("capsule_streams", None)
+        setting("credential_streams", None)
+        call("DELETE", base)
+
+
+if __name__ == "__main__":
+    main()
