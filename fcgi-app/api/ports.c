@@ -54,7 +54,7 @@ static const struct field port_new_fields[] = {
 };
 static const struct field by_port_fields[] = {
 	PATH_ID(by_port, "cl-"),
-	FIELD(by_port, port, "port", .flags = NEEDED, .min = 1, .max = 65535),
+	FIELD(by_port, port, "port", .flags = NEEDED | IN_PATH, .min = 1, .max = 65535),
 	{ 0 },
 };
 
