@@ -536,9 +536,11 @@ events_ws(struct request *r)
 		request_admit(r);
 		return 0;
 	}
-	if (!ws_asked(r))
+	if (!ws_asked(r)) {
+		r->work.err = (struct err){ 0 };
 		return err_set(&r->work.err, E_UNAUTHORIZED,
 		    "a credential is needed: X-API-Key, or Authorization: Bearer");
+	}
 	if (!tally_take(&r->gw->streams, c, r->ip ? r->ip : "", STRANGERS))
 		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
 	request_admit(r);

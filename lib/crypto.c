@@ -36,6 +36,7 @@ static const char *const key_label[KEY__MAX] = {
 	[KEY_STORAGE] = "storage",
 	[KEY_TRAFFIC] = "traffic",
 	[KEY_PORT] = "port",
+	[KEY_CLI] = "cli",
 };
 
 static void

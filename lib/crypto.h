@@ -37,6 +37,7 @@ enum key_use {
 	KEY_STORAGE,
 	KEY_TRAFFIC, /* tokens that open a capsule's ports */
 	KEY_PORT,    /* cookies that do */
+	KEY_CLI,     /* API keys of logins of the CLI */
 	KEY__MAX
 };
 

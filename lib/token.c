@@ -177,10 +177,17 @@ const char *
 apikey_new(void *mem, const char *word)
 {
 	uint8_t random[16];
-	char digits[33];
 
 	crypto_random(random, sizeof random);
-	hex_write(digits, random, sizeof random);
+	return apikey_of(mem, word, random);
+}
+
+const char *
+apikey_of(void *mem, const char *word, const uint8_t secret[16])
+{
+	char digits[33];
+
+	hex_write(digits, secret, 16);
 	return talloc_asprintf(mem, "%s_%s%08x", word, digits, crypto_crc32(digits, 32));
 }
 

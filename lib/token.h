@@ -36,5 +36,7 @@ int token_verify(void *mem, const struct keys *, enum token_type, const char *is
  * first 32. Only the digits count; SHA-256 of the lower-case digits is stored.
  */
 const char *apikey_new(void *mem, const char *word);
+/* The same of 16 bytes that the caller has. */
+const char *apikey_of(void *mem, const char *word, const uint8_t secret[16]);
 /* False when the shape or the CRC is wrong: then there is no look-up. */
 bool apikey_hash(const char *key, uint8_t out[HASH_SIZE]);

@@ -1,5 +1,6 @@
 /* e2b_teams.c - one's teams, and what they ran, through the E2B protocol (spec 06 §6). */
 #include "cleanup.h"
+#include "cli_key.h"
 #include "e2b.h"
 #include "teams.q.h"
 
@@ -89,11 +90,14 @@ team_list(struct request *r)
 	if (n < 0)
 		return -1;
 	all = talloc_array(r, struct team, n + 1);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
 		all[i] = (struct team){ .id = uuid_text(all, rows[i].id),
 			.name = rows[i].name,
-			.key = "",
+			.key = cli_key(r, rows[i].id),
 			.is_default = rows[i].is_default };
+		if (!all[i].key)
+			return -1;
+	}
 	return reply_rows(r, n, all, sizeof *all);
 }
 

@@ -284,7 +284,10 @@ key_delete(struct request *r)
 
 	if (key_find(r, &row) < 0)
 		return -1;
-	n = q_key_delete(r->work.db, .id = row->id, .team = r->who.team);
+	/* a CLI's key would come back with its next question: its row says that it is over */
+	n = strcmp(row->kind, "cli") == 0
+	    ? q_key_revoke(r->work.db, .id = row->id, .team = r->who.team)
+	    : q_key_delete(r->work.db, .id = row->id, .team = r->who.team);
 	if (n > 0 && key_audit(r, AUDIT_API_KEY_REVOKE, row, ",\"reason\":\"delete\"") < 0)
 		return -1;
 	return reply_done(r, n);

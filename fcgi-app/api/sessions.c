@@ -12,6 +12,7 @@
 #include "accounts.q.h"
 #include "audit.h"
 #include "cleanup.h"
+#include "cli.q.h"
 #include "fcgi-app/cookie.h"
 #include "job.h"
 #include "sessions.q.h"
@@ -71,6 +72,7 @@ const struct field session_csrf_fields[] = {
 	{ 0 },
 };
 
+enum { CLI_IDLE = 30 * 86400, CLI_LONGEST = 90 * 86400 }; /* seconds */
 enum { DEVICE_DAYS = 60, OVERLAP_SECONDS = 10, RAW = 52, MAC = 16, MAC_AT = 36 };
 static const char token_word[] = "hrt_";
 
@@ -317,8 +319,8 @@ login_open(struct request *r, const struct login *l)
 		.kind = cli ? "cli" : "web", .method = l->method, .hash = { hash, sizeof hash },
 		.device = device, .mfa = l->mfa, .idp = l->idp, .ip = r->ip,
 		.user_agent = r->work.actor.user_agent,
-		.idle = cli ? 2592000 : c->auth_refresh_idle,
-		.longest = cli ? 7776000 : c->auth_refresh_max) < 0)
+		.idle = cli ? CLI_IDLE : c->auth_refresh_idle,
+		.longest = cli ? CLI_LONGEST : c->auth_refresh_max) < 0)
 		return -1;
 	if (q_session_prune(r->work.db, .user = u->id) < 0 ||
 	    audit_login(r, l, u->id, team, new_device) < 0)
@@ -371,7 +373,7 @@ rotate(struct request *r, const struct q_session *s, const char *old, const stru
 	sealed = envelope_seal(r, key, "login_sessions|successor_enc", token, strlen(token));
 	if (q_session_rotate(r->work.db, .id = s->id, .hash = { hash, sizeof hash },
 		.successor = sealed, .team = team,
-		.idle = cli ? 2592000 : r->app->conf->auth_refresh_idle) < 0)
+		.idle = cli ? CLI_IDLE : r->app->conf->auth_refresh_idle) < 0)
 		return NULL;
 	return token;
 }
@@ -410,26 +412,20 @@ too_often(struct request *r, const struct uuid *sid)
 	return fail(r, E_RATE, "too many refreshes of this login");
 }
 
-int
-session_refresh(struct request *r)
+/* The old token of a login becomes its successor. kind: of the login; NULL: any. */
+static int
+renew(struct request *r, const char *old, const struct uuid *sid, const struct uuid *asked,
+    const char *kind, struct auth_response *a)
 {
-	const struct session_refresh *in = r->in;
-	const char *old = in->refresh_token ? in->refresh_token : cookie_get(r, "refresh"), *token;
 	const struct uuid *team;
-	struct auth_response a;
 	struct q_session *s;
 	struct q_user *u;
-	struct uuid sid;
 	int n;
 
-	if (!old || !refresh_read(r, old, &sid))
-		return refused(r);
-	if (!in->refresh_token && csrf_check(r, &sid) < 0)
+	if (too_often(r, sid) < 0)
 		return -1;
-	if (too_often(r, &sid) < 0)
-		return -1;
-	n = q_session_lock(r->work.db, &s, .id = &sid);
-	if (n <= 0 || !s->live)
+	n = q_session_lock(r->work.db, &s, .id = sid);
+	if (n <= 0 || !s->live || (kind && strcmp(s->kind, kind) != 0))
 		return n < 0 ? -1 : refused(r);
 	n = q_user_share(r->work.db, &u, .id = s->user_id);
 	if (n < 0)
@@ -437,21 +433,83 @@ session_refresh(struct request *r)
 	if (n == 0 || strcmp(u->status, "active") != 0)
 		return refused(r);
 	act_as(r, u);
-	if (fill_response(r, u, s->id, in->team ? in->team : s->team_id, &a, &team) < 0)
+	if (fill_response(r, u, s->id, asked ? asked : s->team_id, a, &team) < 0)
 		return -1;
 	if (hash_is(old, s->refresh_hash))
-		token = rotate(r, s, old, team);
+		a->refresh_token = rotate(r, s, old, team);
 	else if (hash_is(old, s->prev_hash) && s->since_rotation_s <= OVERLAP_SECONDS)
-		token = successor(r, s, old);
+		a->refresh_token = successor(r, s, old);
 	else
 		return reused(r, s, u);
-	if (!token)
+	return a->refresh_token ? 0 : -1;
+}
+
+int
+session_refresh(struct request *r)
+{
+	const struct session_refresh *in = r->in;
+	const char *old = in->refresh_token ? in->refresh_token : cookie_get(r, "refresh");
+	struct auth_response a;
+	struct uuid sid;
+
+	if (!old || !refresh_read(r, old, &sid))
+		return refused(r);
+	if (!in->refresh_token && csrf_check(r, &sid) < 0)
 		return -1;
-	if (in->refresh_token)
-		a.refresh_token = token;
-	else
-		cookie_set(r, "refresh", token, "Strict", r->app->conf->auth_refresh_max);
+	if (renew(r, old, &sid, in->team, NULL, &a) < 0)
+		return -1;
+	if (!in->refresh_token) {
+		cookie_set(r, "refresh", a.refresh_token, "Strict", r->app->conf->auth_refresh_max);
+		a.refresh_token = NULL;
+	}
 	return reply_with(r, auth_response_fields, &a);
+}
+
+/* --- logins of command line programs ---------------------------------------------------------- */
+
+int
+session_cli_open(struct request *r, struct cli_login *ret)
+{
+	const struct login l = { .method = "cli", .client = "cli" };
+	struct uuid *sid = talloc(r, struct uuid);
+	const struct uuid *team = NULL;
+	struct auth_response a;
+	uint8_t hash[HASH_SIZE];
+	struct q_user *u;
+	const char *token;
+	int n = q_user_share(r->work.db, &u, .id = r->who.user);
+
+	if (n <= 0)
+		return n < 0 ? -1 : fail(r, E_UNAUTHORIZED, "the account is not active");
+	*sid = uuid_new();
+	token = refresh_make(r, sid, 1);
+	crypto_sha256(token, strlen(token), hash);
+	if (fill_response(r, u, sid, r->who.team, &a, &team) < 0)
+		return -1;
+	n = q_cli_session_insert(r->work.db, .id = sid, .from = r->who.session, .user = u->id,
+	    .team = team, .hash = { hash, sizeof hash }, .ip = r->ip,
+	    .user_agent = r->work.actor.user_agent, .idle = CLI_IDLE, .longest = CLI_LONGEST);
+	if (n <= 0)
+		return n < 0 ? -1 : fail(r, E_UNAUTHORIZED, "the login has ended");
+	if (q_session_prune(r->work.db, .user = u->id) < 0 ||
+	    audit_login(r, &l, u->id, team, false) < 0)
+		return -1;
+	*ret = (struct cli_login){ a.email, a.token, token, a.expires_in };
+	return 0;
+}
+
+int
+session_cli_renew(struct request *r, const char *refresh, struct cli_login *ret)
+{
+	struct auth_response a;
+	struct uuid sid;
+
+	if (!refresh_read(r, refresh, &sid))
+		return refused(r);
+	if (renew(r, refresh, &sid, NULL, "cli", &a) < 0)
+		return -1;
+	*ret = (struct cli_login){ a.email, a.token, a.refresh_token, a.expires_in };
+	return 0;
 }
 
 /* --- the same login, read anew -------------------------------------------------------------- */
@@ -516,37 +574,48 @@ current_session(struct request *r, const struct session_logout *in, struct uuid 
 	return token && refresh_read(r, token, sid);
 }
 
-int
-session_logout(struct request *r)
+/* One login, or all of its user. */
+static int
+end(struct request *r, const struct uuid *sid, bool all)
 {
-	const struct session_logout *in = r->in;
 	struct q_session *s;
-	struct uuid sid;
-	int n;
+	int n = q_session_lock(r->work.db, &s, .id = sid);
 
-	cookie_set(r, "refresh", "", "Strict", 0);
-	if (!current_session(r, in, &sid))
-		return reply_done(r, 1);
-	n = q_session_lock(r->work.db, &s, .id = &sid);
-	if (n < 0)
-		return -1;
-	if (n == 0 || !s->live)
-		return reply_done(r, 1);
-	n = in->all ? q_session_revoke_all(r->work.db, .user = s->user_id, .reason = "logout")
-		    : q_session_revoke(r->work.db, .id = s->id, .reason = "logout");
+	if (n <= 0 || !s->live)
+		return n < 0 ? -1 : 0;
+	n = all ? q_session_revoke_all(r->work.db, .user = s->user_id, .reason = "logout")
+		: q_session_revoke(r->work.db, .id = s->id, .reason = "logout");
 	if (n < 0)
 		return -1;
 	r->work.actor.type = "user";
 	r->work.actor.id = id_text(r, "usr-", s->user_id);
 	r->work.actor.user = s->user_id;
-	if (audit_add(&r->work, AUDIT_AUTH_LOGOUT,
-		&(struct audit){ .team = s->team_id,
-		    .resource_id = r->work.actor.id,
-		    .subject = s->user_id,
-		    .metadata = talloc_asprintf(r, "{\"sessions\":%d}", n),
-		    .data = "{}" }) < 0)
+	return audit_add(&r->work, AUDIT_AUTH_LOGOUT,
+	    &(struct audit){ .team = s->team_id,
+		.resource_id = r->work.actor.id,
+		.subject = s->user_id,
+		.metadata = talloc_asprintf(r, "{\"sessions\":%d}", n),
+		.data = "{}" });
+}
+
+int
+session_logout(struct request *r)
+{
+	const struct session_logout *in = r->in;
+	struct uuid sid;
+
+	cookie_set(r, "refresh", "", "Strict", 0);
+	if (current_session(r, in, &sid) && end(r, &sid, in->all) < 0)
 		return -1;
 	return reply_done(r, 1);
+}
+
+int
+session_cli_end(struct request *r, const char *refresh)
+{
+	struct uuid sid;
+
+	return refresh_read(r, refresh, &sid) ? end(r, &sid, false) : 0;
 }
 
 int

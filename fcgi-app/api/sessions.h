@@ -17,5 +17,15 @@ extern const struct field auth_response_fields[], session_refresh_fields[], sess
     session_csrf_fields[], session_switch_fields[];
 extern handler session_refresh, session_logout, session_csrf, session_switch_team;
 
+/* Logins of kind cli that travel in forms (cli_login.c). renew: E_UNAUTHORIZED when the token is
+ * not good. */
+struct cli_login {
+	const char *email, *access, *refresh;
+	int64_t expires_in;
+};
+int session_cli_open(struct request *, struct cli_login *);
+int session_cli_renew(struct request *, const char *refresh, struct cli_login *);
+int session_cli_end(struct request *, const char *refresh);
+
 /* Answers with an authResponse of the caller's own login and team, all read anew. */
 int session_answer(struct request *);

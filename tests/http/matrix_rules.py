@@ -15,7 +15,7 @@ PARAMS = [
     (r"^/v1/teams/", "id", "team"), (r"^/v1/teams/", "uid", "member"), (r"^/v1/teams/", "inv", "invitation"),
     (r"^/v1/me/invitations/", "inv", "my_invitation"), (r"^/v1/me/logins/", "id", "login"), (r"^/v1/me/mfa/", "id", "factor"),
     (r"^/v1/me/providers/", "provider", "word"), (r"/auth/oauth/", "idp", "word"),
-    (r"^/v1/api-keys/", "id", "key"), (r"^/v1/capsules/", "id", "capsule"), (r"^/v1/capsules/", "sel", "word"),
+    (r"^/v1/api-keys/", "id", "key"), (r"^/v1/capsules/", "id", "capsule"), (r"^/v1/capsules/", "sel", "word"), (r"^/v1/capsules/", "port", "number"),
     (r"^/v1/snapshots/", "id", "snapshot"), (r"^/v1/hosts/", "id", "host"), (r"^/v1/hosts/", "tag", "word"),
     (r"^/v1/admin/idps/", "id", "idp"), (r"^/v1/admin/users/", "id", "user"), (r"^/v1/admin/teams/", "id", "any_team"),
     (r"^/v1/storage/connections/", "id", "connection"),
@@ -32,6 +32,7 @@ class Bad(dict):
 BODY = {
     "POST /v1/auth/signup": Bad(), "POST /v1/auth/activate": Bad(), "POST /v1/auth/activate/resend": Bad(), "POST /v1/auth/login": Bad(),
     "POST /v1/auth/mfa": Bad(), "POST /v1/auth/refresh": {}, "POST /v1/auth/logout": {}, "POST /v1/auth/exchange": Bad(),
+    "POST /v1/auth/cli/grant": Bad(next="http://elsewhere.example/"),
     "POST /v1/auth/reauth": Bad(password=5), "POST /v1/auth/switch-team": lambda h, c: {"team_id": c.home},
     "PATCH /v1/me": {"name": "Matrix"}, "DELETE /v1/me": Bad(confirmation="no"), "POST /v1/me/email": Bad(email=5),
     "POST /v1/me/email/confirm": Bad(), "POST /v1/me/password": Bad(new_password=5), "POST /v1/me/password/reset": Bad(),
@@ -46,9 +47,9 @@ BODY = {
     "POST /v1/api-keys": {"name": "m"}, "PATCH /v1/api-keys/{id}": {"name": "m2"}, "POST /v1/api-keys/{id}/rotate": {},
     "POST /v1/capsules": Bad(template="minimal", vcpus=9999), "PATCH /v1/capsules/{id}": {"metadata": {"m": "1"}},
     "POST /v1/capsules/{id}/resume": {}, "POST /v1/capsules/{id}/hibernate": {}, "POST /v1/capsules/{id}/recover": {},
-    "POST /v1/capsules/{id}/fork": {}, "POST /v1/capsules/{id}/events": {"type": "app.matrix"}, "POST /v1/capsules/{id}/snapshots": {},
+    "POST /v1/capsules/{id}/fork": {}, "POST /v1/capsules/{id}/events": {"type": "app.matrix"}, "POST /v1/capsules/{id}/ports": {"port": 8080}, "POST /v1/capsules/{id}/snapshots": {},
     "POST /v1/capsules/{id}/rollback": {"snapshot": "snp-0000000000000000000000001"}, "PATCH /v1/snapshots/{id}": {"description": "m"},
-    "POST /v1/snapshots/{id}/restore": {},
+    "POST /v1/snapshots/{id}/restore": {}, "PUT /v1/capsules/{id}/snapshot-policy": {"cron": "0 3 * * *"},
     "POST /v1/hosts": lambda h, c: {"name": h.name("host")}, "PATCH /v1/hosts/{id}": {"provider": "m"}, "POST /v1/hosts/register": Bad(),
     "POST /v1/hosts/auth/refresh": Bad(), "POST /v1/hosts/{id}/heartbeat": {}, "POST /v1/hosts/{id}/reports": {"sequence": 1, "changes": []},
     "POST /v1/hosts/{id}/drain": {}, "POST /v1/hosts/{id}/tags": {"tag": "m"},
@@ -63,12 +64,13 @@ BODY = {
     "POST /v1/capsules/{id}/files/move": {"source": "/m", "destination": "/n"}, "POST /v1/capsules/{id}/files/remove": {"path": "/m"},
     "POST /v1/capsules/{id}/files/read": {"path": "/m"}, "POST /v1/capsules/{id}/files/stream/read": {"path": "/m"},
 }
-QUERY = {"GET /v1/users/search": "?q=nobody@matrix", "DELETE /v1/storage/connections/{id}": "?objects=keep"}
+QUERY = {"GET /v1/events": "?events=No%20Name", "GET /v1/users/search": "?q=nobody@matrix", "DELETE /v1/storage/connections/{id}": "?objects=keep"}
 
 # Routes without credential: the one answer that these bodies get, whoever asks.
 OPEN = {
     "GET /v1/health": {200}, "POST /v1/auth/signup": {400}, "POST /v1/auth/activate": {400}, "POST /v1/auth/activate/resend": {400, 204},
     "POST /v1/auth/login": {400}, "POST /v1/auth/mfa": {400}, "POST /v1/auth/refresh": {401}, "POST /v1/auth/logout": {204},
+    "POST /v1/auth/cli/token": {400}, "POST /v1/auth/cli/revoke": {400},
     "GET /v1/auth/csrf": {401}, "GET /v1/auth/methods": {200}, "GET /auth/oauth/{idp}": {302, 303, 404}, "GET /auth/oauth/{idp}/callback": {302, 303, 400, 404},
     "GET /v1/auth/oauth/{idp}": {302, 303, 404}, "GET /v1/auth/oauth/{idp}/callback": {302, 303, 400, 404}, "POST /v1/auth/exchange": {400},
     "POST /v1/me/email/confirm": {400}, "POST /v1/me/password/reset": {204}, "POST /v1/me/password/reset/confirm": {400},

@@ -57,7 +57,7 @@ class Answer:
             else:
                 self.headers[k] = v
         self.json = json.loads(self.body) if self.body.strip() else None
-        self.code = self.json["error"]["code"] if isinstance(self.json, dict) and "error" in self.json else ""
+        self.code = self.json["error"]["code"] if isinstance(self.json, dict) and isinstance(self.json.get("error"), dict) else ""
 
     def seen(self):
         """What a stranger can compare: everything but the request id and the rate limit's counters."""
