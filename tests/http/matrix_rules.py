@@ -33,6 +33,7 @@ BODY = {
     "POST /v1/auth/signup": Bad(), "POST /v1/auth/activate": Bad(), "POST /v1/auth/activate/resend": Bad(), "POST /v1/auth/login": Bad(),
     "POST /v1/auth/mfa": Bad(), "POST /v1/auth/refresh": {}, "POST /v1/auth/logout": {}, "POST /v1/auth/exchange": Bad(),
     "POST /v1/auth/cli/grant": Bad(next="http://elsewhere.example/"),
+    "POST /v1/auth/tickets": Bad(purpose=5), "POST /v1/capsules/{id}/processes/{sel}/stdin": Bad(data=5),
     "POST /v1/auth/reauth": Bad(password=5), "POST /v1/auth/switch-team": lambda h, c: {"team_id": c.home},
     "PATCH /v1/me": {"name": "Matrix"}, "DELETE /v1/me": Bad(confirmation="no"), "POST /v1/me/email": Bad(email=5),
     "POST /v1/me/email/confirm": Bad(), "POST /v1/me/password": Bad(new_password=5), "POST /v1/me/password/reset": Bad(),
