@@ -105,7 +105,7 @@ class Combination:
 def relations(route, caller, objects):
     """All ways in which the path's objects stand to the caller: one varies, the others are his own."""
     lists = [objects.relations(k, caller) for k in route.kinds]
-    if len(lists) < 2 or route.kinds[1] == "word":
+    if len(lists) < 2 or route.kinds[1] in ("word", "number"):
         return list(itertools.product(*lists))
     inner = [("own", r) for r in lists[1] if "own" in lists[0]]
     return inner + [(outer, lists[1][-1]) for outer in lists[0] if outer != "own"]

@@ -250,8 +250,8 @@ class Objects:
         return rel
 
     def id(self, kind, rel, caller, fresh, team=None):
-        if kind == "word":
-            return "word"
+        if kind in ("word", "number"):
+            return "word" if kind == "word" else "8080"
         prefix = PREFIX[kind]
         if rel == "malformed":
             return prefix + "z" * 25
