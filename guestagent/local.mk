@@ -13,7 +13,7 @@ guest_sources = \
 	guestagent/ring.c guestagent/ring.h guestagent/process.c guestagent/process.h guestagent/process_rpc.c \
 	guestagent/reader.c guestagent/input.c guestagent/input_stream.c guestagent/files.c guestagent/upload.c guestagent/upload.h guestagent/compose.c guestagent/gzip.c guestagent/gzip.h \
 	guestagent/sha256.c guestagent/sha256.h guestagent/signature.c guestagent/signature.h guestagent/trust.c guestagent/trust.h guestagent/multipart.c guestagent/multipart.h \
-	guestagent/observer.c guestagent/observer.h guestagent/watch_rpc.c guestagent/tunnel.c guestagent/ports.c guestagent/filesystem.c guestagent/entry.c guestagent/entry.h guestagent/remove.c guestagent/remove.h \
+	guestagent/observer.c guestagent/observer.h guestagent/watch_rpc.c guestagent/tunnel.c guestagent/ports.c guestagent/reset.c guestagent/reset.h guestagent/filesystem.c guestagent/entry.c guestagent/entry.h guestagent/remove.c guestagent/remove.h \
 	lib/err.c lib/err.h lib/errors.def lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h \
 	lib/h2.c lib/h2.h lib/cleanup.h
 

@@ -290,6 +290,43 @@ def test_fork():
         assert agent.delete(c)[0] == 204
 
 
+CONNECTED = """import signal, socket, time
+def pair(address, source):
+    l = socket.create_server((address, 0))
+    c = socket.create_connection(l.getsockname(), 5, (source, 0))
+    return c, l.accept()[0]
+far, near = pair('10.9.9.9', '10.0.2.15'), pair('127.0.0.1', '127.0.0.1')
+def works(c, s):
+    try:
+        c.sendall(b'x')
+        return 'alive' if s.recv(1) == b'x' else 'end'
+    except OSError as e:
+        return e.strerror
+while True:
+    with open('/dev/shm/connected', 'w') as f:
+        f.write(works(*far) + ', ' + works(*near))
+    time.sleep(0.2)
+"""
+
+
+def test_fork_resets_connections():
+    """What goes outside is the parent's: in a child it is reset, as an address that is not this machine's; the rest stays."""
+    cid, child = make(), dict(agent.spec(1), id=new_id())
+    agent.run(cid, 'ip addr add 10.9.9.9/32 dev lo; cat >/dev/shm/connected.py <<"E"\n%s\nE\n'
+                   'setsid python3 /dev/shm/connected.py >/dev/null 2>&1 </dev/null &' % CONNECTED)
+    look_at = lambda c: agent.run(c, 'cat /dev/shm/connected')
+    wait_for('the connections', lambda: look_at(cid) == 'alive, alive', 20)
+    assert agent.post(cid, 'pause')[0] == 200 and agent.post(cid, 'resume', 2)[0] == 200
+    time.sleep(1)
+    assert look_at(cid) == 'alive, alive'
+    status, got = agent.post(cid, 'fork', 2, body={'memory': True, 'children': [child]}, op='reset')
+    assert status == 200 and 'error' not in got['children'][0], (status, got)
+    wait_for('the reset', lambda: look_at(child['id']) == 'Connection reset by peer, alive' or
+             look_at(child['id']) == 'Broken pipe, alive', 20)
+    assert look_at(cid) == 'alive, alive'
+    assert agent.delete(cid)[0] == 204 and agent.delete(child['id'])[0] == 204
+
+
 def agent_down(cid):
     lines = [l for l in agent.log().split('\n') if cid in l and 'stood still' in l]
     return int(lines[-1].split('stood still for ')[1].split(' ')[0])
