@@ -130,6 +130,8 @@ def main():
     tally = {"passed": 0, "failed": 0, "skipped": 0}
     first = ("init_opens_the_agent", "it_boots", "init_gives_it_an_identity")
     wanted = [(w, f) for w, f in CHECKS if options.only in f.__name__ or f.__name__ in first]
+    # A machine is first booted and given an identity.
+    wanted.sort(key=lambda row: row[0] == "machine" and row[1].__module__ != "guest_machine")
     with tempfile.TemporaryDirectory(prefix="guest-test.") as folder:
         for part, run_part in (("agent", agent_part), ("machine", machine_part)):
             if part in options.part:
