@@ -11,7 +11,7 @@ gateway_hutch_gateway_SOURCES = gateway/main.c gateway/gateway.h gateway/front.c
 	gateway/process_output.c gateway/process_output.h gateway/exec_stream.c gateway/pty.c gateway/watch.c gateway/files.h proto/route.h
 gateway_hutch_gateway_LDADD = lib/libhutch.a $(MHD_LIBS) $(WSLAY_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(JWT_LIBS) $(CRYPTO_LIBS) \
 	$(PQ_LIBS) $(HIREDIS_LIBS) $(CONFUSE_LIBS) $(JSONC_LIBS) $(UUID_LIBS) $(TALLOC_LIBS) -lm
-EXTRA_DIST += gateway/README.md tests/http/watch.py docs/design/gateway-front.md tests/http/processes.t
+EXTRA_DIST += gateway/README.md docs/design/live-events.md tests/http/events.py tests/http/watch.py docs/design/gateway-front.md tests/http/processes.t
 
 UNIT_LIBS = lib/libhutch.a $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(TALLOC_LIBS) $(CHECK_LIBS)
 check_PROGRAMS += tests/unit/h2 tests/unit/gateway_parse tests/unit/http1

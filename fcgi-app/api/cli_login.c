@@ -34,7 +34,7 @@ struct cli_granted {
 static const struct field cli_granted_fields[] = {
 	FIELD(cli_granted, location, "location", .flags = NEEDED,
 	    .doc = "next, with email, accessToken, refreshToken, tokenEndpoint, revokeEndpoint, "
-	           "clientId."),
+		   "clientId."),
 	{ 0 },
 };
 struct cli_tokens {
