@@ -198,7 +198,7 @@ create(struct request *r, const struct new_sandbox *in)
 	c = translated(r, in, network);
 	if (from.snapshot) {
 		if (q_snapshot_get(r->work.db, &s, .id = from.snapshot->id) <= 0)
-			return fail(r, E_NOT_FOUND, "template %.80s not found", in->template);
+			return fail(r, E_NOT_FOUND, "template not found");
 		rc = capsule_from_snapshot(r, &c, s, &id);
 	} else {
 		c.template = id_text(r, "tpl-", from.template->id);

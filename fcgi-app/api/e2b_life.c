@@ -209,7 +209,7 @@ running(struct request *r, const char *id, struct q_sandbox **ret)
 		return -1;
 	return strcmp((*ret)->state, "running") == 0
 	    ? 0
-	    : fail(r, E_NOT_FOUND, "sandbox %.40s is not running", id);
+	    : fail(r, E_NOT_FOUND, "the sandbox is not running");
 }
 
 /* 0: now, and as it would have ended by itself. */

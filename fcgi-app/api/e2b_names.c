@@ -47,15 +47,16 @@ lower(char *s)
 			*s |= 32;
 }
 
+/* Somebody else's and none: the same words. */
 static int
-unknown(struct request *r, const char *text)
+unknown(struct request *r)
 {
-	return fail(r, E_NOT_FOUND, "template %.80s not found", text);
+	return fail(r, E_NOT_FOUND, "template not found");
 }
 
 /* By id: a snapshot of the team, or a template. */
 static int
-by_id(struct request *r, const struct uuid *id, const char *text, struct e2b_named *ret)
+by_id(struct request *r, const struct uuid *id, struct e2b_named *ret)
 {
 	struct q_e2b_template *t;
 	struct q_e2b_snapshot *s;
@@ -68,7 +69,7 @@ by_id(struct request *r, const struct uuid *id, const char *text, struct e2b_nam
 		if (n > 0)
 			ret->template = t;
 	}
-	return n < 0 ? -1 : n ? 0 : unknown(r, text);
+	return n < 0 ? -1 : n ? 0 : unknown(r);
 }
 
 /* team: NULL: the own one's before the platform's. */
@@ -95,18 +96,18 @@ e2b_resolve(struct request *r, const char *text, struct e2b_named *ret)
 	*ret = (struct e2b_named){ 0 };
 	split(talloc_strdup(r, text), &space, &alias, &tag);
 	if (tag && strcmp(tag, "default") != 0)
-		return unknown(r, text);
+		return unknown(r);
 	if (!space && id_read(alias, "", &id))
-		return by_id(r, &id, text, ret);
+		return by_id(r, &id, ret);
 	slug = e2b_slug(r);
 	if (!slug)
 		return -1;
 	if (space && strcmp(space, platform) == 0 && strcmp(slug, platform) != 0) {
 		n = template_named(r, alias, &uuid_zero, ret);
-		return n < 0 ? -1 : n ? 0 : unknown(r, text);
+		return n < 0 ? -1 : n ? 0 : unknown(r);
 	}
 	if (space && strcmp(space, slug) != 0)
-		return unknown(r, text);
+		return unknown(r);
 	/* in the own name space templates and snapshots never share a name */
 	n = template_named(r, alias, r->who.team, ret);
 	if (n == 0) {
@@ -117,7 +118,7 @@ e2b_resolve(struct request *r, const char *text, struct e2b_named *ret)
 	if (n == 0 && !space)
 		n = template_named(r, alias, NULL, ret);
 	ret->alias = alias;
-	return n < 0 ? -1 : n ? 0 : unknown(r, text);
+	return n < 0 ? -1 : n ? 0 : unknown(r);
 }
 
 int

@@ -157,7 +157,7 @@ sandbox_any(struct request *r, const char *id, struct q_sandbox **ret)
 	struct uuid u;
 	int n = id_read(id, "", &u) ? q_e2b_get(r->work.db, ret, .id = &u) : 0;
 
-	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "sandbox %.40s not found", id);
+	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "sandbox not found");
 }
 
 int
@@ -165,7 +165,7 @@ sandbox_find(struct request *r, const char *id, struct q_sandbox **ret)
 {
 	if (sandbox_any(r, id, ret) < 0)
 		return -1;
-	return (*ret)->state ? 0 : fail(r, E_NOT_FOUND, "sandbox %.40s not found", id);
+	return (*ret)->state ? 0 : fail(r, E_NOT_FOUND, "sandbox not found");
 }
 
 int

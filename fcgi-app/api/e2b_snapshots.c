@@ -339,7 +339,7 @@ template_get(struct request *r)
 	if (e2b_resolve(r, in->id, &what) < 0)
 		return -1;
 	if (!what.template)
-		return fail(r, E_NOT_FOUND, "template %.80s not found", in->id);
+		return fail(r, E_NOT_FOUND, "template not found");
 	n = q_e2b_builds(r->work.db, &rows, .id = what.template->id);
 	if (n < 0 || template_shape(r, what.template, &t) < 0)
 		return -1;

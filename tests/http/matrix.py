@@ -74,7 +74,8 @@ class Combination:
     @property
     def code(self):
         try:
-            return json.loads(self.raw)["error"]["code"]
+            said = json.loads(self.raw)
+            return said["error_code"] if "error_code" in said else said["error"]["code"]
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -227,7 +227,7 @@ class Objects:
         """How an object of this kind can stand to the caller."""
         in_team, user = caller.team is not None, caller.kind in ("user", "key") and caller.user
         rel = ["random", "malformed"]
-        if kind in ("capsule", "snapshot", "key"):
+        if kind in ("capsule", "sandbox", "snapshot", "key"):
             rel += (["own"] if in_team and user else []) + (["mate"] if caller.team == self.h.t else []) + ["other"]
         elif kind == "connection":
             rel += (["own"] if user else []) + (["team"] if in_team else []) + ["mate", "other"]
@@ -274,8 +274,8 @@ class Objects:
         foreign = h.x if c.team != h.x else h.t
         where = foreign if rel == "other" else team or c.team or h.t
         who = {"own": c.user, "mate": h.mate.id, "other": h.neighbour.id if foreign == h.x else h.mate.id}.get(rel) or h.mate.id
-        if kind in ("capsule", "snapshot", "key"):
-            getattr(h, kind)(u, where, who)
+        if kind in ("capsule", "sandbox", "snapshot", "key"):
+            getattr(h, "capsule" if kind == "sandbox" else kind)(u, where, who)
         elif kind == "connection":
             h.connection(u, where if rel == "team" else None, who)
         elif kind == "member":

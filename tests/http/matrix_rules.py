@@ -19,9 +19,10 @@ PARAMS = [
     (r"^/v1/snapshots/", "id", "snapshot"), (r"^/v1/hosts/", "id", "host"), (r"^/v1/hosts/", "tag", "word"),
     (r"^/v1/admin/idps/", "id", "idp"), (r"^/v1/admin/users/", "id", "user"), (r"^/v1/admin/teams/", "id", "any_team"),
     (r"^/v1/storage/connections/", "id", "connection"),
+    (r"^(/v2)?/sandboxes/", "id", "sandbox"), (r"^/templates/", "id", "word"), (r"^/templates/", "alias", "word"), (r"^/teams/", "id", "word"),
 ]
 PREFIX = {"team": "team-", "member": "usr-", "invitation": "inv-", "my_invitation": "inv-", "login": "ses-", "factor": "mfa-", "key": "key-",
-          "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "connection": "cn-"}
+          "sandbox": "", "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "connection": "cn-"}
 
 
 class Bad(dict):
@@ -65,6 +66,12 @@ BODY = {
     "POST /v1/capsules/{id}/files/move": {"source": "/m", "destination": "/n"}, "POST /v1/capsules/{id}/files/remove": {"path": "/m"},
     "POST /v1/capsules/{id}/files/read": {"path": "/m"}, "POST /v1/capsules/{id}/files/stream/read": {"path": "/m"},
 }
+# The routes of spec 06; the capsules of the matrix are stopped, and to these routes such are none.
+BODY.update({
+    "POST /v2/sandboxes": Bad(templateID=5), "POST /sandboxes": Bad(templateID=5), "POST /v2/sandboxes/{id}/connect": {}, "POST /sandboxes/{id}/connect":
+    {"timeout": 60}, "POST /sandboxes/{id}/resume": {}, "POST /sandboxes/{id}/timeout": {"timeout": 60}, "POST /sandboxes/{id}/refreshes": {},
+    "POST /sandboxes/{id}/pause": {}, "PUT /sandboxes/{id}/network": {}, "POST /sandboxes/{id}/fork": {}, "POST /sandboxes/{id}/snapshots": {},
+})
 QUERY = {"GET /v1/events": "?events=No%20Name", "GET /v1/users/search": "?q=nobody@matrix", "DELETE /v1/storage/connections/{id}": "?objects=keep"}
 
 # Routes without credential: the one answer that these bodies get, whoever asks.
@@ -87,6 +94,11 @@ STATE = {
     # the sealed secret of these rows is none: told by who opens it, after authorisation
     "PATCH /v1/storage/connections/{id}": {(500, "tampered")},
 }
+NONE = ["POST /v2/sandboxes/{id}/connect", "POST /sandboxes/{id}/connect", "POST /sandboxes/{id}/resume", "POST /sandboxes/{id}/timeout",
+        "POST /sandboxes/{id}/refreshes", "POST /sandboxes/{id}/pause", "PUT /sandboxes/{id}/network", "POST /sandboxes/{id}/fork",
+        "POST /sandboxes/{id}/snapshots", "GET /sandboxes/{id}", "DELETE /sandboxes/{id}", "GET /sandboxes/{id}/metrics", "DELETE /templates/{id}",
+        "GET /templates/{id}", "GET /templates/aliases/{alias}", "GET /teams/{id}/metrics", "GET /teams/{id}/metrics/max"]
+STATE.update({name: {(404, "not_found")} for name in NONE})
 # Their callers would lose what they need for the rest: made after all others, one by one (see matrix.py).
 LATE = ["POST /v1/teams/{id}/leave", "DELETE /v1/me/logins", "DELETE /v1/teams/{id}", "POST /v1/auth/logout"]
 
@@ -233,7 +245,7 @@ def expected(route, caller, rel, roles):
     if not refused and caller.stale and caller.kind == "user" and "proof" in route.flags:
         refused = no(403, "reauth_required")
     if not refused and "malformed" in rel:
-        refused = MALFORMED
+        refused = NOT_FOUND if "sandbox" in route.kinds else MALFORMED
     for kind, how in zip(route.kinds, rel):
         refused = refused or of_object(route, caller, kind, how, roles)
     if refused:
