@@ -146,14 +146,15 @@ text_time(const char *s, int64_t *ns, struct err *e)
 	struct err ignore = { 0 };
 	const char *p = NULL;
 	int64_t nano = 0, offset = 0;
-	int h = 0, m = 0;
+	int h = 0, m = 0, used = 0;
 
 	if (text_int(s, 0, INT64_MAX, ns, &ignore) == 0)
 		return 0;
 	p = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
 	if (p && *p == '.')
 		nano = fraction(&p);
-	if (p && (*p == '+' || *p == '-') && sscanf(p + 1, "%2d:%2d", &h, &m) == 2) {
+	if (p && (*p == '+' || *p == '-') && strspn(p + 1, "0123456789:") == 5 &&
+	    sscanf(p + 1, "%2d:%2d%n", &h, &m, &used) == 2 && used == 5) {
 		offset = (h * 3600 + m * 60) * (*p == '-' ? -1 : 1);
 		p += 6;
 	} else if (p && *p == 'Z') {

@@ -22,7 +22,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_in.h hostagent/capsule_state.c \
 	hostagent/capsule_work.c hostagent/capsule_image.c hostagent/capsule_sleep.c hostagent/capsule_hibernate.c \
-	hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
+	hostagent/capsule_steps.c hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
 	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_patch.c hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
 	hostagent/logs.c hostagent/logs.h hostagent/hung.c hostagent/hung.h \
@@ -32,7 +32,7 @@ hostagent_hutch_agent_SOURCES = \
 hostagent_hutch_agent_LDADD = lib/libhutch.a $(TALLOC_LIBS) $(JSONC_LIBS) $(CONFUSE_LIBS) \
 	$(CURL_LIBS) $(ZSTD_LIBS) $(CRYPTO_LIBS) $(NGHTTP2_LIBS) $(UV_LIBS) $(UUID_LIBS) \
 	$(MNL_LIBS)
-EXTRA_DIST += hostagent/README.md
+EXTRA_DIST += hostagent/README.md docs/design/sleep.md
 
 check_PROGRAMS += tests/vm/engine_filter_test
 TESTS += tests/vm/engine_filter_test
@@ -52,4 +52,4 @@ EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/eng
 	tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
 	tests/fuzz/guest_session_fuzz.c tests/fuzz/host_session_fuzz.c tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
 	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
-EXTRA_DIST += tests/vm/hosts_test.py tests/vm/hosts_net.py
+EXTRA_DIST += tests/vm/hostile_test.py tests/vm/hosts_test.py tests/vm/hosts_net.py

@@ -24,7 +24,7 @@ def a_bad_init_is_refused(a):
     for bad in ({"accessToken": None}, {"accessToken": ""}, {"accessToken": 7}, {"epoch": -1}, {"epoch": "x"},
                 {"epoch": None}, {"envVars": {"A": 1}}, {"envVars": {"A=B": "1"}}, {"envVars": []},
                 {"machineId": "xyz"}, {"entropy": "***"}, {"entropy": "A" * 2000}, {"hostname": "a b"},
-                {"timestamp": "yesterday"}, {"timestamp": {}}):
+                {"timestamp": "yesterday"}, {"timestamp": "2026-11-21T02:00:00.312+0:0"}, {"timestamp": {}}):
         status, _, body = a.init(**bad)
         same(status, 400, f"status of {bad}")
         same(json.loads(body)["code"], 400)
