@@ -333,12 +333,12 @@ hex_id(struct work *w, struct json_object *answer, const char *name, struct byte
 }
 
 static int
-note(struct work *w, const struct uuid *host, struct bytes id, const char *kind,
-    const struct sealed *s)
+note(struct work *w, const struct uuid *host, struct bytes id, struct bytes parent,
+    const char *kind, const struct sealed *s)
 {
 	if (!id.p)
 		return 0;
-	if (q_artifact_add(w->db, .id = id, .kind = kind, .bytes = s->bytes,
+	if (q_artifact_add(w->db, .id = id, .parent = parent, .kind = kind, .bytes = s->bytes,
 		.cpu_class = strcmp(kind, "memory") == 0 ? s->cpu_class : NULL) < 0)
 		return -1;
 	return host && q_artifact_held(w->db, .id = id, .holder = host) < 0 ? -1 : 0;
@@ -347,16 +347,20 @@ note(struct work *w, const struct uuid *host, struct bytes id, const char *kind,
 int
 op_sealed(struct work *w, const struct uuid *host, struct json_object *answer, struct sealed *ret)
 {
+	struct bytes memory_parent, disk_parent;
+
 	ret->cpu_class = json_str(answer, "cpu_class", "");
 	ret->bytes = json_int(answer, "bytes", json_int(answer, "bytes_unique", 0));
 	if (hex_id(w, answer, "memory", &ret->memory) < 0 ||
-	    hex_id(w, answer, "disk", &ret->disk) < 0)
+	    hex_id(w, answer, "memory_parent", &memory_parent) < 0 ||
+	    hex_id(w, answer, "disk", &ret->disk) < 0 ||
+	    hex_id(w, answer, "disk_parent", &disk_parent) < 0)
 		return -1;
 	if (!ret->disk.p)
 		return err_set(&w->err, E_AGENT, "the host did not say which disk it sealed");
-	if (note(w, host, ret->memory, "memory", ret) < 0)
+	if (note(w, host, ret->memory, memory_parent, "memory", ret) < 0)
 		return -1;
-	return note(w, host, ret->disk, "disk", ret);
+	return note(w, host, ret->disk, disk_parent, "disk", ret);
 }
 
 int

@@ -64,11 +64,12 @@ struct capsule_report {
 	int64_t epoch;
 	const char *state; /* running, paused, hibernated, error, exited */
 	const char *code, *message;
-	const char *residency, *by;            /* paused, hibernated */
-	const char *memory, *disk, *cpu_class; /* hibernated: hex ids of artifacts */
+	const char *residency, *by;              /* paused, hibernated */
+	const char *memory, *disk, *cpu_class;   /* hibernated: hex ids of artifacts */
+	const char *memory_parent, *disk_parent; /* … and what they lie on */
 	int64_t bytes;
 	int64_t reboots; /* of its guest, as the host counts */
-	int64_t idle_s; /* running: since the last use, 0 while it lasts; -1: not told */
+	int64_t idle_s;  /* running: since the last use, 0 while it lasts; -1: not told */
 };
 /* The report's fields of a JSON object. */
 struct capsule_report capsule_report_read(const struct uuid *id, struct json_object *);

@@ -170,8 +170,14 @@ collect(struct work *w, const struct q_artifact_due *a)
 		.path = talloc_asprintf(w, "/artifacts/%s", hex_write(hex, a->id.p, a->id.n)) };
 
 	if (a->holder && a->dial && agent_send(w, &call, &answer) < 0) {
-		if (w->err.code != E_NOT_FOUND)
+		if (w->err.code != E_NOT_FOUND) {
+			struct err why = w->err;
+
+			w->err = (struct err){ 0 };
+			if (q_artifact_needed(w->db, .id = a->id) >= 0)
+				w->err = why;
 			return -1;
+		}
 		w->err = (struct err){ 0 };
 	}
 	if (a->holder && q_artifact_copy_gone(w->db, .id = a->id, .holder = a->holder) < 0)

@@ -26,6 +26,8 @@ capsule_report_read(const struct uuid *id, struct json_object *o)
 		.by = json_str(o, "paused_by", NULL),
 		.memory = json_str(o, "memory", NULL),
 		.disk = json_str(o, "disk", NULL),
+		.memory_parent = json_str(o, "memory_parent", NULL),
+		.disk_parent = json_str(o, "disk_parent", NULL),
 		.cpu_class = json_str(o, "cpu_class", ""),
 		.bytes = json_int(o, "bytes", 0),
 		.reboots = json_int(o, "reboots", 0),
@@ -108,17 +110,20 @@ said_paused(struct work *w, const struct q_capsule_op *c, const struct capsule_r
 static int
 said_hibernated(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
+	const char *const ids[] = { "memory", r->memory, "memory_parent", r->memory_parent, "disk",
+		r->disk, "disk_parent", r->disk_parent };
 	struct json_object *answer;
 	const char *by = who_slept(is(c->observed_state, "hibernating") ? c->paused_by : r->by);
 	struct sealed s;
+	size_t i;
 	int n;
 
 	if (!r->disk || !is(c->observed_state, "running pausing paused hibernating missing"))
 		return 0;
 	answer = json_object_new_object();
-	if (r->memory)
-		json_object_object_add(answer, "memory", json_object_new_string(r->memory));
-	json_object_object_add(answer, "disk", json_object_new_string(r->disk));
+	for (i = 0; i < nitems(ids); i += 2)
+		if (ids[i + 1])
+			json_object_object_add(answer, ids[i], json_object_new_string(ids[i + 1]));
 	n = op_sealed(w, c->host_id, answer, &s);
 	json_object_put(answer);
 	if (n < 0)

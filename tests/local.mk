@@ -4,3 +4,4 @@ include tests/http/local.mk
 include tests/unit/local.mk
 include tests/sql/local.mk
 include tests/check/local.mk
+include tests/vm/local.mk

@@ -139,6 +139,7 @@ struct change {
 	const struct uuid *id;
 	int64_t epoch;
 	const char *state, *code, *message, *residency, *by, *memory, *disk, *cpu_class;
+	const char *memory_parent, *disk_parent;
 	int64_t bytes, reboots;
 };
 static const struct field change_fields[] = {
@@ -151,6 +152,8 @@ static const struct field change_fields[] = {
 	FIELD(change, by, "paused_by", .max = 32, .doc = "Why it sleeps: idle, host, user."),
 	FIELD(change, memory, "memory", .max = 64, .doc = "Artifacts of a hibernated one."),
 	FIELD(change, disk, "disk", .max = 64),
+	FIELD(change, memory_parent, "memory_parent", .max = 64, .doc = "What the memory lies on."),
+	FIELD(change, disk_parent, "disk_parent", .max = 64),
 	FIELD(change, cpu_class, "cpu_class", .max = 200),
 	FIELD(change, bytes, "bytes", .max = INT64_MAX),
 	FIELD(change, reboots, "reboots", .max = INT32_MAX, .doc = "Of its guest."),
@@ -515,6 +518,8 @@ host_reports(struct request *r)
 			.by = c[i].by,
 			.memory = c[i].memory,
 			.disk = c[i].disk,
+			.memory_parent = c[i].memory_parent,
+			.disk_parent = c[i].disk_parent,
 			.cpu_class = c[i].cpu_class,
 			.bytes = c[i].bytes,
 			.reboots = c[i].reboots,

@@ -258,13 +258,14 @@ create(struct request *r)
 	return reply_one(r, &id);
 }
 
-/* What is not given stays as it is, the secret too. */
+/* What is not given stays as it is, the secret too; a new one replaces one that cannot be opened.
+ */
 static int
 merge(struct request *r, const struct wish *in, const struct q_connection_secret *c, struct wish *w)
 {
-	struct s3 now;
+	struct s3 now = { 0 };
 
-	if (storage_open(r, r->app->conf, r->app->keys, c, &now, &r->work.err) < 0)
+	if (!in->secret && storage_open(r, r->app->conf, r->app->keys, c, &now, &r->work.err) < 0)
 		return -1;
 	*w = (struct wish){ .id = in->id,
 		.name = in->name ? in->name : c->name,

@@ -91,8 +91,9 @@ DELETE FROM capsule_images WHERE capsule_id = :id::uuid;
 
 -- name: artifact_add :exec
 -- An artifact that a host has sealed; it is named in the same transaction.
-INSERT INTO artifacts (id, kind, bytes, cpu_class) VALUES (:id::bytea, :kind::text, :bytes::int8, :cpu_class::text?)
-    ON CONFLICT (id) DO UPDATE SET named_at = now();
+INSERT INTO artifacts (id, kind, bytes, cpu_class, parent_id) VALUES (:id::bytea, :kind::text, :bytes::int8, :cpu_class::text?,
+       (SELECT p.id FROM artifacts p WHERE p.id = :parent::bytea?))
+    ON CONFLICT (id) DO UPDATE SET named_at = now(), parent_id = coalesce(artifacts.parent_id, excluded.parent_id);
 
 -- name: artifact_held :exec
 -- A host has it.

@@ -146,6 +146,10 @@ SELECT a.id, c.holder, h.dial FROM artifacts a LEFT JOIN artifact_copies c ON c.
 -- A holder has it no more.
 DELETE FROM artifact_copies WHERE artifact_id = :id::bytea AND holder = :holder::uuid;
 
+-- name: artifact_needed :exec
+-- Its holder still needs it (something lies on it that has no row): others first.
+UPDATE artifacts SET named_at = now() WHERE id = :id::bytea;
+
 -- name: artifact_gone :exec
 -- Nobody has it any more, nothing names it.
 DELETE FROM artifacts a WHERE a.id = :id::bytea AND NOT EXISTS (SELECT FROM artifact_copies c WHERE c.artifact_id = a.id)

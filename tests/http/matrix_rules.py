@@ -91,8 +91,8 @@ STATE = {
     "POST /v1/me/mfa/{id}/verify": {(401, "unauthorized")}, "POST /v1/me/mfa/backup-codes": {(404, "not_found")},
     "POST /v1/team-invitations/accept": {(404, "not_found")}, "POST /v1/team-invitations/decline": {(404, "not_found")},
     "POST /v1/capsules/{id}/rollback": {(404, "not_found")}, "POST /v1/admin/idps/{id}/test": {(502, "http_error")},
-    # the sealed secret of these rows is none: told by who opens it, after authorisation
-    "PATCH /v1/storage/connections/{id}": {(500, "tampered")},
+    # nothing answers at the address of these rows: told by who asks there, after authorisation
+    "PATCH /v1/storage/connections/{id}": {(400, "invalid_request")},
 }
 NONE = ["POST /v2/sandboxes/{id}/connect", "POST /sandboxes/{id}/connect", "POST /sandboxes/{id}/resume", "POST /sandboxes/{id}/timeout",
         "POST /sandboxes/{id}/refreshes", "POST /sandboxes/{id}/pause", "PUT /sandboxes/{id}/network", "POST /sandboxes/{id}/fork",

@@ -15,6 +15,7 @@ static Suite *(*const suites[])(void) = {
 	id_suite,
 	field_suite,
 	conf_suite,
+	cron_suite,
 	crypto_suite,
 	password_suite,
 	token_suite,

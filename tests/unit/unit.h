@@ -20,6 +20,7 @@ const char *printed_by(void (*print)(const void *), const void *arg);
 
 Suite *buf_suite(void);
 Suite *conf_suite(void);
+Suite *cron_suite(void);
 Suite *crypto_suite(void);
 Suite *event_suite(void);
 Suite *field_suite(void);

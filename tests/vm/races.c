@@ -1,0 +1,311 @@
+/*
+ * races.c - the reconciler and the moves of a capsule between states, 1000 times each, on a real
+ * database with a host that answers from here (spec 02 §9 rows 10, 16).
+ *
+ * usage: races CONNINFO [TRIES]      (a database of an instance, as its owner)
+ *
+ * host_watch.c is compiled in with its call to the agent replaced. What the host "does" while it is
+ * asked for its inventory is another connection's doing, as in life.
+ */
+#define agent_send fake_agent
+#include "../../lib/host_watch.c"
+#undef agent_send
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static PGconn *other; /* of whoever acts meanwhile */
+static struct uuid host, capsule;
+static int discards, bad;
+static const char *inventory_says;
+static const char *meanwhile;
+
+static void
+sql(PGconn *c, const char *text)
+{
+	PGresult *r = PQexec(c, text);
+
+	if (PQresultStatus(r) != PGRES_COMMAND_OK && PQresultStatus(r) != PGRES_TUPLES_OK) {
+		fprintf(stderr, "races: %s: %s", text, PQerrorMessage(c));
+		exit(2);
+	}
+	PQclear(r);
+}
+
+static const char *
+value(void *mem, const char *text)
+{
+	PGresult *r = PQexec(other, text);
+	const char *v = PQntuples(r) ? talloc_strdup(mem, PQgetvalue(r, 0, 0)) : "";
+
+	PQclear(r);
+	return v;
+}
+
+/* The host: its inventory is made, then the row changes; nothing else may be asked of it. */
+int
+fake_agent(struct work *w, const struct agent_call *call, struct json_object **ret)
+{
+	struct uuid cluster;
+
+	*ret = NULL;
+	if (strcmp(call->path, "/capsules") != 0) {
+		discards++;
+		return 0;
+	}
+	if (meanwhile)
+		sql(other, meanwhile);
+	(void)uuid_read(value(w, "SELECT id FROM cluster"), &cluster);
+	*ret = json_tokener_parse(
+	    talloc_asprintf(w, "{\"cluster\":\"%s\",\"journal_complete\":true,\"capsules\":[%s]}",
+		id_text(w, "cluster-", &cluster), inventory_says));
+	return 0;
+}
+
+static const char *
+insert(void *mem, const char *state)
+{
+	char id[37], h[37];
+
+	return talloc_asprintf(mem,
+	    "INSERT INTO capsules (id, team_id, template_id, template_name, template_version, "
+	    "host_id, observed_state, vcpus, "
+	    "memory_mb, disk_size_mb) SELECT '%s', '00000000-0000-0000-0000-000000000000', "
+	    "template_id, 'minimal', version, '%s', "
+	    "'%s', 1, 256, 1024 FROM template_versions LIMIT 1",
+	    uuid_write(id, &capsule), uuid_write(h, &host), state);
+}
+
+static void
+clear(void *mem)
+{
+	char h[37];
+
+	uuid_write(h, &host);
+	sql(other, talloc_asprintf(mem, "DELETE FROM capsules WHERE host_id = '%s'", h));
+	sql(other, talloc_asprintf(mem, "DELETE FROM host_sightings WHERE host_id = '%s'", h));
+}
+
+/* ---- row 10 */
+
+/* What happens between the look at the rows and the inventory's arrival; the state that must hold
+ * afterwards. */
+static const struct meeting {
+	const char *name, *before; /* state of the row before, or NULL: none */
+	const char *meanwhile;     /* … and then; NULL: it is made */
+	const char *says;          /* the inventory; NULL: nothing of it */
+	const char *after;
+} meetings[] = {
+	{ "made in between", NULL, NULL, "running", "running" },
+	{ "made in between, not yet there", NULL, NULL, NULL, "running" },
+	{ "paused in between, the inventory is older", "running",
+	    "observed_state = 'paused', residency = 'ram'", "running", "paused" },
+	{ "woken in between, the inventory is older", "paused",
+	    "observed_state = 'resuming', epoch = epoch + 1", "paused", "resuming" },
+	{ "hibernated in between", "hibernating", "observed_state = 'hibernated', host_id = NULL",
+	    "hibernated", "hibernated" },
+};
+
+static void
+meet(struct db *db, const struct meeting *m)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct work *w = talloc_zero(mem, struct work);
+	struct conf conf = { .host_proof_sec = 0 }; /* one look is proof: the strictest */
+	struct op_env env = { .conf = &conf };
+	struct q_host_seen seen = { .id = &host, .name = "races", .address = "fake" };
+	char id[37];
+	const char *state;
+
+	capsule = uuid_new();
+	uuid_write(id, &capsule);
+	w->db = db;
+	w->id = "races";
+	if (m->before)
+		sql(other, insert(mem, m->before));
+	meanwhile = m->before
+	    ? talloc_asprintf(mem, "UPDATE capsules SET %s WHERE id = '%s'", m->meanwhile, id)
+	    : insert(mem, "running");
+	inventory_says = m->says
+	    ? talloc_asprintf(mem,
+		  "{\"id\":\"%s\",\"epoch\":1,\"state\":\"%s\",\"residency\":\"ram\"}",
+		  id_text(mem, "cl-", &capsule), m->says)
+	    : "";
+	discards = 0;
+	if (db_unit(db, w, &w->err) < 0 || inventory(w, &env, &seen) < 0) {
+		fprintf(stderr, "races: %s\n", w->err.text);
+		exit(2);
+	}
+	db_unit_end(db);
+	state = value(
+	    mem, talloc_asprintf(mem, "SELECT observed_state FROM capsules WHERE id = '%s'", id));
+	if (discards || strcmp(state, m->after) != 0) {
+		bad++;
+		printf("# %s: %s, %d discards\n", m->name, state, discards);
+	}
+	sql(other, talloc_asprintf(mem, "DELETE FROM capsules WHERE id = '%s'", id));
+	clear(mem);
+}
+
+/* ---- row 16 */
+
+typedef int move(struct work *);
+
+static int
+pause_it(struct work *w)
+{
+	return q_life_pause(w->db, .id = &capsule, .epoch = 1, .by = "user");
+}
+
+static int
+wake_it(struct work *w)
+{
+	return q_life_wake(w->db, .id = &capsule, .epoch = 1, .was = "paused", .host = &host,
+	    .from = "held", .reason = "user", .timeout_sec = NULL_INT4);
+}
+
+static int
+hibernate_it(struct work *w)
+{
+	return q_life_hibernate(w->db, .id = &capsule, .epoch = 1, .was = "running", .by = "user");
+}
+
+static int
+idle_it(struct work *w)
+{
+	struct capsule_report r = { .id = &capsule,
+		.epoch = 1,
+		.state = "paused",
+		.residency = "ram",
+		.by = "idle",
+		.idle_s = -1 };
+
+	return capsule_reported(w, &r, NULL_INT);
+}
+
+static int
+end_it(struct work *w)
+{
+	return q_capsule_stop_wanted(w->db, .id = &capsule, .reason = "user");
+}
+
+static const struct race {
+	const char *name, *from;
+	move *one, *two;
+	int least, most;   /* winners */
+	const char *after; /* states that may be */
+} races[] = {
+	{ "pause and pause", "running", pause_it, pause_it, 1, 1, "pausing" },
+	{ "resume and resume", "paused", wake_it, wake_it, 1, 1, "resuming" },
+	{ "pause and hibernate", "running", pause_it, hibernate_it, 1, 1, "pausing hibernating" },
+	{ "pause and resume", "running", pause_it, wake_it, 1, 1, "pausing" },
+	{ "pause and destroy", "running", pause_it, end_it, 1, 2, "stopping" },
+	{ "resume and destroy", "paused", wake_it, end_it, 1, 2, "stopping" },
+	{ "the host's idle report and a pause", "running", idle_it, pause_it, 1, 2,
+	    "paused pausing" },
+	{ "the host's idle report and destroy", "running", idle_it, end_it, 1, 2, "stopping" },
+};
+
+struct runner {
+	struct db *db;
+	move *fn;
+	int won;
+	pthread_t thread;
+};
+static pthread_barrier_t gate;
+
+static void *
+run(void *arg)
+{
+	struct runner *k = arg;
+	auto_talloc char *mem = talloc_new(NULL);
+	struct work *w = talloc_zero(mem, struct work);
+
+	w->db = k->db;
+	w->id = "races";
+	if (db_unit(k->db, w, &w->err) < 0)
+		exit(2);
+	db_begin(k->db);
+	pthread_barrier_wait(&gate);
+	k->won = k->fn(w);
+	if (k->won < 0 || db_commit(k->db) < 0) {
+		printf("# %s\n", w->err.text);
+		k->won = -10;
+	}
+	db_unit_end(k->db);
+	return NULL;
+}
+
+static void
+compete(struct db *const db[2], const struct race *r)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct runner k[2] = { { db[0], r->one, 0, 0 }, { db[1], r->two, 0, 0 } };
+	const char *state;
+	char id[37];
+	int i;
+
+	capsule = uuid_new();
+	sql(other, insert(mem, r->from));
+	for (i = 0; i < 2; i++)
+		pthread_create(&k[i].thread, NULL, run, &k[i]);
+	for (i = 0; i < 2; i++)
+		pthread_join(k[i].thread, NULL);
+	state = value(mem,
+	    talloc_asprintf(mem, "SELECT observed_state FROM capsules WHERE id = '%s'",
+		uuid_write(id, &capsule)));
+	if (k[0].won + k[1].won < r->least || k[0].won + k[1].won > r->most || !*state ||
+	    !strstr(r->after, state)) {
+		bad++;
+		printf("# %s: %d and %d, %s\n", r->name, k[0].won, k[1].won, state);
+	}
+	clear(mem);
+}
+
+static int
+said(const char *what, const char *name, int tries)
+{
+	printf("%s races: %s: %s (%d tries)\n", bad ? "not ok" : "ok", what, name, tries);
+	fflush(stdout);
+	return bad > 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	int tries = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 1000, i, failed = 0;
+	struct db *db[2];
+	char h[37];
+	size_t k;
+
+	if (argc < 2) {
+		fprintf(stderr, "usage: races CONNINFO [TRIES]\n");
+		return 64;
+	}
+	other = PQconnectdb(argv[1]);
+	for (i = 0; i < 2; i++)
+		db[i] = db_open(mem, argv[1], "races", 10000);
+	host = uuid_new();
+	sql(other,
+	    talloc_asprintf(mem,
+		"INSERT INTO hosts (id, name, address, status, schedulable) VALUES ('%s', 'races', "
+	        "'unix:/none', "
+		"'online', false)",
+		uuid_write(h, &host)));
+	for (k = 0; k < nitems(meetings); k++) {
+		for (i = 0, bad = 0; i < tries; i++)
+			meet(db[0], &meetings[k]);
+		failed += said("10", meetings[k].name, tries);
+	}
+	pthread_barrier_init(&gate, NULL, 2);
+	for (k = 0; k < nitems(races); k++) {
+		for (i = 0, bad = 0; i < tries; i++)
+			compete(db, &races[k]);
+		failed += said("16", races[k].name, tries);
+	}
+	sql(other, talloc_asprintf(mem, "DELETE FROM hosts WHERE id = '%s'", h));
+	PQfinish(other);
+	return failed ? 1 : 0;
+}
