@@ -2,7 +2,7 @@
 wwwdir = $(pkgdatadir)/www
 dist_www_DATA = conf/www/index.html conf/www/style.css conf/www/favicon.svg
 lighttpdconfdir = $(pkgdatadir)/conf/lighttpd
-dist_lighttpdconf_DATA = conf/lighttpd/hutch.conf.in conf/lighttpd/routes.conf conf/lighttpd/api.conf \
+dist_lighttpdconf_DATA = conf/lighttpd/hutch.conf.in conf/lighttpd/tls.conf.in conf/lighttpd/routes.conf conf/lighttpd/api.conf \
 	conf/lighttpd/ops.conf conf/lighttpd/gateway.conf conf/lighttpd/ports.conf conf/lighttpd/error.lua
 apacheconfdir = $(pkgdatadir)/conf/apache
 dist_apacheconf_DATA = conf/apache/hutch.conf.in conf/apache/routes.conf

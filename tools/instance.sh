@@ -3,6 +3,9 @@
 # Uses what quickstart knows: TOP, PREFIX (where make install put things), RUN, SOCK, CONF, ACCOUNT, DEV.
 # shellcheck shell=bash disable=SC2153,SC2154  # those names
 
+# shellcheck source=tools/authority.sh
+. "$TOP/tools/authority.sh"
+
 # ---- configuration ----
 
 port_taken() { (: 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -16,6 +19,22 @@ choose_port() {
 	fi
 	echo "$PORT" >"$RUN/state/port"
 	URL=http://localhost:$PORT
+	PUBLIC_URL=$URL DOMAIN=localhost:$PORT
+	[ -z "$TLS" ] || touch "$RUN/state/tls"
+	[ ! -e "$RUN/state/tls" ] || choose_tls_port
+}
+
+# With TLS: one more port, and names under a domain of this machine's own. The plain one stays.
+choose_tls_port() {
+	TLS=1
+	TLS_PORT=$(cat "$RUN/state/tls_port" 2>/dev/null || echo $((PORT + 363)))
+	if part_gone lighttpd; then
+		while port_taken "$TLS_PORT"; do
+			TLS_PORT=$((TLS_PORT + 1))
+		done
+	fi
+	echo "$TLS_PORT" >"$RUN/state/tls_port"
+	DOMAIN=$TLS_NAME:$TLS_PORT PUBLIC_URL=https://api.$TLS_NAME:$TLS_PORT
 }
 
 secret_file() { # NAME BYTES: made once, for the programs only
@@ -30,10 +49,10 @@ write_config() {
 	cat >"$CONF.new" <<-END
 		# hutch.conf - of the private instance in $RUN; written by quickstart at every start; local.conf is added.
 		http {
-			public_url = "$URL"
+			public_url = "$PUBLIC_URL"
 		}
 		proxy {
-			domain = "localhost:$PORT"
+			domain = "$DOMAIN"
 		}
 		db {
 			url = "host=$SOCK dbname=hutch user=hutch_app"
@@ -96,6 +115,11 @@ write_web_config() {
 	"$TOP/tools/fill" "$PREFIX/share/hutch/conf/lighttpd/hutch.conf.in" PORT="$PORT" BIND=127.0.0.1 SOCK="$SOCK" \
 		WWW="$PREFIX/share/hutch/www" DOCS="$RUN/docs" CONF="$PREFIX/share/hutch/conf" \
 		RUN="$RUN" LOG="$RUN/log" TMP="$RUN/tmp" >"$RUN/lighttpd.conf"
+	if [ -n "$TLS" ]; then
+		make_certificate
+		"$TOP/tools/fill" "$PREFIX/share/hutch/conf/lighttpd/tls.conf.in" BIND=127.0.0.1 TLS_PORT="$TLS_PORT" \
+			CERT="$RUN/tls/server.pem" KEY="$RUN/tls/server.key" >>"$RUN/lighttpd.conf"
+	fi
 	touch "$RUN/log/lighttpd-error.log" "$RUN/log/lighttpd-access.log" "$RUN/pid/lighttpd.pid"
 	chown "$ACCOUNT:" "$RUN/log/lighttpd-error.log" "$RUN/log/lighttpd-access.log" "$RUN/pid/lighttpd.pid"
 }
@@ -200,15 +224,28 @@ agent_ready() { agent_info | grep -q minimal; }
 write_env() {
 	(umask 077 && cat >"$RUN/env.new") <<-END
 		export HUTCH_URL=$URL
-		export HUTCH_DOMAIN=localhost:$PORT
+		export HUTCH_DOMAIN=$DOMAIN
 		export HUTCH_API_KEY=$(cat "$RUN/secret/key")
 		export HUTCH_ADMIN_EMAIL=$ADMIN
 		export HUTCH_ADMIN_PASSWORD=$(cat "$RUN/secret/admin.password")
-		export E2B_API_URL=$URL
-		export E2B_SANDBOX_URL=$URL
+		$(e2b_env)
 		export E2B_API_KEY=$(cat "$RUN/secret/e2b.key")
 	END
 	mv "$RUN/env.new" "$RUN/env"
+}
+
+# How E2B's clients find this instance: by one URL for all (header mode), or with TLS by names (domain mode).
+e2b_env() {
+	if [ -z "$TLS" ]; then
+		echo "export E2B_API_URL=$URL"
+		echo "export E2B_SANDBOX_URL=$URL"
+	else
+		echo "unset E2B_API_URL E2B_SANDBOX_URL"
+		echo "export E2B_DOMAIN=$DOMAIN"
+		echo "export NODE_EXTRA_CA_CERTS=$RUN/tls/ca.pem"
+		echo "export SSL_CERT_FILE=$RUN/tls/ca.pem"
+		echo "export HUTCH_TLS_URL=$PUBLIC_URL"
+	fi
 }
 
 # Virtual machines outlive their agent by design. Every one is called hutch-INSTANCE-NAME.

@@ -5,7 +5,9 @@ BUILD_PACKAGES=(build-essential autoconf automake pkg-config libpq-dev libtalloc
 	libcurl4-openssl-dev libssl-dev libconfuse-dev libnghttp2-dev libuv1-dev libmicrohttpd-dev libwslay-dev libseccomp-dev libzstd-dev libmnl-dev check uuid-dev
 	libjwt-dev libcjose-dev libjansson-dev libfcgi-dev zlib1g-dev libcrypt-dev libunistring-dev scdoc python3)
 RUN_PACKAGES=(nftables iproute2 postgresql redis-server lighttpd lighttpd-modules-lua qemu-system-x86 qemu-utils curl openssl util-linux procps
-	mmdebstrap erofs-utils e2fsprogs lz4 binutils ca-certificates)
+	mmdebstrap erofs-utils e2fsprogs lz4 binutils ca-certificates
+	libnss-myhostname) # makes *.localhost known to programs that ask the C library: node, python
+TLS_PACKAGES=(lighttpd-mod-openssl)
 TEST_PACKAGES=(iproute2 apache2-bin shellcheck)
 
 missing_packages() {

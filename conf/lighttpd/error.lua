@@ -38,6 +38,12 @@ r.resp_header["X-Request-Id"] = id
 if status == 503 then
 	r.resp_header["Retry-After"] = "2"
 end
-r.resp_body:set(string.format(
-    '{"error":{"code":"%s","message":"%s","request_id":"%s"}}\n', e[1], e[2], id))
+-- Clients of the E2B protocol read another shape (spec 06).
+local path = r.req_attr["request.orig-uri"] or ""
+if path:match("^/v2/") or path:match("^/sandboxes") or path:match("^/snapshots") or path:match("^/templates") or path:match("^/teams") then
+	r.resp_body:set(string.format('{"code":%d,"message":"%s","error_code":"%s"}\n', status, e[2], e[1]))
+else
+	r.resp_body:set(string.format(
+	    '{"error":{"code":"%s","message":"%s","request_id":"%s"}}\n', e[1], e[2], id))
+end
 return status
