@@ -6,6 +6,7 @@
 #include "api.h"
 #include "capsule_op.h"
 #include "capsules.q.h"
+#include "capsules_spec.h"
 #include "life.q.h"
 #include "snapshots.q.h"
 
@@ -35,45 +36,6 @@ capsule_own(struct request *, const struct uuid *id, const char *others, struct 
 /* 409: why the capsule, which is read again, cannot be moved: an operation is under way, or it is
  * not what it should be. Returns -1. */
 int capsule_refuse(struct request *, const struct uuid *id, const char *wanted);
-
-/* ---- times, network: of a new one, a fork, a change (capsules_spec.c) */
-
-struct network {
-	bool internet, smtp;
-	const char *const *allow, *const *deny;
-};
-extern const struct field network_fields[];
-struct times {
-	int32_t timeout_sec, max_lifetime_sec; /* NULL_INT4: absent */
-	const char *timeout_mode, *idle_action, *auto_resume, *on_max_lifetime, *restart_policy;
-	const char *const *idle_signals;
-	struct network *network;
-};
-/* clang-format off */
-#define TIMES_FIELDS_OF(st, m)										\
-	FIELD(st, m.timeout_sec, "timeout_sec", .min = INT32_MIN, .max = 2592000, .dflt = NULL_INT4,	\
-	    .doc = "Idle, or to live: seconds; 0 and below: no limit."),				\
-	FIELD(st, m.timeout_mode, "timeout_mode", .one_of = "idle|fixed", .doc = "fixed: activity does not move the end."), \
-	FIELD(st, m.idle_action, "idle_action", .one_of = "pause|hibernate|destroy"),			\
-	FIELD(st, m.idle_signals, "idle_signals", .max = 6, .one_of = "api|exec|input|port|process|cpu"),	\
-	FIELD(st, m.auto_resume, "auto_resume", .one_of = "all|ports|off", .doc = "What wakes it when policy put it to sleep."), \
-	FIELD(st, m.max_lifetime_sec, "max_lifetime_sec", .min = INT32_MIN, .max = INT32_MAX, .dflt = NULL_INT4,	\
-	    .doc = "From first running; 0 and below: no limit."),					\
-	FIELD(st, m.on_max_lifetime, "on_max_lifetime", .one_of = "hibernate|destroy"),			\
-	FIELD(st, m.restart_policy, "restart_policy", .one_of = "never|on_failure",			\
-	    .doc = "on_failure: boots its disk again when its machine ended, at most 3 times an hour."),	\
-	SUB(st, m.network, "network", network_fields, network)
-#define TIMES_FIELDS(st) TIMES_FIELDS_OF(st, t)
-/* clang-format on */
-/* Checks; makes what is 0 and below 0. */
-int times_check(struct request *, struct times *);
-/* The network as it is stored. NULL: absent. */
-const char *network_json(struct request *, const struct network *);
-
-enum { ENV_VALUE = 32768, ENV_ALL = 131072, META_VALUE = 512, META_ALL = 16384 };
-int check_envs(struct request *, const struct pair *);
-int check_metadata(struct request *, const struct pair *);
-const char *pairs_json(struct request *, const struct pair *);
 
 /* ---- a new one (capsules_create.c) */
 
@@ -118,8 +80,8 @@ struct capsule_patch {
 	const char *const *tags, *const *tags_add, *const *tags_remove;
 	struct times t;
 	int32_t vcpus, memory_mb, disk_size_mb; /* NULL_INT4: as they are */
-	int64_t generation;       /* NULL_INT: any */
-	const char *changed;      /* {"changed":[names of fields]} for audit and event */
+	int64_t generation;                     /* NULL_INT: any */
+	const char *changed; /* {"changed":[names of fields]} for audit and event */
 };
 /* ret: as it is then. */
 int capsule_change(struct request *, const struct capsule_patch *, struct q_capsule **ret);
