@@ -82,7 +82,7 @@ answer_err(struct look *l, enum door_why why, enum err_code code, const char *te
 static bool
 may_wake(const struct look *l, const struct q_gateway_door *c)
 {
-	static const char *const policy[] = { "idle", "drain", "host" };
+	static const char *const policy[] = { "idle", "drain", "host", "client" };
 
 	if (!c->paused_by || strcmp(c->auto_resume, "off") == 0)
 		return false;
