@@ -183,11 +183,7 @@ step_vm(void *user)
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
 	struct image *i = image_get(c->agent, op->t, c->vcpus, c->memory_mb);
-	struct vm_spec spec = { .t = op->t,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_size = c->disk_size,
-		.soon = true };
+	struct vm_spec spec = capsule_vm_spec(op);
 
 	crash_point("create.3");
 	if (op->pooled && op->vm->state == VM_WAITING) {
@@ -198,13 +194,9 @@ step_vm(void *user)
 		flow_next(op->flow);
 		return;
 	}
-	if (op->spec.disk) {
+	if (op->spec.disk)
 		spec.chain = &op->chain;
-		spec.restore = op->state >= 0;
-		spec.state = op->state;
-		spec.memory = op->flat >= 0 ? op->flat : op->image ? op->image->memory : -1;
-		spec.parent = op->parent;
-	} else if (!op->spec.cold && i->state == IMG_READY)
+	else if (!op->spec.cold && i->state == IMG_READY)
 		spec.image = i;
 	op->vm = vm_start(c->agent, &spec, on_vm, op);
 }

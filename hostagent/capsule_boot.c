@@ -61,14 +61,12 @@ step_boot(void *user)
 {
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
-	struct vm_spec spec = { .t = op->t,
-		.vcpus = op->spec.vcpus,
-		.memory_mb = op->spec.memory_mb,
-		.disk_size = c->disk_size,
-		.soon = true,
-		.chain = &c->chain,
-		.folder = c->vm_name };
+	struct vm_spec spec = capsule_vm_spec(op);
 
+	spec.vcpus = op->spec.vcpus;
+	spec.memory_mb = op->spec.memory_mb;
+	spec.chain = &c->chain;
+	spec.folder = c->vm_name;
 	op->committed = true;
 	capsule_state_remove(c, "state");
 	op->vm = vm_start(c->agent, &spec, capsule_on_vm, op);
@@ -92,26 +90,10 @@ step_init(void *user)
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
 
-	c->vm = op->vm;
-	op->vm = NULL;
-	c->vm->on_dead = capsule_died;
-	c->vm->user = c;
-	capsule_vm_is(c, c->vm);
+	capsule_own(op);
 	c->vcpus = c->vm->vcpus;
 	c->memory_mb = c->vm->memory_mb;
-	c->restored = false;
-	logs_bind(c, c->vm, true);
 	capsule_init(op, c->vm, false);
-}
-
-static void
-step_up(void *user)
-{
-	struct capsule_op *op = user;
-
-	*op->capsule->paused_by = '\0';
-	op->capsule->took_ms = (int)(now_mono() - op->began);
-	capsule_write(op, "up");
 }
 
 static const struct step boot_steps[] = {
@@ -121,7 +103,7 @@ static const struct step boot_steps[] = {
 	{ "booting the disk", step_boot },
 	{ "growing the disk", step_grow },
 	{ "giving the guest its identity", step_init },
-	{ "writing the journal", step_up },
+	{ "writing the journal", capsule_step_up },
 	{ 0 },
 };
 

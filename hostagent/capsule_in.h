@@ -109,6 +109,13 @@ void capsule_to_disk(struct capsule *);
 void capsule_step_freeze(void *op), capsule_step_leave(void *op), capsule_step_stop(void *op);
 void capsule_step_take(void *op), capsule_step_durable(void *op);
 void capsule_choose_parent(struct capsule_op *);
+vm_done capsule_on_frozen; /* of a freeze or a leave: a silent guest sleeps as well */
+/* capsule_steps.c: sizes, template and memory (op->state, flat, image) of the op's VM; its disk is
+   the caller's to say. */
+struct vm_spec capsule_vm_spec(const struct capsule_op *);
+/* op->vm is the capsule's. */
+void capsule_own(struct capsule_op *);
+void capsule_step_meet(void *op), capsule_step_up(void *op);
 int capsule_image_room(struct capsule *, struct err *);
 void capsule_state_orphan(struct capsule_op *);
 /* capsule_image.c: the image in the VM's folder is made durable, or verified and opened. */

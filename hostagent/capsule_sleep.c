@@ -18,8 +18,8 @@ enum { AGAIN_MS = 1000, AGAIN_MAX = 30, RETRY_MS = 30000 };
 
 /* Steps that pause and hibernate share. */
 
-static void
-on_frozen(void *user, const struct err *e)
+void
+capsule_on_frozen(void *user, const struct err *e)
 {
 	struct capsule_op *op = user;
 	struct vm *vm = op->capsule->vm;
@@ -41,29 +41,7 @@ capsule_step_freeze(void *user)
 	if (!op->was_running)
 		flow_next(op->flow);
 	else
-		vm_freeze(op->capsule->vm, !op->memory, on_frozen, op);
-}
-
-void
-capsule_step_leave(void *user)
-{
-	struct capsule_op *op = user;
-
-	if (!op->was_running)
-		flow_next(op->flow);
-	else
-		vm_leave(op->capsule->vm, on_frozen, op);
-}
-
-void
-capsule_step_stop(void *user)
-{
-	struct capsule_op *op = user;
-
-	if (!op->was_running)
-		flow_next(op->flow);
-	else
-		vm_stop(op->capsule->vm, capsule_on_vm, op);
+		vm_freeze(op->capsule->vm, !op->memory, capsule_on_frozen, op);
 }
 
 /* The image's parent: the one it came from, else the shape's, which has most of the kernel's pages.
@@ -542,18 +520,10 @@ step_resume_vm(void *user)
 {
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
-	struct vm_spec spec = { .t = op->t,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_size = c->disk_size,
-		.soon = true,
-		.restore = true,
-		.state = op->state,
-		.memory = op->image ? op->image->memory : -1,
-		.parent = op->parent,
-		.chain = &c->chain,
-		.folder = c->vm_name };
+	struct vm_spec spec = capsule_vm_spec(op);
 
+	spec.chain = &c->chain;
+	spec.folder = c->vm_name;
 	if (c->vm)
 		flow_next(op->flow);
 	else
@@ -567,15 +537,8 @@ step_live(void *user)
 	struct capsule_op *op = user;
 	struct capsule *c = op->capsule;
 
-	if (op->vm) {
-		c->vm = op->vm;
-		op->vm = NULL;
-		c->vm->on_dead = capsule_died;
-		c->vm->user = c;
-		capsule_vm_is(c, c->vm);
-		c->restored = true;
-		logs_bind(c, c->vm, true);
-	}
+	if (op->vm)
+		capsule_own(op);
 	c->persisted = false;
 	op->stopped = true; /* a failure from now on leaves it paused in RAM */
 	capsule_write(op, "live");
@@ -592,29 +555,11 @@ step_resume_cont(void *user)
 }
 
 static void
-step_resume_meet(void *user)
-{
-	struct capsule_op *op = user;
-
-	vm_meet(op->capsule->vm, capsule_on_vm, op);
-}
-
-static void
 step_resume_init(void *user)
 {
 	struct capsule_op *op = user;
 
 	capsule_init(op, op->capsule->vm, true);
-}
-
-static void
-step_resume_up(void *user)
-{
-	struct capsule_op *op = user;
-
-	*op->capsule->paused_by = '\0';
-	op->capsule->took_ms = (int)(now_mono() - op->began);
-	capsule_write(op, "up");
 }
 
 static const struct step resume_steps[] = {
@@ -624,9 +569,9 @@ static const struct step resume_steps[] = {
 	{ "starting the virtual machine", step_resume_vm },
 	{ "writing the journal", step_live },
 	{ "continuing", step_resume_cont },
-	{ "meeting the guest", step_resume_meet },
+	{ "meeting the guest", capsule_step_meet },
 	{ "telling the guest", step_resume_init },
-	{ "writing the journal", step_resume_up },
+	{ "writing the journal", capsule_step_up },
 	{ 0 },
 };
 

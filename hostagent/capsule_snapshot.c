@@ -413,45 +413,14 @@ capsule_flatten(struct capsule *c)
  */
 
 static void
-step_old_leave(void *user)
-{
-	struct capsule_op *op = user;
-
-	if (op->was_running)
-		vm_leave(op->capsule->vm, capsule_on_vm, op);
-	else
-		flow_next(op->flow);
-}
-
-static void
-step_old_stop(void *user)
-{
-	struct capsule_op *op = user;
-
-	if (op->was_running)
-		vm_stop(op->capsule->vm, capsule_on_vm, op);
-	else
-		flow_next(op->flow);
-}
-
-static void
 step_new(void *user)
 {
 	struct capsule_op *op = user;
-	struct capsule *c = op->capsule;
-	struct vm_spec spec = { .t = op->t,
-		.vcpus = c->vcpus,
-		.memory_mb = c->memory_mb,
-		.disk_size = c->disk_size,
-		.soon = true,
-		.restore = op->state >= 0,
-		.state = op->state,
-		.memory = op->image ? op->image->memory : -1,
-		.parent = op->parent,
-		.chain = &op->chain };
+	struct vm_spec spec = capsule_vm_spec(op);
 
+	spec.chain = &op->chain;
 	crash_point("rollback.3");
-	op->vm = vm_start(c->agent, &spec, capsule_on_vm, op);
+	op->vm = vm_start(op->capsule->agent, &spec, capsule_on_vm, op);
 }
 
 static void
@@ -477,11 +446,7 @@ step_change(void *user)
 
 	crash_point("rollback.4");
 	op->committed = true;
-	c->vm = op->vm;
-	c->vm->on_dead = capsule_died;
-	c->vm->user = c;
-	op->vm = NULL;
-	logs_bind(c, c->vm, true);
+	capsule_own(op);
 	if (old)
 		vm_destroy(old, NULL, NULL);
 	else
@@ -493,14 +458,6 @@ step_change(void *user)
 }
 
 static void
-step_new_meet(void *user)
-{
-	struct capsule_op *op = user;
-
-	vm_meet(op->capsule->vm, capsule_on_vm, op);
-}
-
-static void
 step_new_init(void *user)
 {
 	struct capsule_op *op = user;
@@ -508,28 +465,17 @@ step_new_init(void *user)
 	capsule_init(op, op->capsule->vm, false);
 }
 
-static void
-step_new_up(void *user)
-{
-	struct capsule_op *op = user;
-
-	*op->capsule->paused_by = '\0';
-	op->capsule->restored = op->state >= 0;
-	op->capsule->took_ms = (int)(now_mono() - op->began);
-	capsule_write(op, "up");
-}
-
 static const struct step rollback_steps[] = {
 	{ "verifying the snapshot", capsule_step_image },
 	{ "loading the image below", capsule_step_parent },
-	{ "closing the guest session", step_old_leave },
-	{ "stopping", step_old_stop },
+	{ "closing the guest session", capsule_step_leave },
+	{ "stopping", capsule_step_stop },
 	{ "starting the virtual machine", step_new },
 	{ "writing the journal", step_commit },
 	{ "changing places", step_change },
-	{ "meeting the guest", step_new_meet },
+	{ "meeting the guest", capsule_step_meet },
 	{ "giving the guest its identity", step_new_init },
-	{ "writing the journal", step_new_up },
+	{ "writing the journal", capsule_step_up },
 	{ 0 },
 };
 
