@@ -28,9 +28,9 @@ def wait_for(what, test, seconds=60):
 
 
 class Agent:
-    def __init__(self, binary, images, uid_first, **conf):
+    def __init__(self, binary, images, uid_first, prefix='hutch-engine-', **conf):
         self.binary, self.images = binary, images
-        self.dir = tempfile.mkdtemp(prefix='hutch-engine-')
+        self.dir = tempfile.mkdtemp(prefix=prefix)
         self.state = self.dir + '/state'
         self.sock = self.state + '/a.sock'
         self.process = None
@@ -39,6 +39,7 @@ class Agent:
                          uid_count=24, pool_size=0, pool_waiting=0, min_free_disk_gb=0, min_free_disk_percent=0,
                          min_free_memory_percent=1, network_mode='user')
         self.conf.update(conf)
+        self.conf = {k: v for k, v in self.conf.items() if v is not None}     # None: the program's own default
 
     def configure(self, **more):
         conf = dict(self.conf, **more)
@@ -74,8 +75,8 @@ class Agent:
         with open(self.dir + '/log', errors='replace') as f:
             return f.read()
 
-    def call(self, method, path, body=None, headers=(), timeout=120):
-        """(status, answer): JSON when it is, else bytes."""
+    def call(self, method, path, body=None, headers=(), timeout=120, head=False):
+        """(status, answer): JSON when it is, else bytes. head: its header lines go to the file head."""
         cmd = ['curl', '-sS', '--http2-prior-knowledge', '--unix-socket', self.sock, '-X', method, '-m', str(timeout),
                '-w', '\n%{http_code}', 'http://agent/agent/v1' + path]
         if body is not None:
@@ -83,6 +84,8 @@ class Agent:
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
         for h in headers:
             cmd += ['-H', h]
+        if head:
+            cmd += ['-D', self.dir + '/head']
         r = subprocess.run(cmd, input=body or b'', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if r.returncode:
             raise OSError(r.stderr.decode())
@@ -162,18 +165,19 @@ class Agent:
                     found[b.decode().split('-', 2)[2]] = int(path.split('/')[2])
         return found
 
-    def end(self, keep_log=None):
+    def end(self, keep_log=None, keep=False):
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for pid in self.qemus().values():
+        for pid in self.qemus().values() if os.path.exists(self.state + '/instance') else ():
             try:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
         if keep_log:
             shutil.copy(self.dir + '/log', keep_log)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def attempt(agent, test):
