@@ -13,8 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct route *const route_tables[] = { exec_routes, exec_stream_routes, pty_routes, process_routes, file_routes, watch_routes,
-	metrics_routes, logs_routes, events_routes, NULL };
+const struct route *const route_tables[] = { exec_routes, exec_stream_routes, pty_routes,
+	process_routes, file_routes, watch_routes, metrics_routes, logs_routes, events_routes,
+	NULL };
 
 enum {
 	SEGMENT_MAX = 512,

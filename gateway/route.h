@@ -9,8 +9,8 @@
 
 /* Rows with an input get their JSON body read first; the others set on_body and on_body_end
  * themselves. */
-extern const struct route exec_routes[], exec_stream_routes[], pty_routes[], watch_routes[], process_routes[], file_routes[], metrics_routes[],
-    logs_routes[], events_routes[];
+extern const struct route exec_routes[], exec_stream_routes[], pty_routes[], watch_routes[],
+    process_routes[], file_routes[], metrics_routes[], logs_routes[], events_routes[];
 
 /* A request's head has arrived: finds its row, asks who may, runs the handler; or answers the
  * error. */

@@ -28,3 +28,7 @@ SELECT user_id, session_id, key_id, key_hash, team_id, capsule_id, purpose, port
 SELECT n, user_id, role, platform_role, user_status, scopes, team_live, key_state, must_change_password, has_factor, team_mfa,
        capsule_state, epoch, visibility, owner_id
   FROM stream_rights(:asked::text::jsonb);
+
+-- name: tickets_sweep :exec
+-- Late tickets, of teams that make no more, too.
+DELETE FROM stream_tickets WHERE token_hash IN (SELECT token_hash FROM stream_tickets WHERE expires_at < now() LIMIT 10000);

@@ -10,6 +10,7 @@
 #include "db.h"
 #include "log.h"
 #include "metrics.q.h"
+#include "streams.q.h"
 #include "sweeper.q.h"
 
 static job_fn retention_sweep, partition_create;
@@ -40,7 +41,7 @@ old_jobs(struct job *j)
 static const struct query *const sweeps[] = { &Q_retain_slots, &Q_retain_tokens,
 	&Q_retain_idempotency, &Q_retain_sessions, &Q_retain_addresses, &Q_retain_unsent,
 	&Q_retain_signups, &Q_throttle_sweep, &Q_factors_sweep, &Q_retain_metrics,
-	&Q_retain_team_metrics };
+	&Q_retain_team_metrics, &Q_tickets_sweep };
 
 static int
 retention_sweep(struct job *j)
