@@ -14,7 +14,7 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ENV_FILE = "/run/code-interpreter/env"  # written by the resume script: the capsule's own variables
+ENV_FILE = "/var/lib/code-interpreter/env"  # written by the resume script: the capsule's own variables
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CHUNK = 65536
 WAITING = 256  # messages that wait for a slow client; then the kernel waits, too

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -266,8 +267,41 @@ def machine_part(binary, images):
     return passed, failed
 
 
+def through_gateway():
+    """A capsule of the instance, its port 49999 through the web server, as the SDKs call it."""
+    at, key = urlsplit(os.environ["HUTCH_URL"]), {"X-API-Key": os.environ["HUTCH_API_KEY"]}
+
+    def ask(method, path, body=None, **headers):
+        c = http.client.HTTPConnection(at.hostname, at.port or 80, timeout=90)
+        c.request(method, path, json.dumps(body) if body else None, {**key, "Content-Type": "application/json", **headers})
+        r = c.getresponse()
+        return r.status, r.read()
+    status, made = ask("POST", "/v1/capsules", {"template": "code-interpreter-v1"})
+    assert status == 201, made
+    cid = json.loads(made)["id"]
+    to = {"E2b-Sandbox-Id": cid[3:], "E2b-Sandbox-Port": "49999"}
+
+    def run(code):
+        status, said = ask("POST", "/execute", {"code": code}, **to)
+        return status == 200 and [json.loads(line) for line in said.splitlines()]
+    try:
+        lines = engine_lib.wait_for("an answer on port 49999", lambda: run("x = 41\nprint('hi')\nx + 1"), 150)
+        assert printed(lines) == "hi\n" and main_text(lines) == ["42"], lines
+        assert main_text(run("import os\n(x, os.environ['E2B_SANDBOX_ID'], os.getcwd())")) == [str((41, cid[3:], "/home/user"))], run("os.environ['E2B_SANDBOX_ID']")
+    finally:
+        ask("DELETE", "/v1/capsules/" + cid)
+
+
 def main():
     passed, failed = server_part()
+    if os.environ.get("HUTCH_URL"):
+        try:
+            through_gateway()
+            passed += 1
+            print("ok through the gateway", flush=True)
+        except (AssertionError, OSError, KeyError, ValueError) as e:
+            failed += 1
+            print("not ok through the gateway: %s: %s" % (type(e).__name__, str(e)[:300]), flush=True)
     skipped = 0
     if len(sys.argv) > 2 and os.path.exists(sys.argv[2] + "/code-interpreter-v1/template.json"):
         p, f = machine_part(*sys.argv[1:3])
