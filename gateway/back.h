@@ -50,8 +50,8 @@ void guest_write(struct guest *, const void *, size_t);
 void guest_finish(struct guest *);
 void guest_consume(struct guest *, size_t);
 size_t guest_queued(const struct guest *);
-/* The caller has all it wants: the call ends by itself, without an event, or is reset after a while. A
-   reset of each would look like abuse to the host. */
+/* The caller has all it wants: the call ends by itself, without an event, or is reset after a
+   while. A reset of each would look like abuse to the host. */
 void guest_leave(struct gateway *, struct guest *);
 
 /*

@@ -80,14 +80,12 @@ answer_err(struct look *l, enum door_why why, enum err_code code, const char *te
 
 /* Every pause that E2B's clients ask for counts as policy (spec 02 §1.5). */
 static bool
-may_wake(const struct look *l, const struct q_gateway_door *c)
+may_wake(const struct q_gateway_door *c)
 {
 	static const char *const policy[] = { "idle", "drain", "host", "client" };
 
 	if (!c->paused_by || strcmp(c->auto_resume, "off") == 0)
 		return false;
-	if (l->ask.at.bare && strcmp(c->paused_by, "user") == 0)
-		return true;
 	for (size_t i = 0; i < sizeof policy / sizeof *policy; i++)
 		if (strcmp(c->paused_by, policy[i]) == 0)
 			return true;
@@ -136,7 +134,7 @@ not_running(struct look *l, const struct q_gateway_door *c, struct desk *k)
 		l->waiting = !l->ask.quiet;
 	} else {
 		answer(l, DOOR_PAUSED);
-		if (l->ask.quiet || !may_wake(l, c))
+		if (l->ask.quiet || !may_wake(c))
 			return 0;
 		if (strcmp(s, "paused") == 0 || strcmp(s, "hibernated") == 0)
 			return wake(l, c, k);

@@ -552,6 +552,11 @@ on_door(void *arg, const struct door *d)
 		page_door(r, &c->at, d);
 		return;
 	}
+	if (d->tls) {
+		page_fail(r, &c->at, E_PROTOCOL,
+		    "this port was declared to speak TLS, which is not passed on");
+		return;
+	}
 	a = talloc_memdup(r, &d->access, sizeof d->access);
 	if (!a)
 		abort();
