@@ -1,7 +1,7 @@
 # docs/local.mk - what is printed by the programs and committed (make print-api makes it anew), and the manual.
 MANUAL = docs/man/hutch-api.8 docs/man/hutch-worker.8 docs/man/hutch-gateway.8 docs/man/hutch-agent.8 docs/man/hutchctl.8 \
 	docs/man/hutch.conf.5 docs/man/hutch-errors.7
-EXTRA_DIST += tools/README.md share/README.md docs/README.md docs/ports.md docs/openapi.json docs/design/performance.md docs/design/hosts.md tools/print-api tools/print-man $(MANUAL:=.scd)
+EXTRA_DIST += tools/README.md share/README.md docs/README.md docs/ports.md docs/e2b.md docs/openapi.json docs/design/performance.md docs/design/hosts.md tools/print-api tools/print-man $(MANUAL:=.scd)
 print-api: fcgi-app/hutch-api gateway/hutch-gateway
 	$(srcdir)/tools/print-api . openapi >docs.tmp && mv docs.tmp $(srcdir)/docs/openapi.json
 	$(srcdir)/tools/print-api . lighttpd >docs.tmp && mv docs.tmp $(srcdir)/conf/lighttpd/routes.conf

@@ -113,6 +113,7 @@ struct brood {
 	enum err_code first; /* of all refused ones */
 	int32_t count, made;
 	int (*answer)(struct request *, struct brood *);
+	int64_t until; /* of the answer: 0 in the transaction */
 };
 struct fork_in {
 	struct capsule_create c;

@@ -6,6 +6,7 @@
 #include "e2b.h"
 
 #include <inttypes.h>
+#include <time.h>
 
 static handler sandbox_kill, sandbox_timeout, sandbox_refresh, sandbox_pause, sandbox_network,
     sandbox_fork;
@@ -278,12 +279,58 @@ told(void *mem, enum err_code code, const char *message)
 	return w;
 }
 
+/* A child that does not come in time goes again; what failed is told in its place. */
+static int
+wait_for_child(struct request *r, struct brood *b, int i)
+{
+	const struct doing d = { .id = b->id[i],
+		.until = "running error paused hibernated stopping stopped" };
+	struct q_sandbox *s;
+
+	if (capsule_look_on(r, &d, b->until) < 0 || sandbox_again(r, &b->id[i], &s) < 0)
+		return -1;
+	if (strcmp(s->observed, "running") == 0)
+		return 0;
+	b->error[i] =
+	    (struct refusal){ "sandbox_create_failed", "it could not be started", E_START_FAILED };
+	if (!s->state)
+		return 0;
+	b->error[i] = (struct refusal){ "sandbox_placement_timeout", "it did not start in time",
+		E_NOT_PLACED };
+	db_begin(r->work.db);
+	if (capsule_destroy_for(&r->work, s->team_id, s->id, s->epoch, "placement_timeout") < 0)
+		return -1;
+	return db_commit(r->work.db);
+}
+
+/* Behind the commit: the children run, and the parent takes another operation. */
+static int
+wait_for_brood(struct request *r, struct brood *b)
+{
+	static const struct timespec pause = { 0, 50000000 };
+	const struct copies *in = r->in;
+	struct q_sandbox *s;
+	int i;
+
+	for (i = 0; i < b->count; i++)
+		if (!b->error[i].code && wait_for_child(r, b, i) < 0)
+			return -1;
+	job_announce(&r->work, r->app->queue);
+	while (sandbox_any(r, in->id, &s) == 0 && s->op && capsule_clock() < b->until)
+		nanosleep(&pause, NULL);
+	return r->work.err.code == E_OK ? 0 : -1;
+}
+
 static int
 forked(struct request *r, struct brood *b)
 {
 	struct copied *all = talloc_zero_array(r, struct copied, b->count);
 	struct q_sandbox *s;
 	int i;
+
+	if (b->until && wait_for_brood(r, b) < 0)
+		return -1;
+	b->until = capsule_clock() + E2B_WAIT_MS;
 
 	for (i = 0; i < b->count; i++) {
 		if (b->error[i].code) {
