@@ -48,6 +48,7 @@ struct call {
 	struct h2_header *header; /* ends with a NULL name */
 	const char *query;        /* as sent, without the question mark; "" if none */
 	struct buf body;
+	size_t counted; /* of the body, in the sum of all calls */
 	struct err err;
 	bool answered; /* a response was sent */
 	bool ended;    /* and its end */
@@ -66,6 +67,10 @@ const char *call_header(const struct call *, const char *name);
 const char *call_query(struct call *, const char *name);
 /* n bytes of the request's body were used up. */
 void call_took(struct call *, size_t n);
+
+/* Enough waits for the caller: no more until on_drain. All streams together have their bound, too.
+ */
+bool call_full(const struct call *);
 
 /* Plain HTTP. call_fail() sends c->err as {"code":status,"message":…} and drops the rest of the
  * body. */

@@ -48,7 +48,7 @@ pump(struct call *c)
 	static char data[READ];
 	struct download *d = c->state;
 
-	while (c->stream && !c->ended && h2_queued(c->stream) < H2_HIGH) {
+	while (c->stream && !c->ended && !call_full(c)) {
 		size_t want = d->endless || d->left > READ ? READ : (size_t)d->left;
 		ssize_t n = want ? pread(d->fd, data, want, d->at) : 0;
 

@@ -28,5 +28,5 @@ guestagent_hutch_guest_test_LDADD = $(NGHTTP2_LIBS) $(JSONC_LIBS) $(TALLOC_LIBS)
 
 TESTS += tests/vm/guest_test.py
 EXTRA_DIST += guestagent/README.md tests/vm/guest_test.py tests/vm/h2_client.py tests/vm/guest_lib.py tests/vm/guest_init.py \
-	tests/vm/guest_process.py tests/vm/guest_files.py tests/vm/guest_files2.py tests/vm/guest_filesystem.py tests/vm/guest_watch.py tests/vm/guest_front.py tests/vm/guest_ports.py tests/vm/guest_session.py \
+	tests/vm/guest_process.py tests/vm/guest_files.py tests/vm/guest_files2.py tests/vm/guest_filesystem.py tests/vm/guest_watch.py tests/vm/guest_bounds.py tests/vm/guest_front.py tests/vm/guest_ports.py tests/vm/guest_session.py \
 	tests/vm/guest_machine.py

@@ -19,6 +19,7 @@ enum {
 	RING_PTY_MAX = 256 * 1024,
 	LINGER_MS = 1000,
 	KEEP_MS = 10 * 60 * 1000,
+	ALIVE_MAX = 1024,
 	ENDED_MAX = 256,
 	ENDED_BYTES = 16 * 1024 * 1024,
 };
@@ -128,6 +129,7 @@ process_free(void *arg)
 	*p->back = p->next;
 	if (p->next)
 		p->next->back = p->back;
+	ring_forget(&p->ring);
 	talloc_free(p);
 }
 
@@ -360,8 +362,15 @@ process_start(const struct process_plan *plan, struct err *e)
 {
 	struct ends x = { { -1, -1, -1 }, { -1, -1, -1 }, { -1, -1 } };
 	struct process *p = NULL;
+	size_t alive = 0;
 	pid_t pid = -1;
 
+	for (p = process_list; p; p = p->next)
+		alive += process_alive(p);
+	if (alive >= ALIVE_MAX) {
+		(void)err_set(e, E_TOO_LARGE, "%d processes are running", ALIVE_MAX);
+		return NULL;
+	}
 	if (ends_open(plan, &x, e) == 0) {
 		struct spawn s = { .cmd = plan->cmd,
 			.argv = plan->argv,

@@ -52,8 +52,7 @@ static const char *const signal_names[] = {
 bool
 reader_is_behind(const struct process *p)
 {
-	return p->starter && p->starter->call->stream &&
-	    h2_queued(p->starter->call->stream) >= H2_HIGH;
+	return p->starter && p->starter->call->stream && call_full(p->starter->call);
 }
 
 static void
@@ -180,7 +179,7 @@ reader_pump(struct reader *r)
 		const char *data = NULL;
 		size_t n = 0;
 
-		if (h2_queued(r->call->stream) >= H2_HIGH)
+		if (call_full(r->call))
 			return true;
 		if (r->at < p->ring.begin && !send_gap(r)) {
 			reader_free(r);
@@ -198,6 +197,8 @@ reader_pump(struct reader *r)
 	return false;
 }
 
+static void watch_stall(struct process *);
+
 static void
 stall_over(void *arg)
 {
@@ -206,10 +207,16 @@ stall_over(void *arg)
 	struct process *p = r->process;
 	struct h2_stream *s = r->call->stream;
 
-	if (queued < H2_HIGH || queued != r->stalled_at) {
+	if (!call_full(r->call)) {
+		/* others took so much that there is room again */
+		(void)reader_pump(r);
+		watch_stall(p);
+		process_flow(p);
+		return;
+	}
+	if (queued != r->stalled_at) {
 		r->stalled_at = queued;
-		if (queued >= H2_HIGH)
-			timer_set(&r->stall, STALL_MS);
+		timer_set(&r->stall, STALL_MS);
 		return;
 	}
 	reader_free(r);

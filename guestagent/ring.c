@@ -8,6 +8,11 @@
 /* Small writes share a chunk; a large one gets one of its own. */
 enum { CHUNK = 4096 };
 
+/* Of all rings together; beyond it each keeps only so much. */
+enum { ALL = 64 * 1024 * 1024, LITTLE = 128 * 1024 };
+
+static size_t all;
+
 struct ring_chunk {
 	struct ring_chunk *next;
 	uint64_t at;
@@ -31,6 +36,7 @@ chunk_new(void *mem, struct ring *r, enum ring_kind kind, size_t n)
 		r->first = c;
 	r->last = c;
 	r->room += room;
+	all += room;
 }
 
 static void
@@ -41,7 +47,21 @@ drop_first(struct ring *r)
 	r->first = c->next;
 	r->begin = r->first->at;
 	r->room -= c->room;
+	all -= c->room;
 	talloc_free(c);
+}
+
+static size_t
+most(const struct ring *r)
+{
+	return all > ALL && r->max > LITTLE ? LITTLE : r->max;
+}
+
+void
+ring_forget(struct ring *r)
+{
+	all -= r->room;
+	r->room = 0;
 }
 
 void
@@ -53,8 +73,8 @@ ring_add(void *mem, struct ring *r, enum ring_kind kind, const void *p, size_t n
 	r->last->len += n;
 	r->end += n;
 	/* Two streams that alternate byte by byte fill chunks badly: memory counts too. */
-	while (
-	    r->first != r->last && (r->end - r->first->next->at >= r->max || r->room > 2 * r->max))
+	while (r->first != r->last &&
+	    (r->end - r->first->next->at >= most(r) || r->room > 2 * most(r)))
 		drop_first(r);
 }
 

@@ -18,6 +18,8 @@ struct ring {
 	size_t max;          /* bytes to keep */
 };
 
+/* Before its memory goes. */
+void ring_forget(struct ring *);
 /* Chunks are children of mem. */
 void ring_add(void *mem, struct ring *, enum ring_kind, const void *, size_t);
 /* The bytes from position at (begin <= at < end) on that came from one stream; returns how many. */

@@ -16,6 +16,11 @@
 
 enum { KB = 1024, MB = 1024 * 1024 };
 
+/* Of all calls together: bytes that wait for callers before each gets less room, and messages. */
+enum { QUEUED_ALL = 8 * MB, BODIES_ALL = 48 * MB };
+
+static size_t bodies;
+
 /* clang-format off */
 static const struct route routes[] = {
 	{ "GET",  "/health",                          CALL_WHOLE,  ANYONE, 0,       .fn = identity_health },
@@ -74,6 +79,16 @@ call_took(struct call *c, size_t n)
 {
 	if (c->stream)
 		h2_consume(c->stream, n);
+}
+
+bool
+call_full(const struct call *c)
+{
+	size_t most = H2_HIGH;
+
+	if (h2_queued_all(h2_stream_session(c->stream)) >= QUEUED_ALL)
+		most = H2_LOW;
+	return h2_queued(c->stream) >= most;
 }
 
 void
@@ -252,11 +267,14 @@ on_data(struct h2_stream *s, const uint8_t *p, size_t n)
 	h2_consume(s, n);
 	if (!c || c->discard)
 		return;
-	if (c->body.len + n > c->route->body_max) {
-		buf_clear(&c->body);
+	if (c->body.len + n > c->route->body_max || bodies + n > BODIES_ALL) {
 		c->discard = true;
-		(void)err_set(
-		    &c->err, E_TOO_LARGE, "the body is larger than %zu bytes", c->route->body_max);
+		if (bodies + n > BODIES_ALL)
+			(void)err_set(&c->err, E_TOO_LARGE, "too many large messages at once");
+		else
+			(void)err_set(&c->err, E_TOO_LARGE, "the body is larger than %zu bytes",
+			    c->route->body_max);
+		buf_clear(&c->body);
 		if (c->route->kind == CALL_STREAM)
 			rpc_end(c);
 		else if (is_rpc(c->route->kind))
@@ -266,6 +284,8 @@ on_data(struct h2_stream *s, const uint8_t *p, size_t n)
 		return;
 	}
 	buf_add(&c->body, p, n);
+	c->counted += n;
+	bodies += n;
 }
 
 static void
@@ -313,6 +333,7 @@ on_close(struct h2_stream *s, uint32_t error)
 	h2_stream_set_user(s, NULL);
 	c->stream = NULL;
 	timer_stop(&c->keepalive);
+	bodies -= c->counted;
 	if (c->on_gone)
 		c->on_gone(c);
 	talloc_free(c);

@@ -75,7 +75,7 @@ stream_event(void *arg, const struct buf *json)
 	buf_chr(&b, '}');
 	rpc_send(c, &b);
 	buf_clear(&b);
-	if (h2_queued(c->stream) >= H2_HIGH)
+	if (call_full(c))
 		observer_go(s->observer, false);
 }
 

@@ -254,8 +254,11 @@ join(struct capsule *c, struct h2_stream *s, const struct h2_head *h, struct h2_
 	/* whether there is a body is not known yet: the end follows, alone if need be */
 	b->guest = guest_stream(c->vm->guest, to, false, &b->far, &e);
 	if (!b->guest) {
-		e = (struct err){ 0 };
-		(void)err_set(&e, E_AGENT, "capsule %s: the guest agent is going away", c->id);
+		if (e.code != E_UNAVAILABLE) {
+			e = (struct err){ 0 };
+			(void)err_set(
+			    &e, E_AGENT, "capsule %s: the guest agent is going away", c->id);
+		}
 		api_error(s, &e);
 		talloc_free(b);
 		return;

@@ -5,7 +5,8 @@
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-enum { ANSWER_MAX = 65536, LEAVE_MS = 20 };
+/* A guest takes 512 streams: some stay for the agent's own calls. */
+enum { ANSWER_MAX = 65536, LEAVE_MS = 20, BRIDGED_MAX = 480 };
 
 struct guest {
 	uv_loop_t *loop;
@@ -224,6 +225,10 @@ struct h2_stream *
 guest_stream(
     struct guest *g, const struct h2_header *head, bool end, struct guest_peer *p, struct err *e)
 {
+	if (h2_streams(h2_uv_session(g->h2)) >= BRIDGED_MAX) {
+		(void)err_set(e, E_UNAVAILABLE, "%d streams to the capsule are open", BRIDGED_MAX);
+		return NULL;
+	}
 	return h2_request(h2_uv_session(g->h2), head, end, p, e);
 }
 

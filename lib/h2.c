@@ -23,6 +23,7 @@ struct h2 {
 	void *due_arg;
 	struct h2_stream *first; /* all open streams */
 	size_t streams;
+	size_t queued; /* of all streams */
 	size_t header_list;
 	enum h2_role role;
 	int busy;     /* inside h2_feed() or h2_pull() */
@@ -99,6 +100,7 @@ stream_unlink(struct h2_stream *s)
 	s->next = NULL;
 	s->back = NULL;
 	s->h->streams--;
+	s->h->queued -= h2_queued(s);
 }
 
 /* ---- headers coming in */
@@ -276,6 +278,7 @@ static void
 out_taken(struct h2_stream *s, size_t n)
 {
 	s->sent += n;
+	s->h->queued -= n;
 	if (s->sent == s->out.len) {
 		s->sent = 0;
 		s->out.len = 0;
@@ -339,6 +342,7 @@ h2_write(struct h2_stream *s, const void *p, size_t n)
 	if (silent(s) || s->finished || n == 0)
 		return;
 	buf_add(&s->out, p, n);
+	s->h->queued += n;
 	s->high |= h2_queued(s) >= H2_LOW;
 	resume(s);
 }
@@ -356,6 +360,12 @@ size_t
 h2_queued(const struct h2_stream *s)
 {
 	return s->out.len - s->sent;
+}
+
+size_t
+h2_queued_all(const struct h2 *h)
+{
+	return h->queued;
 }
 
 void

@@ -93,6 +93,7 @@ void h2_finish(struct h2_stream *);                 /* END_STREAM after what is 
 void h2_reset(struct h2_stream *, uint32_t error);  /* RST_STREAM, drops what is queued */
 void h2_consume(struct h2_stream *, size_t);        /* n body bytes were used up */
 size_t h2_queued(const struct h2_stream *);         /* bytes not yet given to h2_pull() */
+size_t h2_queued_all(const struct h2 *);            /* the same of all streams */
 void *h2_stream_user(const struct h2_stream *);
 void h2_stream_set_user(struct h2_stream *, void *);
 struct h2 *h2_stream_session(const struct h2_stream *);

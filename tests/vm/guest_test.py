@@ -24,6 +24,7 @@ import guest_files2  # noqa: F401
 import guest_filesystem  # noqa: F401
 import guest_watch  # noqa: F401
 import guest_ports  # noqa: F401
+import guest_bounds  # noqa: F401
 import guest_front  # noqa: F401
 import guest_session  # noqa: F401
 import guest_machine  # noqa: F401
