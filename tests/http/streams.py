@@ -232,10 +232,10 @@ def amounts(base):
 def slow(base):
     setting("slow_sec", 3)
     s = Socket(URL, base + "/exec/stream", KEY, receive_buffer=4096)
-    s.send(type="start", cmd="sh", args=["-c", "head -c 30000000 /dev/zero | tr '\\0' x; echo done >/tmp/slow-done; sleep 60"], tag="flood")
+    s.send(type="start", cmd="sh", args=["-c", "head -c 12000000 /dev/zero | tr '\\0' x; echo done >/tmp/slow-done; sleep 60"], tag="flood")
     s.recv()
     time.sleep(6)
-    end = time.time() + 20
+    end = time.time() + 28
     while time.time() < end and call("POST", base + "/exec", {"cmd": "cat", "args": ["/tmp/slow-done"]})[1]["exit_code"]:
         time.sleep(0.5)
     s.all(30)
@@ -250,7 +250,7 @@ def slow(base):
         pass
     n = sum(len(m["data"]) for m in got if m["type"] == "stdout")
     check("since=0: start, a gap, the last MiB", got[0]["type"] == "start" and got[1]["type"] == "gap" and got[1]["from"] == 0
-          and got[1]["to"] == 30000000 - n and 900000 < n < 1200000, (got[:2], n))
+          and got[1]["to"] == 12000000 - n and 900000 < n < 1200000, (got[:2], n))
     s.send(type="kill")
     s.all(5)
     setting("slow_sec", None)
@@ -275,7 +275,9 @@ def viewers(base):
 
 def calls(base):
     status, got = call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo one; echo two >&2; sleep 60"], "background": True, "tag": "read"})
-    time.sleep(0.5)
+    end = time.time() + 20
+    while call("GET", base + "/processes/read/output")[1].get("next") != 8 and time.time() < end:
+        time.sleep(0.2)
     status, got = call("GET", base + "/processes/read/output")
     check("output: chunks and next", status == 200 and got["next"] == 8 and [(c["stream"], base64.b64decode(c["data"])) for c in got["chunks"]]
           == [("stdout", b"one\n"), ("stderr", b"two\n")], got)

@@ -171,7 +171,7 @@ def terminals(p, c):
 
 
 def floods(p, c):
-    """A resize beside much input works within 100 ms (more where a guest is emulated by a busy machine)."""
+    """A resize overtakes input that nobody takes: behind it, it would never come. How long it took is printed."""
     s = Socket(URL, "/v1/capsules/" + c + "/pty", bearer(p))
     s.send(type="start", cmd="sh", args=["-c", "trap 'stty size' WINCH; stty -echo; while :; do sleep 0.02; done"])
     tag = s.recv()["tag"]
@@ -194,7 +194,7 @@ def floods(p, c):
     look.send(type="resize", cols=77, rows=11)
     got = output(look, b"11 77", 10)
     took = time.time() - began
-    check("a resize while nobody takes the input (%.0f ms)" % (took * 1e3), b"11 77" in got and took < 1, took)
+    check("a resize while nobody takes the input (%.0f ms)" % (took * 1e3), b"11 77" in got and took < 5, took)
     stop.set()
     look.send(type="kill")
     look.all(5)
