@@ -255,6 +255,18 @@ on_head(struct h2_stream *s, const struct h2_head *head)
 		c->route->fn(c);
 }
 
+/* What a stream of messages holds of one that is not complete. */
+static void
+count_input(struct call *c)
+{
+	bodies = bodies - c->counted + c->body.len;
+	c->counted = c->body.len;
+	if (bodies <= BODIES_ALL || c->discard)
+		return;
+	(void)err_set(&c->err, E_TOO_LARGE, "too many large messages at once");
+	rpc_end(c);
+}
+
 static void
 on_data(struct h2_stream *s, const uint8_t *p, size_t n)
 {
@@ -262,6 +274,8 @@ on_data(struct h2_stream *s, const uint8_t *p, size_t n)
 
 	if (c && !c->discard && c->on_data) {
 		c->on_data(c, p, n);
+		if (c->route->kind == CALL_INPUT)
+			count_input(c);
 		return;
 	}
 	h2_consume(s, n);
