@@ -69,10 +69,22 @@ one(const struct part *k, const char **p, uint64_t *set)
 	return true;
 }
 
+/* A list; behind it is a space or the end. */
+static bool
+list(const struct part *k, const char **p, uint64_t *set)
+{
+	while (one(k, p, set)) {
+		if (**p != ',')
+			return !**p || **p == ' ';
+		++*p;
+	}
+	return false;
+}
+
 static int
 cron_read(const char *text, struct cron *c, struct err *e)
 {
-	const char *p = text;
+	const char *p = text, *from;
 	int i;
 
 	*c = (struct cron){ 0 };
@@ -82,11 +94,10 @@ cron_read(const char *text, struct cron *c, struct err *e)
 			c->any_day = *p == '*';
 		if (i == 4)
 			c->any_weekday = *p == '*';
-		while (one(&parts[i], &p, &c->set[i]) && *p == ',')
-			p++;
-		if (p == text || p[-1] == ' ' || p[-1] == ',' || (*p && *p != ' '))
+		from = p;
+		if (!list(&parts[i], &p, &c->set[i]))
 			return err_set(e, E_BAD_INPUT,
-			    "\"cron\": the %s is not understood near \"%.10s\"", parts[i].name, p);
+			    "\"cron\": the %s is not understood: \"%.20s\"", parts[i].name, from);
 	}
 	p += strspn(p, " ");
 	if (*p)

@@ -57,6 +57,7 @@ const struct field capsule_fields[] = {
 	FIELD(q_capsule, expires_at, "expires_at", .flags = OMIT, .format = "date-time"),
 	FIELD(q_capsule, max_lifetime_sec, "max_lifetime_sec", .flags = NEEDED),
 	FIELD(q_capsule, on_max_lifetime, "on_max_lifetime", .flags = NEEDED),
+	FIELD(q_capsule, restart_policy, "restart_policy", .flags = NEEDED),
 	FIELD(q_capsule, paused_by, "paused_by", .flags = OMIT),
 	FIELD(q_capsule, op, "op", .flags = OMIT),
 	FIELD(q_capsule, parent_id, "parent_id", .flags = OMIT, .prefix = "cl-"),

@@ -69,6 +69,34 @@ GET /v1/capsules?state=running&created_before=2999-01-01T00:00:00Z
 GET /v1/capsules?created_after=yesterday
 400 {"error":{"code":"invalid_request",...}}
 
+# Policies and sizes.
+PATCH /v1/capsules/$ID {"restart_policy":"on_failure"}
+200 {"restart_policy":"on_failure",...}
+
+PATCH /v1/capsules/$ID {"restart_policy":"always"}
+400 {"error":{"code":"invalid_request","message":"~restart_policy",...}}
+
+PATCH /v1/capsules/$ID {"disk_size_mb":1024}
+400 {"error":{"code":"invalid_request","message":"~disk_size_mb",...}}
+
+PATCH /v1/capsules/$ID {"disk_size_mb":6144}
+200 {"disk_size_mb":5120,"warnings":["~cold boot"],...}
+
+GET /v1/capsules/$ID/snapshot-policy
+200 {"cron":null,"keep_last":10,"keep_days":30,"memory":true,"next_at":null,"last_error":null}
+
+PUT /v1/capsules/$ID/snapshot-policy {"cron":"0 25 * * *"}
+400 {"error":{"code":"invalid_request","message":"~hour",...}}
+
+PUT /v1/capsules/$ID/snapshot-policy {"cron":"0 3 * * *","keep_last":2,"memory":false}
+200 {"cron":"0 3 * * *","keep_last":2,"keep_days":30,"memory":false,"next_at":$NEXT,"last_error":null}
+
+PUT /v1/capsules/$ID/snapshot-policy {"cron":null}
+200 {"cron":null,...}
+
+GET /v1/capsules/cl-0000000000000000000000001/snapshot-policy
+404 {"error":{"code":"not_found",...}}
+
 # Pause and resume.
 POST /v1/capsules/$ID/resume {}
 409 {"error":{"code":"invalid_state","message":"~not paused",...}}

@@ -1,5 +1,6 @@
 /* cron.c - lib/cron.c: the next time of a line. */
 #include "cron.h"
+#include "cleanup.h"
 #include "err.h"
 #include "unit.h"
 
@@ -41,15 +42,19 @@ START_TEST(refused)
 	static const char *const bad[] = { "", " ", "*", "* * * *", "* * * * * *", "60 * * * *",
 		"* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *", "* * * * 8", "*/0 * * * *",
 		"5-1 * * * *", "1, * * * *", ",1 * * * *", "1- * * * *", "a * * * *", "1.5 * * * *",
-		"-1 * * * *", "100 * * * *", "* * 31 2 *", "* * 30 2 *", "@daily" };
+		"-1 * * * *", "5,70 * * * *", "* 1,24 * * *", "100 * * * *", "@daily", "* * 31 2 *",
+		"* * 30 2 *" };
 	int64_t at;
 	size_t i;
 
-	for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+	for (i = 0; i < nitems(bad); i++) {
 		err = (struct err){ 0 };
 		ck_assert_msg(cron_next(bad[i], SATURDAY, &at, &err) == -1, "%s", bad[i]);
 		ck_assert_int_eq(err.code, E_BAD_INPUT);
 		ck_assert(strstr(err.text, "\"cron\"") != NULL);
+		/* said of the part that is wrong; what no calendar has comes last */
+		ck_assert_msg(!strstr(err.text, "never") == (i < nitems(bad) - 2), "%s: %s", bad[i],
+		    err.text);
 	}
 }
 END_TEST
