@@ -141,25 +141,6 @@ api_query(struct call *c, const char *name)
 /* What the host is and holds. */
 
 static void
-pools(struct agent *a, struct buf *b)
-{
-	const struct image *i;
-	const char *comma = "";
-
-	TAILQ_FOREACH(i, &a->images, link)
-	{
-		if (!*i->name)
-			continue; /* only held for a capsule's memory */
-		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,", comma,
-		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
-		    (unsigned long long)i->bytes >> 20);
-		pool_json(i, b);
-		buf_chr(b, '}');
-		comma = ",";
-	}
-}
-
-static void
 info(struct call *c)
 {
 	struct agent *a = c->agent;
@@ -180,7 +161,7 @@ info(struct call *c)
 	buf_str(&b, ",\"templates\":[");
 	template_names(a, &b);
 	buf_str(&b, "],\"pools\":{");
-	pools(a, &b);
+	pools_json(a, &b);
 	buf_str(&b, "},\"conditions\":[");
 	host_conditions(a, &b);
 	buf_str(&b, "]}");

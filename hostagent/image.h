@@ -50,3 +50,5 @@ void pool_drop(struct image *);       /* destroys its clones */
 size_t pool_ready(const struct image *);
 /* Appends members: what is ready, wanted, and what creates got. */
 void pool_json(const struct image *, struct buf *);
+/* The same of all shapes, by name. */
+void pools_json(const struct agent *, struct buf *);

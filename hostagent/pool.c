@@ -10,6 +10,7 @@
 #include "host.h"
 #include "image.h"
 #include "starts.h"
+#include "template.h"
 
 enum {
 	SHAPES = 4, /* pools of this many images are kept */
@@ -298,4 +299,23 @@ pool_json(const struct image *i, struct buf *b)
 	    i->state == IMG_READY ? target(i->agent, p, HOT, first) : 0,
 	    i->state == IMG_READY ? target(i->agent, p, WAITING, first) : 0, p->taken[HOT],
 	    p->taken[WAITING], p->taken[KINDS]);
+}
+
+void
+pools_json(const struct agent *a, struct buf *b)
+{
+	const struct image *i;
+	const char *comma = "";
+
+	TAILQ_FOREACH(i, &a->images, link)
+	{
+		if (!*i->name)
+			continue; /* only held for a capsule's memory */
+		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,", comma,
+		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
+		    (unsigned long long)i->bytes >> 20);
+		pool_json(i, b);
+		buf_chr(b, '}');
+		comma = ",";
+	}
 }
