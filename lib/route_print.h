@@ -8,8 +8,8 @@
 
 /*
  * tables ends with NULL. topic: routes (tab-separated: method, path, pool, permission, flags, doc),
- * paths (OpenAPI path items), roots (first segments of the api pool, a|b), lighttpd and apache (which
- * request goes to this program's pools; the
- * api pool is the default and prints nothing). False: no such topic.
+ * paths (OpenAPI path items), roots (first segments of the api pool, a|b), lighttpd and apache
+ * (which request goes to this program's pools; the api pool is the default and prints nothing).
+ * False: no such topic.
  */
 bool route_print(const struct route *const *tables, const char *topic);

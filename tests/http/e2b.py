@@ -187,9 +187,10 @@ def _():
     same(list(m[0]), ["timestamp", "timestampUnix", "cpuCount", "cpuUsedPct", "memUsed", "memTotal", "memCache", "diskUsed", "diskTotal"])
     many = js(call("GET", f"/sandboxes/metrics?sandbox_ids={box['sandboxID']},{'0' * 25}"))
     same(list(many["sandboxes"]), [box["sandboxID"]])
-    logs = js(call("GET", f"/sandboxes/{box['sandboxID']}/logs"))
+    one = box["sandboxID"]
+    logs = js(call("GET", f"/sandboxes/{one}/logs"))
     same((json.loads(logs["logs"][0]["line"])["message"], logs["logEntries"][0]["message"]), ("capsule.created", "capsule.created"))
-    back = js(call("GET", f"/v2/sandboxes/{box['sandboxID']}/logs?direction=backward&limit=1"))["logs"]
+    back = js(call("GET", f"/v2/sandboxes/{one}/logs?direction=backward&limit=1"))["logs"]
     same(len(back), 1)
     error(call("GET", "/teams"), 403, "forbidden")
     error(call("GET", "/teams/00000000-0000-0000-0000-00000000abcd/metrics"), 404, "not_found")
