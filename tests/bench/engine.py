@@ -461,7 +461,7 @@ def arguments():
     p.add_argument("--images", help="its templates")
     p.add_argument("--run", default=TOP + "/run-bench", help="the instance's folder (run-bench)")
     p.add_argument("--build", default=TOP + "/build", help="the build folder (build)")
-    p.add_argument("--rounds", type=int, default=7)
+    p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--sizes", default="256,1024")
     p.add_argument("--forks", default="1,10,50")
     p.add_argument("--topics", default="create,sleep,fork,sustained,refill,density")
