@@ -291,7 +291,7 @@ main(int argc, char **argv)
 	sql(other,
 	    talloc_asprintf(mem,
 		"INSERT INTO hosts (id, name, address, status, schedulable) VALUES ('%s', 'races', "
-	        "'unix:/none', "
+		"'unix:/none', "
 		"'online', false)",
 		uuid_write(h, &host)));
 	for (k = 0; k < nitems(meetings); k++) {
