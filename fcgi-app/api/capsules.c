@@ -10,6 +10,7 @@
 #include "rfc3339.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static handler capsule_list, capsule_get, capsule_destroy, list_ahead, get_ahead;
@@ -17,6 +18,17 @@ static handler capsule_list, capsule_get, capsule_destroy, list_ahead, get_ahead
 static const struct field owner_fields[] = {
 	FIELD(owner, id, "id", .flags = NEEDED, .prefix = "usr-"),
 	FIELD(owner, name, "name", .flags = NEEDED),
+	{ 0 },
+};
+
+struct capsule_port {
+	int32_t port;
+	const char *visibility, *url;
+};
+static const struct field capsule_port_fields[] = {
+	FIELD(capsule_port, port, "port", .flags = NEEDED),
+	FIELD(capsule_port, visibility, "visibility", .flags = NEEDED, .one_of = "private|public"),
+	FIELD(capsule_port, url, "url", .flags = NEEDED),
 	{ 0 },
 };
 
@@ -64,6 +76,8 @@ const struct field capsule_fields[] = {
 	FIELD(q_capsule, snapshot_id, "snapshot_id", .flags = OMIT, .prefix = "snp-"),
 	FIELD(q_capsule, warnings, "warnings", .flags = NEEDED),
 	FIELD(capsule, domain, "domain", .flags = NEEDED),
+	SUB(capsule, ports, "ports", capsule_port_fields, capsule_port, .flags = NEEDED | LIST,
+	    .doc = "Those that were declared."),
 	{ 0 },
 };
 
@@ -105,10 +119,31 @@ const struct route capsule_routes[] = {
 
 /* --- read ---------------------------------------------------------------------------------- */
 
+/* The row has "8080 public" of each. */
+static struct list
+open_ports(struct request *r, const struct q_capsule *row)
+{
+	struct capsule_port *all;
+	size_t n = 0, i;
+
+	while (row->open_ports[n])
+		n++;
+	all = talloc_array(r, struct capsule_port, n + 1);
+	for (i = 0; i < n; i++) {
+		char *visibility;
+		int32_t port = (int32_t)strtol(row->open_ports[i], &visibility, 10);
+
+		all[i] = (struct capsule_port){ port, visibility + 1, port_url(r, row->id, port) };
+	}
+	return (struct list){ all, n };
+}
+
 void
 capsule_complete(struct request *r, const struct q_capsule *row, struct capsule *c)
 {
-	*c = (struct capsule){ .row = *row, .domain = r->app->conf->proxy_domain };
+	*c = (struct capsule){
+		.row = *row, .domain = r->app->conf->proxy_domain, .ports = open_ports(r, row)
+	};
 	if (!row->owner_id)
 		return;
 	c->owner = talloc(r, struct owner);

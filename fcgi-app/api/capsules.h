@@ -8,6 +8,7 @@
 #include "capsules.q.h"
 #include "capsules_spec.h"
 #include "life.q.h"
+#include "ports.h"
 #include "snapshots.q.h"
 
 /* ---- the shape (capsules.c) */
@@ -21,6 +22,7 @@ struct capsule {
 	struct q_capsule row;
 	struct owner *owner;
 	const char *domain;
+	struct list ports;
 };
 extern const struct field capsule_fields[];
 void capsule_complete(struct request *, const struct q_capsule *, struct capsule *);
@@ -46,6 +48,7 @@ struct capsule_create {
 	const struct pair *envs, *metadata;
 	const char *const *tags, *const *host_tags;
 	struct times t;
+	struct list ports;
 	int32_t wait;
 	bool checked;                    /* the maps have been, by whoever asks */
 	int (*answer)(struct request *); /* instead of the capsule: see struct doing */
@@ -79,6 +82,7 @@ struct capsule_patch {
 	const struct pair *metadata;
 	const char *const *tags, *const *tags_add, *const *tags_remove;
 	struct times t;
+	struct list ports;
 	int32_t vcpus, memory_mb, disk_size_mb; /* NULL_INT4: as they are */
 	int64_t generation;                     /* NULL_INT: any */
 	const char *changed; /* {"changed":[names of fields]} for audit and event */

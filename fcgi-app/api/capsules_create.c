@@ -10,6 +10,7 @@
 #include "e2b.q.h"
 #include "json.h"
 #include "placement.h"
+#include "ports.q.h"
 #include "quota.h"
 
 #include <inttypes.h>
@@ -43,6 +44,7 @@ static const struct field capsule_create_fields[] = {
 	    .doc = "In the guest; by default the template's."),
 	FIELD(capsule_create, boot, "boot", .one_of = "warm|cold"),
 	TIMES_FIELDS(capsule_create),
+	PORTS_FIELD(capsule_create, ports),
 	WAIT_FIELD(capsule_create),
 	{ 0 },
 };
@@ -66,6 +68,8 @@ static int
 check(struct request *r, struct capsule_create *in)
 {
 	if (!in->checked && (check_envs(r, in->envs) < 0 || check_metadata(r, in->metadata) < 0))
+		return -1;
+	if (ports_check(r, &in->ports) < 0)
 		return -1;
 	return times_check(r, &in->t);
 }
@@ -158,22 +162,37 @@ insert(struct request *r, const struct capsule_create *in, const struct origin *
 	return n;
 }
 
+/* Who reaches its ports: as was asked, else a copy's are as open as those of its parent. */
+static int
+add_ports(struct request *r, const struct capsule_create *in, const struct origin *from,
+    const struct uuid *id)
+{
+	if (from->parent && q_e2b_door_of(r->work.db, .id = id, .parent = from->parent) < 0)
+		return -1;
+	if (in->ports.item)
+		return ports_declare(r, id, &in->ports);
+	return from->parent && q_port_copy(r->work.db, .capsule = id, .parent = from->parent) < 0
+	    ? -1
+	    : 0;
+}
+
 int
 capsule_add(struct request *r, const struct capsule_create *in, const struct origin *from,
     const struct uuid *host, struct uuid *ret)
 {
 	*ret = uuid_new();
-	if (insert(r, in, from, host, ret) < 0 ||
-	    (from->parent && q_e2b_door_of(r->work.db, .id = ret, .parent = from->parent) < 0))
+	if (insert(r, in, from, host, ret) < 0)
 		return -1;
-	return audit_add(&r->work, AUDIT_SANDBOX_CREATE,
-	    &(struct audit){ .team = r->who.team,
-		.capsule = ret,
-		.resource_id = id_text(r, "cl-", ret),
-		.metadata = talloc_asprintf(r, "{\"template\":\"%s\"}", from->template_name),
-		.data = talloc_asprintf(r,
-		    "{\"template\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,\"disk_mb\":%d}",
-		    from->template_name, in->vcpus, in->memory_mb, in->disk_size_mb) });
+	if (audit_add(&r->work, AUDIT_SANDBOX_CREATE,
+		&(struct audit){ .team = r->who.team,
+		    .capsule = ret,
+		    .resource_id = id_text(r, "cl-", ret),
+		    .metadata = talloc_asprintf(r, "{\"template\":\"%s\"}", from->template_name),
+		    .data = talloc_asprintf(r,
+			"{\"template\":\"%s\",\"vcpus\":%d,\"memory_mb\":%d,\"disk_mb\":%d}",
+			from->template_name, in->vcpus, in->memory_mb, in->disk_size_mb) }) < 0)
+		return -1;
+	return add_ports(r, in, from, ret);
 }
 
 static int

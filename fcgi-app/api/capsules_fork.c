@@ -28,6 +28,7 @@ static const struct field fork_in_fields[] = {
 	FIELD(fork_in, c.metadata, "metadata", .max = 64, .format = "meta-key"),
 	FIELD(fork_in, c.tags, "tags", .max = 32, .format = "tag"),
 	TIMES_FIELDS_OF(fork_in, c.t),
+	PORTS_FIELD(fork_in, c.ports),
 	FIELD(fork_in, c.wait, "wait", .flags = IN_QUERY, .max = 55, .dflt = -1,
 	    .doc = "Seconds to wait for the result."),
 	{ 0 },
@@ -254,6 +255,7 @@ capsule_forks(
 	if ((strcmp(row->state, "running") != 0 && strcmp(row->state, "paused") != 0) || row->op)
 		return capsule_refuse(r, in.id, "running or paused");
 	if (check_envs(r, in.envs) < 0 || check_metadata(r, in.metadata) < 0 ||
+	    ports_check(r, &in.ports) < 0 ||
 	    times_check(r, &in.t) < 0 || inherit(r, row, &in, &from, &parent) < 0)
 		return -1;
 	b->answer = answers;

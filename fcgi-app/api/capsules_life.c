@@ -25,6 +25,7 @@ static const struct field capsule_patch_fields[] = {
 	FIELD(capsule_patch, metadata, "metadata", .max = 64, .format = "meta-key",
 	    .doc = "Replaces all of it."),
 	TIMES_FIELDS(capsule_patch),
+	PORTS_FIELD(capsule_patch, ports),
 	FIELD(capsule_patch, vcpus, "vcpus", .min = 1, .max = 16, .dflt = NULL_INT4,
 	    .doc = "From the next cold boot."),
 	FIELD(capsule_patch, memory_mb, "memory_mb", .min = 128, .max = 65536, .dflt = NULL_INT4,
@@ -186,7 +187,8 @@ capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsul
 	if (strcmp(row->state, "stopping") == 0 || strcmp(row->state, "stopped") == 0)
 		return fail(r, E_BAD_STATE, "the capsule is %s", row->state);
 	if (times_check(r, &in.t) < 0 || check_metadata(r, in.metadata) < 0 ||
-	    new_tags(r, &in, row, &tags) < 0 || disk_check(r, &in, row) < 0)
+	    ports_check(r, &in.ports) < 0 || new_tags(r, &in, row, &tags) < 0 ||
+	    disk_check(r, &in, row) < 0)
 		return -1;
 	n = q_life_update(r->work.db, .id = in.id,
 	    .generation = in.generation == NULL_INT ? row->generation : in.generation,
@@ -207,6 +209,8 @@ capsule_change(struct request *r, const struct capsule_patch *p, struct q_capsul
 			    "a live capsule of the team has the name %s", in.name);
 		return -1;
 	}
+	if (in.ports.item && ports_replace(r, in.id, &in.ports) < 0)
+		return -1;
 	if (tell_host(r, &in, row) < 0 || q_capsule_get(r->work.db, ret, .id = in.id) <= 0)
 		return -1;
 	return audit(r, AUDIT_SANDBOX_UPDATE, in.id, in.changed, in.changed);

@@ -10,6 +10,7 @@
 #include "capsules.h"
 #include "cleanup.h"
 #include "json.h"
+#include "ports.h"
 #include "ports.q.h"
 
 #include <string.h>
@@ -23,11 +24,6 @@ struct port {
 	const char *url, *visibility, *protocol, *label, *host_header;
 	bool listening;
 };
-struct port_new {
-	const struct uuid *id;
-	int32_t port;
-	const char *visibility, *protocol, *label, *host_header;
-};
 struct by_port {
 	const struct uuid *id;
 	int32_t port;
@@ -37,21 +33,14 @@ static const struct field port_fields[] = {
 	FIELD(port, port, "port", .flags = NEEDED),
 	FIELD(port, url, "url", .flags = NEEDED),
 	FIELD(port, visibility, "visibility", .flags = NEEDED, .one_of = "private|public"),
-	FIELD(port, protocol, "protocol", .flags = NEEDED, .one_of = "http"),
+	FIELD(port, protocol, "protocol", .flags = NEEDED, .one_of = "http|https"),
 	FIELD(port, label, "label", .flags = OMIT),
 	FIELD(port, host_header, "host_header", .flags = OMIT, .doc = "Of declared ports."),
 	FIELD(port, listening, "listening", .flags = NEEDED, .doc = "Something in the capsule takes connections there."),
 	{ 0 },
 };
-static const struct field port_new_fields[] = {
-	PATH_ID(port_new, "cl-"),
-	FIELD(port_new, port, "port", .flags = NEEDED, .min = 1, .max = 65535),
-	FIELD(port_new, visibility, "visibility", .text = "private", .one_of = "private|public"),
-	FIELD(port_new, protocol, "protocol", .text = "http", .one_of = "http", .doc = "Towards the guest."),
-	FIELD(port_new, label, "label", .min = 1, .max = 64),
-	FIELD(port_new, host_header, "host_header", .text = "keep", .min = 1, .max = 253, .doc = "The Host that the service sees: keep, localhost, or a name; ${PORT} in it is the port."),
-	{ 0 },
-};
+static const struct field port_new_fields[] = { PATH_ID(port_new, "cl-"), PORT_NEW_FIELDS, { 0 } };
+const struct field port_wish_fields[] = { PORT_NEW_FIELDS, { 0 } };
 static const struct field by_port_fields[] = {
 	PATH_ID(by_port, "cl-"),
 	FIELD(by_port, port, "port", .flags = NEEDED | IN_PATH, .min = 1, .max = 65535),
@@ -66,8 +55,8 @@ const struct route port_routes[] = {
 };
 /* clang-format on */
 
-static const char *
-url(struct request *r, const struct uuid *capsule, int32_t port)
+const char *
+port_url(struct request *r, const struct uuid *capsule, int32_t port)
 {
 	const struct conf *c = r->app->conf;
 	bool tls = strncmp(c->http_public_url, "https:", 6) == 0;
@@ -129,7 +118,7 @@ port_list(struct request *r)
 	all = talloc_zero_array(r, struct port, rules + PORTS_MAX);
 	for (int i = 0; i < rules; i++) {
 		all[count++] = (struct port){ .port = rule[i].port,
-			.url = url(r, in->id, rule[i].port),
+			.url = port_url(r, in->id, rule[i].port),
 			.visibility = rule[i].visibility,
 			.protocol = rule[i].protocol,
 			.label = rule[i].label,
@@ -140,7 +129,7 @@ port_list(struct request *r)
 	for (int p = 1; p < 65536; p++)
 		if (on[p] && count < rules + PORTS_MAX)
 			all[count++] = (struct port){ .port = p,
-				.url = url(r, in->id, p),
+				.url = port_url(r, in->id, p),
 				.visibility = home->public_traffic ? "public" : "private",
 				.protocol = "http",
 				.listening = true };
@@ -174,35 +163,129 @@ told(struct request *r, enum audit_kind kind, const struct uuid *id, int32_t por
 		.data = data });
 }
 
+/* What is said of one that is declared, whoever asks. */
+static int
+check(struct request *r, const struct port_new *p)
+{
+	if (p->port == GUEST_PORT)
+		return fail(r, E_BAD_INPUT, "port %d is the guest agent's", GUEST_PORT);
+	if (!good_host(p->host_header))
+		return fail(
+		    r, E_BAD_INPUT, "\"host_header\" is neither keep, localhost nor a name");
+	return 0;
+}
+
+static int
+declare(struct request *r, const struct uuid *capsule, const struct port_new *p)
+{
+	return q_port_publish(r->work.db, .capsule = capsule, .port = p->port,
+		   .visibility = p->visibility, .protocol = p->protocol, .label = p->label,
+		   .host_header = p->host_header) < 0
+	    ? -1
+	    : told(r, AUDIT_PORT_PUBLISH, capsule, p->port, p->visibility);
+}
+
+/* 1: it was declared. */
+static int
+take_back(struct request *r, const struct uuid *capsule, int32_t port)
+{
+	struct q_port_rule *rule;
+	int n = q_port_close(r->work.db, &rule, .capsule = capsule, .port = port);
+
+	if (n > 0 && told(r, AUDIT_PORT_UNPUBLISH, capsule, port, rule->visibility) < 0)
+		return -1;
+	return n;
+}
+
+static const struct port_new *
+among(const struct list *l, int32_t port)
+{
+	const struct port_new *p = l->item;
+
+	for (size_t i = 0; i < l->n; i++)
+		if (p[i].port == port)
+			return &p[i];
+	return NULL;
+}
+
+int
+ports_check(struct request *r, const struct list *l)
+{
+	const struct port_new *p = l->item;
+
+	for (size_t i = 0; i < l->n; i++) {
+		if (check(r, &p[i]) < 0)
+			return -1;
+		if (among(l, p[i].port) != &p[i])
+			return fail(r, E_BAD_INPUT, "\"ports\" has %d twice", (int)p[i].port);
+	}
+	return 0;
+}
+
+int
+ports_declare(struct request *r, const struct uuid *capsule, const struct list *l)
+{
+	const struct port_new *p = l->item;
+
+	for (size_t i = 0; i < l->n; i++)
+		if (declare(r, capsule, &p[i]) < 0)
+			return -1;
+	return 0;
+}
+
+static bool
+same(const struct port_new *p, const struct q_port_rule *old)
+{
+	return strcmp(p->visibility, old->visibility) == 0 &&
+	    strcmp(p->protocol, old->protocol) == 0 &&
+	    strcmp(p->host_header, old->host_header) == 0 &&
+	    strcmp(p->label ? p->label : "", old->label ? old->label : "") == 0;
+}
+
+int
+ports_replace(struct request *r, const struct uuid *capsule, const struct list *l)
+{
+	const struct port_new *p = l->item;
+	struct q_port_rule *old;
+	int n = q_port_list(r->work.db, &old, .capsule = capsule);
+
+	if (n < 0)
+		return -1;
+	for (int i = 0; i < n; i++)
+		if (!among(l, old[i].port) && take_back(r, capsule, old[i].port) < 0)
+			return -1;
+	for (size_t i = 0; i < l->n; i++) {
+		int k = 0;
+
+		while (k < n && old[k].port != p[i].port)
+			k++;
+		if ((k == n || !same(&p[i], &old[k])) && declare(r, capsule, &p[i]) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int
 port_publish(struct request *r)
 {
 	const struct port_new *in = r->in;
 	struct q_capsule *c;
 	struct port p = { .port = in->port,
-		.url = url(r, in->id, in->port),
+		.url = port_url(r, in->id, in->port),
 		.visibility = in->visibility,
 		.protocol = in->protocol,
 		.label = in->label,
 		.host_header = in->host_header };
 	int n;
 
-	if (in->port == GUEST_PORT)
-		return fail(r, E_BAD_INPUT, "port %d is the guest agent's", GUEST_PORT);
-	if (!good_host(in->host_header))
-		return fail(
-		    r, E_BAD_INPUT, "\"host_header\" is neither keep, localhost nor a name");
+	if (check(r, in) < 0)
+		return -1;
 	n = capsule_own(r, in->id, "you may open ports of your own capsules only", &c);
 	if (n <= 0)
 		return reply_row(r, n, NULL);
 	if (strcmp(c->state, "stopped") == 0 || strcmp(c->state, "stopping") == 0)
 		return fail(r, E_BAD_STATE, "the capsule is %s", c->state);
-	if (q_port_publish(r->work.db, .capsule = in->id, .port = in->port,
-		.visibility = in->visibility, .protocol = in->protocol, .label = in->label,
-		.host_header = in->host_header) < 0 ||
-	    told(r, AUDIT_PORT_PUBLISH, in->id, in->port, in->visibility) < 0)
-		return -1;
-	return reply_row(r, 1, &p);
+	return declare(r, in->id, in) < 0 ? -1 : reply_row(r, 1, &p);
 }
 
 static int
@@ -210,13 +293,10 @@ port_close(struct request *r)
 {
 	const struct by_port *in = r->in;
 	struct q_capsule *c;
-	struct q_port_rule *rule;
 	int n = capsule_own(r, in->id, "you may close ports of your own capsules only", &c);
 
 	if (n <= 0)
 		return reply_row(r, n, NULL);
-	n = q_port_close(r->work.db, &rule, .capsule = in->id, .port = in->port);
-	if (n > 0 && told(r, AUDIT_PORT_UNPUBLISH, in->id, in->port, rule->visibility) < 0)
-		return -1;
-	return reply_done(r, n);
+	n = take_back(r, in->id, in->port);
+	return n < 0 ? -1 : reply_done(r, n);
 }

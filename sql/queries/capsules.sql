@@ -7,7 +7,7 @@
 --   template_version int4, disk_size_mb int4, tags text[], env_names text[], error jsonb?, start_mode text?, accel text?,
 --   epoch int8, residency text?, visibility text, network jsonb, idle_action text, idle_signals text[], auto_resume text,
 --   timeout_mode text, expires_at timestamptz?, max_lifetime_sec int4, on_max_lifetime text, restart_policy text,
---   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[]
+--   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[], open_ports text[]
 
 -- name: capsule_get :one capsule
 -- A capsule of the tenant, in any state while its tombstone lives.
@@ -24,7 +24,8 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
          THEN c.started_at + make_interval(secs => c.max_lifetime_sec) END) AS expires_at,
        c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
        array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
-         c.lost_note], NULL) AS warnings
+         c.lost_note], NULL) AS warnings,
+       ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
  WHERE c.id = :id::uuid AND c.team_id = current_team();
@@ -44,7 +45,8 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
          THEN c.started_at + make_interval(secs => c.max_lifetime_sec) END) AS expires_at,
        c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
        array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
-         c.lost_note], NULL) AS warnings
+         c.lost_note], NULL) AS warnings,
+       ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
  WHERE c.team_id = current_team()

@@ -20,6 +20,12 @@ ON CONFLICT (capsule_id, port) DO UPDATE SET visibility = excluded.visibility, p
 DELETE FROM capsule_ports WHERE capsule_id = :capsule::uuid AND port = :port::int4 AND team_id = current_team()
 RETURNING port, visibility, protocol, label, host_header;
 
+-- name: port_copy :exec
+-- A copy's ports are declared as those of what it was copied from.
+INSERT INTO capsule_ports (capsule_id, port, team_id, visibility, protocol, label, host_header)
+SELECT :capsule::uuid, p.port, p.team_id, p.visibility, p.protocol, p.label, p.host_header
+  FROM capsule_ports p WHERE p.capsule_id = :parent::uuid AND p.team_id = current_team();
+
 -- row: port_house
 --   state text, public_traffic bool, address text
 
