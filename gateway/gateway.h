@@ -14,6 +14,7 @@ struct tally;
 struct rights;
 struct feed;
 struct sock;
+struct tls_ctx;
 
 struct gateway {
 	uv_loop_t *loop;
@@ -23,6 +24,7 @@ struct gateway {
 	struct back *back;           /* towards the host agents */
 	struct doorman *doorman;     /* who may */
 	struct doors *doors;         /* the same for ports */
+	struct tls_ctx *anyone;      /* TLS to their services; or NULL: none was asked for */
 	struct key_count *key_count; /* what API keys are used for */
 	struct tally *busy;          /* requests at once, per capsule and per credential */
 	struct tally *streams;       /* WebSockets at once, likewise */

@@ -1,7 +1,7 @@
 # gateway/local.mk - how gateway is built.
 bin_PROGRAMS += gateway/hutch-gateway
 gateway_hutch_gateway_SOURCES = gateway/main.c gateway/gateway.h gateway/front.c gateway/front.h gateway/request.h \
-	gateway/route.c gateway/route.h gateway/access.c gateway/access.h gateway/port.c gateway/port.h gateway/port_creds.c gateway/port_creds.h gateway/port_pass.c gateway/port_pass.h gateway/http1.c gateway/http1.h gateway/port_host.c gateway/port_host.h gateway/port_access.c gateway/port_access.h \
+	gateway/route.c gateway/route.h gateway/access.c gateway/access.h gateway/port.c gateway/port.h gateway/port_creds.c gateway/port_creds.h gateway/port_pass.c gateway/port_pass.h gateway/port_tls.c gateway/port_tls.h gateway/http1.c gateway/http1.h gateway/port_host.c gateway/port_host.h gateway/port_access.c gateway/port_access.h \
 	gateway/port_page.c gateway/port_page.h gateway/guest_pass.c gateway/guest_pass.h gateway/signed.c gateway/signed.h gateway/back.c gateway/back.h \
 	gateway/timer.c gateway/timer.h gateway/key_count.c gateway/key_count.h gateway/tally.c gateway/tally.h gateway/connect.c gateway/connect.h gateway/multipart.c gateway/multipart.h \
 	gateway/utf8.c gateway/utf8.h gateway/capsule_data.c gateway/capsule_data.h gateway/metrics.c gateway/logs.c gateway/exec.c gateway/processes.c gateway/files.c gateway/transfer.c \

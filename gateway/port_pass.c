@@ -3,7 +3,8 @@
  *
  * The request's head is written anew, the answer's head is read strictly; bodies pass as they come,
  * in both directions, and are consumed only when the other side took them. After a 101 the bytes
- * are nobody's business: keep-alive of a WebSocket is its two ends' own.
+ * are nobody's business: keep-alive of a WebSocket is its two ends' own. A service that speaks TLS
+ * gets it from here (port_tls.h).
  */
 #include "port_pass.h"
 
@@ -14,6 +15,7 @@
 #include "json.h"
 #include "port_creds.h"
 #include "port_page.h"
+#include "port_tls.h"
 #include "tally.h"
 #include "timer.h"
 #include "upgrade.h"
@@ -42,18 +44,49 @@ struct port_call {
 	bool chunked;        /* so its body came, so it goes on */
 	bool has_body, body_ended;
 	struct guest *g;
-	struct sock *sock; /* after the 101 */
-	bool open;         /* the service took the connection */
-	bool refused;      /* a header had two meanings */
-	bool whole;        /* the answer is complete */
+	bool speaks_tls;
+	struct port_tls *tls; /* between g and what follows; or NULL */
+	struct sock *sock;    /* after the 101 */
+	bool open;            /* the service took the connection */
+	bool refused;         /* a header had two meanings */
+	bool whole;           /* the answer is complete */
 	unsigned dials, again;
 	struct http1 in;
 	size_t untaken; /* by the client */
-	size_t passed;  /* body bytes of the piece in hand: consumed when the client took them */
+	size_t owed;    /* came through the tunnel, not consumed yet */
 };
 
 static void begin(void *);
 static void dial(void *);
+
+/* ---- to and from the tunnel, in TLS or not */
+
+static void
+put(struct port_call *c, const void *p, size_t n)
+{
+	if (c->tls)
+		port_tls_write(c->tls, p, n);
+	else
+		guest_write(c->g, p, n);
+}
+
+/* What the client has not taken holds the window shut; TLS, heads and sizes of chunks do not. */
+static void
+settle(struct port_call *c)
+{
+	size_t n = c->owed > c->untaken ? c->owed - c->untaken : 0;
+
+	c->owed -= n;
+	if (c->g && n)
+		guest_consume(c->g, n);
+}
+
+static void
+taken_off(struct port_call *c, size_t n)
+{
+	c->untaken -= n < c->untaken ? n : c->untaken;
+	settle(c);
+}
 
 /* ---- the request's head */
 
@@ -174,7 +207,7 @@ send_head(struct port_call *c)
 	put_host(c, host ? host : "localhost", &b);
 	buf_add(&b, c->head.data, c->head.len);
 	buf_str(&b, "\r\n");
-	guest_write(c->g, b.data, b.len);
+	put(c, b.data, b.len);
 	talloc_free(b.data);
 }
 
@@ -183,6 +216,8 @@ send_head(struct port_call *c)
 static void
 over(struct port_call *c)
 {
+	if (c->tls)
+		port_tls_stop(c->tls);
 	TALLOC_FREE(c->g);
 }
 
@@ -239,7 +274,6 @@ answer_body(void *arg, const char *p, size_t n)
 	struct port_call *c = arg;
 
 	if (c->r->reply.stream) {
-		c->passed += n;
 		c->untaken += n;
 		reply_write(c->r, p, n);
 	}
@@ -287,24 +321,21 @@ feed(struct port_call *c, const char *p, size_t n)
 		return;
 	}
 	if (c->sock && (size_t)used < n) {
-		c->passed += n - (size_t)used;
+		c->untaken += n - (size_t)used;
 		sock_write(c->sock, p + used, n - (size_t)used);
 	}
 }
 
 /* ---- the tunnel */
 
+/* What we say can begin. */
 static void
-on_head(struct guest *g, const struct h2_head *head)
+opened(struct port_call *c)
 {
-	struct port_call *c = guest_arg(g);
-
-	(void)head;
 	c->open = true;
-	http1_open(&c->in, c, strcmp(c->r->method, "HEAD") == 0, &http1_events, c);
 	send_head(c);
 	if (c->body_ended && c->chunked)
-		guest_write(c->g, "0\r\n\r\n", 5);
+		put(c, "0\r\n\r\n", 5);
 	request_admit(c->r);
 }
 
@@ -314,32 +345,29 @@ leave(struct port_call *c)
 {
 	if (!c->whole || !c->g || !c->body_ended)
 		return;
-	guest_consume(c->g, c->untaken);
+	c->untaken = 0;
+	settle(c);
 	guest_leave(c->r->gw, c->g);
 	c->g = NULL;
 }
 
 static void
-on_data(struct guest *g, const uint8_t *p, size_t n)
+said(void *arg, const char *p, size_t n)
 {
-	struct port_call *c = guest_arg(g);
+	struct port_call *c = arg;
 
-	c->passed = 0;
 	if (c->sock) {
-		c->passed = n;
+		c->untaken += n;
 		sock_write(c->sock, p, n);
 	} else {
-		feed(c, (const char *)p, n);
+		feed(c, p, n);
 	}
-	if (c->g && n > c->passed)
-		guest_consume(c->g, n - c->passed);
-	leave(c);
 }
 
 static void
-on_end(struct guest *g)
+said_all(void *arg)
 {
-	struct port_call *c = guest_arg(g);
+	struct port_call *c = arg;
 	struct err e = { 0 };
 
 	if (c->sock)
@@ -348,6 +376,78 @@ on_end(struct guest *g)
 		broken(c, &e);
 	else
 		leave(c);
+}
+
+static void
+tls_wire(void *arg, const void *p, size_t n)
+{
+	struct port_call *c = arg;
+
+	if (c->g)
+		guest_write(c->g, p, n);
+}
+
+static void
+tls_open(void *arg)
+{
+	opened(arg);
+}
+
+static void
+tls_failed(void *arg, const struct err *e)
+{
+	broken(arg, e);
+}
+
+static const struct port_tls_events tls_events = { tls_wire, tls_open, said, said_all, tls_failed };
+
+/* The name of the service in TLS: its Host without the port; no addresses. */
+static const char *
+tls_name(struct port_call *c)
+{
+	const char *host = request_header(c->r, "Host");
+	struct buf b = BUF(c);
+	char *name;
+
+	put_host(c, host ? host : "localhost", &b);
+	name = b.data + strlen("Host: ");
+	name[strcspn(name, ":\r")] = '\0';
+	return *name && strspn(name, "0123456789.[") < strlen(name) ? name : NULL;
+}
+
+static void
+on_head(struct guest *g, const struct h2_head *head)
+{
+	struct port_call *c = guest_arg(g);
+
+	(void)head;
+	http1_open(&c->in, c, strcmp(c->r->method, "HEAD") == 0, &http1_events, c);
+	if (!c->speaks_tls) {
+		opened(c);
+		return;
+	}
+	talloc_free(c->tls);
+	c->tls = port_tls_open(c, c->r->gw, tls_name(c), &tls_events, c);
+}
+
+static void
+on_data(struct guest *g, const uint8_t *p, size_t n)
+{
+	struct port_call *c = guest_arg(g);
+
+	c->owed += n;
+	if (c->tls)
+		port_tls_feed(c->tls, p, n);
+	else
+		said(c, (const char *)p, n);
+	settle(c);
+	leave(c);
+}
+
+static void
+on_end(struct guest *g)
+{
+	said_all(guest_arg(g));
 }
 
 static void
@@ -439,7 +539,7 @@ sock_data(struct sock *s, const uint8_t *p, size_t n)
 
 	if (!c->g)
 		return;
-	guest_write(c->g, p, n);
+	put(c, p, n);
 	if (guest_queued(c->g) >= H2_HIGH)
 		sock_pause(s);
 }
@@ -449,6 +549,8 @@ sock_eof(struct sock *s)
 {
 	struct port_call *c = sock_arg(s);
 
+	if (c->g && c->tls)
+		port_tls_finish(c->tls);
 	if (c->g)
 		guest_finish(c->g);
 }
@@ -456,10 +558,7 @@ sock_eof(struct sock *s)
 static void
 sock_taken(struct sock *s, size_t n)
 {
-	struct port_call *c = sock_arg(s);
-
-	if (c->g)
-		guest_consume(c->g, n);
+	taken_off(sock_arg(s), n);
 }
 
 static void
@@ -491,11 +590,11 @@ body(struct request *r, const char *p, size_t n)
 	if (c->chunked) {
 		char size[24];
 
-		guest_write(c->g, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", n));
+		put(c, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", n));
 	}
-	guest_write(c->g, p, n);
+	put(c, p, n);
 	if (c->chunked)
-		guest_write(c->g, "\r\n", 2);
+		put(c, "\r\n", 2);
 	return n;
 }
 
@@ -506,17 +605,13 @@ body_end(struct request *r)
 
 	c->body_ended = true;
 	if (c->chunked && c->g && c->open)
-		guest_write(c->g, "0\r\n\r\n", 5);
+		put(c, "0\r\n\r\n", 5);
 }
 
 static void
 taken(struct request *r, size_t n)
 {
-	struct port_call *c = r->state;
-
-	c->untaken -= n < c->untaken ? n : c->untaken;
-	if (c->g)
-		guest_consume(c->g, n);
+	taken_off(r->state, n);
 }
 
 /* ---- may they? */
@@ -552,17 +647,13 @@ on_door(void *arg, const struct door *d)
 		page_door(r, &c->at, d);
 		return;
 	}
-	if (d->tls) {
-		page_fail(r, &c->at, E_PROTOCOL,
-		    "this port was declared to speak TLS, which is not passed on");
-		return;
-	}
 	a = talloc_memdup(r, &d->access, sizeof d->access);
 	if (!a)
 		abort();
 	a->host = talloc_strdup(a, d->access.host);
 	r->access = a;
 	c->host_header = talloc_strdup(c, d->host_header);
+	c->speaks_tls = d->tls;
 	if (!c->epoch) {
 		c->ask.quiet = true;
 		(void)timer_start(c, r->gw->loop, LOOK_MS, LOOK_MS, look, c);

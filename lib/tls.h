@@ -30,6 +30,9 @@ struct tls_ctx *tls_server(void *mem, const struct tls_self *, struct err *);
  * right. host: name or address that must stand in the certificate. */
 struct tls_ctx *tls_client(
     void *mem, const struct tls_self *, const char *host, const char *fingerprints, struct err *);
+/* A client that shows nothing and believes anybody, for HTTP/1.1 with services in capsules: what
+ * protects that connection is the tunnel. TLS 1.2, too. */
+struct tls_ctx *tls_anyone(void *mem);
 /* Makes another library's SSL_CTX of a client the same: for CURLOPT_SSL_CTX_FUNCTION. */
 int tls_ctx_setup(const struct tls_ctx *, void *ssl_ctx);
 
@@ -41,8 +44,12 @@ int tls_feed(struct tls *, const uint8_t *, size_t, struct err *);
 ssize_t tls_read(struct tls *, uint8_t *, size_t n, struct err *);
 /* Begins a client's handshake. */
 int tls_begin(struct tls *, struct err *);
+/* Before that: the name of the service that is wanted. */
+void tls_want(struct tls *, const char *name);
 bool tls_ready(const struct tls *); /* the handshake is done: tls_send() may be called */
 int tls_send(struct tls *, const uint8_t *, size_t, struct err *);
+/* Nothing more will be sent: says so. */
+void tls_finish(struct tls *);
 /* Bytes for the wire, at most n; 0: none. */
 size_t tls_pull(struct tls *, uint8_t *, size_t n);
 /* Who the peer is; TLS_NOBODY before the handshake is done. */
