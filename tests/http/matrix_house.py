@@ -178,6 +178,7 @@ class House:
         self.row(f"INSERT INTO capsules (id, team_id, owner_id, template_id, template_name, template_version, desired_state, observed_state, vcpus, "
                  f"memory_mb, disk_size_mb, name) SELECT '{u}', '{uuid_of(team)}', '{uuid_of(user)}', id, 'minimal', 1, 'stopped', 'stopped', 1, 512, 5120, "
                  f"'{self.canary.get(team, 'none')}.{self.next()}' FROM templates WHERE name = 'minimal' LIMIT 1")
+        self.row(f"INSERT INTO capsule_ports (capsule_id, port, team_id) VALUES ('{u}', 8080, '{uuid_of(team)}')")
 
     def snapshot(self, u, team, user):
         self.row(f"INSERT INTO snapshots (id, team_id, name, memory, state, spec, created_by) VALUES ('{u}', '{uuid_of(team)}', "
@@ -209,7 +210,7 @@ class House:
         for table, cols in (("capsules", "id, team_id, owner_id, desired_state, generation, name, metadata"), ("snapshots", "*"), ("teams", "*"),
                             ("api_keys", "id, name, scopes, revoked_at, expires_at, rotated_to"), ("users_teams", "*"), ("team_invitations", "*"),
                             ("users", "id, email, name, status, platform_role, password_hash, must_change_password"), ("storage_connections", "*"),
-                            ("identity_providers", "*"), ("mfa_factors", "*"), ("login_sessions", "id, revoked_at"), ("host_tags", "*"),
+                            ("identity_providers", "*"), ("mfa_factors", "*"), ("login_sessions", "id, revoked_at"), ("host_tags", "*"), ("capsule_ports", "*"),
                             ("hosts", "id, name, provider, schedulable, deleted_at"), ("host_tokens", "id")):
             where = {"capsules": f" WHERE name LIKE 'canary_{RUN}%'"}.get(table, "")
             parts.append(f"SELECT '{table}', count(*), md5(coalesce(string_agg(r::text, ',' ORDER BY r::text), '')) FROM (SELECT {cols} FROM {table}{where}) r")
