@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """ports_service.py - runs in a capsule: an HTTP server that tells what it was asked, streams, and echoes WebSockets.
 
-usage: ports_service.py PORT [ADDRESS]; only the standard library, as the template has no more.
+usage: ports_service.py PORT,… ADDRESS [PEM]; with PEM, a key and a certificate, it speaks TLS. Only the standard library,
+as the template has no more.
 """
 import base64
 import hashlib
 import json
 import socketserver
+import ssl
 import struct
 import sys
 import threading
@@ -46,7 +48,7 @@ class Service(BaseHTTPRequestHandler):
         body = self.body()
         self.answer(200, json.dumps({
             "method": self.command, "path": self.path, "headers": self.headers.items(), "length": len(body),
-            "sha": hashlib.sha256(body).hexdigest()}).encode(), X_Service="yes", Set_Cookie="mine=1")
+            "sha": hashlib.sha256(body).hexdigest(), "tls": getattr(self.request, "asked", None)}).encode(), X_Service="yes", Set_Cookie="mine=1")
 
     def chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -121,9 +123,23 @@ class Service(BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 64
+    tls = None
+
+    def finish_request(self, request, client_address):
+        super().finish_request(self.tls.wrap_socket(request, server_side=True) if self.tls else request, client_address)
+
+
+def asked(sock, name, _):
+    """What the client called us."""
+    sock.asked = name or ""
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        Server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        Server.tls.load_cert_chain(sys.argv[3])
+        Server.tls.sni_callback = asked
     ports = [int(p) for p in sys.argv[1].split(",")]
     for port in ports[1:]:
         threading.Thread(target=Server((sys.argv[2], port), Service).serve_forever, daemon=True).start()
