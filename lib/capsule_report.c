@@ -7,6 +7,7 @@
 #include "audit.h"
 #include "capsule_steps.h"
 #include "cleanup.h"
+#include "jobs.q.h"
 #include "quota.h"
 
 #include <inttypes.h>
@@ -228,6 +229,22 @@ said_running(struct work *w, const struct q_capsule_op *c, const struct capsule_
 	return 0;
 }
 
+/* The host may tell the end of a pause before the job that asked for it: it is that of who asked.
+ */
+static int
+asker(struct work *w, const struct q_capsule_op *c)
+{
+	struct q_job_asked *j;
+	const char *kind = is(c->observed_state, "pausing") ? "capsule.pause" : "capsule.hibernate";
+	int n = q_job_asker(w->db, &j, .lock = id_text(w, "cl-", c->id), .kind = kind);
+
+	if (n > 0)
+		w->actor = (struct actor){
+			.type = j->actor_type, .id = j->actor_id, .name = j->actor_name
+		};
+	return n;
+}
+
 static int
 apply(struct work *w, const struct capsule_report *r, int64_t change_no)
 {
@@ -244,6 +261,8 @@ apply(struct work *w, const struct capsule_report *r, int64_t change_no)
 		return 0;
 	if (c->epoch == r->epoch && said_rebooted(w, c, r) < 0)
 		return -1;
+	if (is(c->observed_state, "pausing hibernating") && asker(w, c) < 0)
+		return -1;
 	if (strcmp(r->state, "paused") == 0)
 		return said_paused(w, c, r);
 	if (strcmp(r->state, "hibernated") == 0)
@@ -253,7 +272,7 @@ apply(struct work *w, const struct capsule_report *r, int64_t change_no)
 	return strcmp(r->state, "running") == 0 ? said_running(w, c, r) : 0;
 }
 
-/* What hosts do is the platform's doing (spec 02 §1.1), by report as by inventory. */
+/* What hosts do by themselves is the platform's doing (spec 02 §1.1), by report as by inventory. */
 int
 capsule_reported(struct work *w, const struct capsule_report *r, int64_t change_no)
 {

@@ -24,6 +24,13 @@
 -- row: job_still
 --   id uuid, epoch int8, cancel bool
 
+-- row: job_asked
+--   actor_type text, actor_id text?, actor_name text?
+
+-- name: job_asker :one job_asked
+-- Who asked for what is being done under the lock.
+SELECT actor_type, actor_id, actor_name FROM jobs WHERE lock_key = :lock::text AND state = 'running' AND kind = :kind::text;
+
 -- name: job_insert :one job_in
 -- A new job, or the first of the same kind and unique key.
 SELECT * FROM job_insert(:id::uuid, :kind::text, :queue::text, :priority::int4, :team::uuid, :actor_type::text,
