@@ -108,7 +108,7 @@ bool
 idle_named(struct json_object *j)
 {
 	return json_get(j, "timeout_sec") || json_get(j, "timeout_mode") ||
-	    json_get(j, "idle_action") || json_get(j, "idle_signals");
+	    json_get(j, "idle_action") || json_get(j, "idle_memory") || json_get(j, "idle_signals");
 }
 
 int
@@ -136,6 +136,7 @@ idle_read(struct json_object *j, struct idle_settings *set, struct err *e)
 		return err_set(
 		    e, E_BAD_INPUT, "\"idle_action\" is neither pause, hibernate nor destroy");
 	s.action = (enum idle_action)i;
+	s.disk_only = !json_flag(j, "idle_memory", !s.disk_only);
 	if (list && signals_read(list, &s.signals, e) < 0)
 		return -1;
 	*set = s;
@@ -238,7 +239,8 @@ act(struct idle *i)
 	logs_note(c, "idle for %lld s: %s", (long long)quiet(i) / 1000, actions[i->set.action]);
 	i->acting = true;
 	if (i->set.action == IDLE_HIBERNATE)
-		capsule_hibernate(c->agent, c->id, c->epoch, "idle", i, acted, i);
+		capsule_hibernate_as(
+		    c->agent, c->id, c->epoch, "idle", !i->set.disk_only, i, acted, i);
 	else
 		capsule_pause(c->agent, c->id, c->epoch, "idle", i, acted, i);
 }
@@ -396,8 +398,10 @@ idle_record(const struct capsule *c, struct buf *b)
 {
 	const struct idle_settings *s = idle_get(c);
 
-	buf_fmt(b, ",\"timeout\":%lld,\"fixed\":%s,\"idle_action\":%d,\"signals\":%u",
-	    (long long)s->timeout_sec, s->fixed ? "true" : "false", (int)s->action, s->signals);
+	buf_fmt(b,
+	    ",\"timeout\":%lld,\"fixed\":%s,\"idle_action\":%d,\"disk_only\":%s,\"signals\":%u",
+	    (long long)s->timeout_sec, s->fixed ? "true" : "false", (int)s->action,
+	    s->disk_only ? "true" : "false", s->signals);
 }
 
 void
@@ -409,6 +413,7 @@ idle_restore(struct capsule *c, struct json_object *j)
 	s.timeout_sec = json_int(j, "timeout", 0);
 	s.fixed = json_flag(j, "fixed", false);
 	s.action = (enum idle_action)json_int(j, "idle_action", IDLE_PAUSE);
+	s.disk_only = json_flag(j, "disk_only", false);
 	s.signals = (unsigned)json_int(j, "signals", s.signals);
 	if (s.action > IDLE_DESTROY)
 		s.action = IDLE_PAUSE;

@@ -26,6 +26,7 @@ struct idle_settings {
 	int64_t timeout_sec; /* 0: never */
 	bool fixed;          /* timeout_mode: from the last explicit call on, whatever is used */
 	enum idle_action action;
+	bool disk_only; /* hibernates without its memory */
 	unsigned signals;
 };
 

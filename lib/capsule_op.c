@@ -170,8 +170,8 @@ op_times(struct buf *b, const struct q_capsule_op *c)
 		sec = c->deadline_s > 0 ? c->deadline_s : 1;
 	buf_fmt(b,
 	    "\"timeout_sec\":%" PRId64
-	    ",\"timeout_mode\":\"%s\",\"idle_action\":\"%s\",\"idle_signals\":[",
-	    sec, c->timeout_mode, c->idle_action);
+	    ",\"timeout_mode\":\"%s\",\"idle_action\":\"%s\",\"idle_memory\":%s,\"idle_signals\":[",
+	    sec, c->timeout_mode, c->idle_action, c->idle_memory ? "true" : "false");
 	for (s = c->idle_signals; s && *s; s++)
 		buf_fmt(b, "%s\"%s\"", s == c->idle_signals ? "" : ",", *s);
 	buf_fmt(b, "],\"network\":%s", c->network);

@@ -73,6 +73,8 @@ static int
 act(struct work *w, const struct q_life_policy *p, const char *action, const char *by)
 {
 	const char *kind = strcmp(action, "pause") == 0 ? "capsule.pause" : "capsule.hibernate";
+	/* what ends by its own clock sleeps as its maker said */
+	bool memory = p->idle_memory || strcmp(by, "idle") != 0;
 	struct job_ref job;
 	int n;
 
@@ -86,7 +88,7 @@ act(struct work *w, const struct q_life_policy *p, const char *action, const cha
 	if (n <= 0)
 		return n;
 	return capsule_job(w, kind, p->team_id,
-		   &(struct op_args){ .capsule = p->id, .epoch = p->epoch, .memory = true }, NULL,
+		   &(struct op_args){ .capsule = p->id, .epoch = p->epoch, .memory = memory }, NULL,
 		   &job, NULL) < 0
 	    ? -1
 	    : 1;

@@ -1,8 +1,10 @@
 /*
- * capsules_fork.c - fork: up to 100 children of a running or paused capsule (spec 02 §2.3).
+ * capsules_fork.c - fork: up to 100 children of a running, paused or hibernated capsule (spec 02
+ * §2.3, 06 §7).
  *
  * Each child is counted and placed alone; what is refused is told in its place. The children that
- * were committed are made by the parent's host in one call.
+ * were committed are made by the parent's host in one call; those of a hibernated one, which is on
+ * no host, start from its image, each by a job of its own.
  */
 #include "audit.h"
 #include "capsules.h"
@@ -102,6 +104,26 @@ failed_children(struct request *r)
 	return b->answer(r, b);
 }
 
+/* Behind the commit: the children of an image have jobs of their own, which workers do. */
+static int
+from_image(struct request *r)
+{
+	struct doing *d = r->after_arg;
+	struct brood *b = d->arg;
+	int64_t until = capsule_clock() + (int64_t)d->wait_sec * 1000;
+	int i;
+
+	job_announce(&r->work, r->app->queue);
+	for (i = 0; i < b->count; i++)
+		if (!b->error[i].code &&
+		    capsule_look_on(r,
+			&(struct doing){ .id = b->id[i],
+			    .until = "running error paused hibernated stopping stopped" },
+			until) < 0)
+			return -1;
+	return failed_children(r);
+}
+
 /* What the children have of their parent, unless they were told otherwise. */
 static int
 inherit(struct request *r, const struct q_capsule *row, struct capsule_create *in,
@@ -141,7 +163,7 @@ inherit(struct request *r, const struct q_capsule *row, struct capsule_create *i
 		.template_name = row->template,
 		.version = row->template_version,
 		.parent = row->id,
-		.wake_from = "parent",
+		.wake_from = c->host_id ? "parent" : "image",
 		.epoch = row->epoch + 1,
 		.network = row->network,
 		.tags = row->tags,
@@ -173,6 +195,40 @@ place_child(struct request *r, const struct place_ask *here, struct place *at)
 	return 0;
 }
 
+/* On any host: its image is brought there. */
+static int
+place_image(struct request *r, const struct place_ask *here, const struct q_capsule_op *parent,
+    bool memory, struct place *at)
+{
+	struct place_ask ask = *here;
+
+	ask.template = parent->template_name;
+	ask.tags = parent->host_tags;
+	ask.disk = parent->image_disk;
+	if (memory && parent->image_memory.p) {
+		ask.memory = parent->image_memory;
+		ask.cpu_class =
+		    parent->image_class && *parent->image_class ? parent->image_class : NULL;
+	}
+	return host_place(&r->work, &ask, at);
+}
+
+/* The image of its parent is the child's, too; it starts from it. */
+static int
+start_of_image(struct request *r, const struct q_capsule_op *parent, bool memory,
+    const struct uuid *id, int64_t epoch)
+{
+	struct job_ref job;
+
+	if (q_life_image_add(r->work.db, .id = id, .epoch = epoch, .team = r->who.team,
+		.memory = memory ? parent->image_memory : (struct bytes){ 0 },
+		.disk = parent->image_disk,
+		.cpu_class = parent->image_class ? parent->image_class : "", .bytes = 0) < 0)
+		return -1;
+	return capsule_job(&r->work, "capsule.start", r->who.team,
+	    &(struct op_args){ .capsule = id, .epoch = epoch }, NULL, &job, NULL);
+}
+
 /* One child; what it may not have is its own error. -1: something worse. */
 static int
 child(struct request *r, struct capsule_create *in, const struct fork_in *f,
@@ -193,7 +249,9 @@ child(struct request *r, struct capsule_create *in, const struct fork_in *f,
 		    .vcpus = in->vcpus,
 		    .memory_mb = in->memory_mb,
 		    .disk_mb = in->disk_size_mb }) == 0 &&
-	    place_child(r, &ask, &at) == 0 && capsule_add(r, in, from, at.host, &b->id[i]) == 0) {
+	    (parent->host_id ? place_child(r, &ask, &at)
+			     : place_image(r, &ask, parent, f->memory, &at)) == 0 &&
+	    capsule_add(r, in, from, at.host, &b->id[i]) == 0) {
 		b->made++;
 		return 0;
 	}
@@ -205,6 +263,25 @@ child(struct request *r, struct capsule_create *in, const struct fork_in *f,
 	b->error[i] = (struct refusal){ err_kinds[r->work.err.code].slug,
 		talloc_strdup(r, err_public(&r->work.err)), r->work.err.code };
 	r->work.err = (struct err){ 0 };
+	return 0;
+}
+
+static int
+begin_image(
+    struct request *r, const struct fork_in *f, const struct q_capsule_op *parent, struct brood *b)
+{
+	struct doing *d = talloc_zero(r, struct doing);
+	int i;
+
+	*d = (struct doing){
+		.id = *parent->id, .wait_sec = wait_or(f->c.wait, WAIT_LONG), .arg = b
+	};
+	for (i = 0; i < b->count; i++)
+		if (!b->error[i].code &&
+		    start_of_image(r, parent, f->memory, &b->id[i], parent->epoch + 1) < 0)
+			return -1;
+	r->after = from_image;
+	r->after_arg = d;
 	return 0;
 }
 
@@ -252,12 +329,16 @@ capsule_forks(
 
 	if (n <= 0)
 		return reply_row(r, n, NULL);
-	if ((strcmp(row->state, "running") != 0 && strcmp(row->state, "paused") != 0) || row->op)
-		return capsule_refuse(r, in.id, "running or paused");
+	if ((strcmp(row->state, "running") != 0 && strcmp(row->state, "paused") != 0 &&
+		strcmp(row->state, "hibernated") != 0) ||
+	    row->op)
+		return capsule_refuse(r, in.id, "running, paused or hibernated");
 	if (check_envs(r, in.envs) < 0 || check_metadata(r, in.metadata) < 0 ||
-	    ports_check(r, &in.ports) < 0 ||
-	    times_check(r, &in.t) < 0 || inherit(r, row, &in, &from, &parent) < 0)
+	    ports_check(r, &in.ports) < 0 || times_check(r, &in.t) < 0 ||
+	    inherit(r, row, &in, &from, &parent) < 0)
 		return -1;
+	if (!parent->host_id && (!f->memory || !parent->image_memory.p))
+		in.boot = "cold";
 	b->answer = answers;
 	b->count = f->count;
 	b->id = talloc_zero_array(b, struct uuid, f->count);
@@ -267,7 +348,7 @@ capsule_forks(
 			return -1;
 	if (b->made == 0)
 		return fail(r, b->first, "none of the children: %s", b->error[0].message);
-	if (begin(r, f, row, b) < 0)
+	if ((parent->host_id ? begin(r, f, row, b) : begin_image(r, f, parent, b)) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_SANDBOX_FORK,
 		&(struct audit){ .team = r->who.team,

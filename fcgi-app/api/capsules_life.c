@@ -152,6 +152,13 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	if (t->timeout_sec == NULL_INT4 && !t->timeout_mode && !t->idle_action &&
 	    !t->idle_signals && !t->network)
 		return 0;
+	if (in->told) {
+		in->told->id = *row->id;
+		in->told->kind = "capsule.update";
+		in->told->args =
+		    (struct op_args){ .capsule = &in->told->id, .epoch = row->generation + 1 };
+		return capsule_begin(r, in->told);
+	}
 	/* one job for each generation: the newest wish is never behind a run that read an older */
 	return capsule_job(&r->work, "capsule.update", r->who.team,
 		   &(struct op_args){ .capsule = row->id, .epoch = row->generation + 1 }, NULL,

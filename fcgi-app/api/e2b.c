@@ -42,7 +42,7 @@ struct new_sandbox {
 	FIELD(new_sandbox, internet, "allow_internet_access", .dflt = 1),			\
 	SUB(new_sandbox, network, "network", e2b_network_fields, e2b_network),			\
 	FIELD(new_sandbox, auto_pause, "autoPause", .doc = "Sleep when the time is up, instead of the end."),	\
-	FIELD(new_sandbox, pause_memory, "autoPauseMemory", .dflt = 1, .doc = "false is not supported here."),	\
+	FIELD(new_sandbox, pause_memory, "autoPauseMemory", .dflt = 1, .doc = "false: with its disk alone."),	\
 	SUB(new_sandbox, auto_resume, "autoResume", switch_fields, switch_in, .doc = "Traffic wakes it."),	\
 	SUB(new_sandbox, mounts, "volumeMounts", mount_fields, mount_in, .flags = LIST, .doc = "Not supported here."),	\
 	FIELD(new_sandbox, iam, "iam", .format = "json", .doc = "Not supported here.")
@@ -144,8 +144,10 @@ check(struct request *r, const struct new_sandbox *in)
 		return fail(r, E_UNSUPPORTED, "\"iam\" is not supported here");
 	if (in->mounts.n)
 		return fail(r, E_UNSUPPORTED, "\"volumeMounts\" is not supported here");
-	if (in->auto_pause && !in->pause_memory)
-		return fail(r, E_UNSUPPORTED, "\"autoPauseMemory\": false is not supported here");
+	if (!in->pause_memory && in->auto_resume && in->auto_resume->enabled)
+		return fail(r, E_BAD_INPUT,
+		    "\"autoResume\" wakes the memory that \"autoPauseMemory\": false does not "
+		    "keep");
 	for (p = in->envs; p && p->name; p++)
 		if (strncmp(p->name, "HUTCH_", 6) == 0)
 			return fail(r, E_BAD_INPUT,
@@ -211,7 +213,7 @@ create(struct request *r, const struct new_sandbox *in)
 	}
 	if (rc < 0 ||
 	    q_e2b_door(r->work.db, .id = &id, .public_traffic = n->public_traffic,
-		.ingress = ingress) < 0 ||
+		.ingress = ingress, .idle_memory = in->pause_memory) < 0 ||
 	    sandbox_again(r, &id, &row) < 0)
 		return -1;
 	return sandbox_reply(r, row, 201);

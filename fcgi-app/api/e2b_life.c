@@ -224,7 +224,8 @@ sandbox_timeout(struct request *r)
 		return -1;
 	if (in->seconds > 0)
 		return set_end(r, s, in->seconds);
-	return strcmp(s->idle_action, "destroy") == 0 ? end(r, s) : put_to_sleep(r, s, true);
+	return strcmp(s->idle_action, "destroy") == 0 ? end(r, s)
+						      : put_to_sleep(r, s, s->idle_memory);
 }
 
 static int
@@ -242,8 +243,30 @@ sandbox_refresh(struct request *r)
 
 /* --- network -------------------------------------------------------------------------------- */
 
-/* All outward rules at once; what is left out is cleared. The host is told by a job; its answer is
- * not waited for when it does not come soon. */
+/* Behind the commit: does the host enforce it? When the job failed, r->work.err says why. */
+static int
+enforced(struct request *r)
+{
+	static const struct timespec pause = { 0, 50000000 };
+	struct doing *d = r->after_arg;
+	const int64_t *until = d->arg;
+	struct q_e2b_job_state *job;
+
+	if (r->work.err.code != E_OK)
+		return -1;
+	for (;; nanosleep(&pause, NULL)) {
+		if (q_e2b_job(r->work.db, &job, .id = &d->job.id) <= 0)
+			return -1;
+		if (strcmp(job->state, "succeeded") == 0)
+			return reply_done(r, 1);
+		if (strcmp(job->state, "queued") != 0 && strcmp(job->state, "running") != 0)
+			return fail(r, E_AGENT, "its host did not take the rules");
+		if (capsule_clock() >= *until)
+			return fail(r, E_TIMEOUT, "its host has not confirmed the rules yet");
+	}
+}
+
+/* All outward rules at once; what is left out is cleared. Done when the host has them. */
 static int
 sandbox_network(struct request *r)
 {
@@ -254,12 +277,18 @@ sandbox_network(struct request *r)
 		.memory_mb = NULL_INT4,
 		.generation = NULL_INT,
 		.changed = "{\"changed\":[\"network\"]}" };
+	int64_t *until = talloc(r, int64_t);
+	struct doing *d = talloc_zero(r, struct doing);
 	struct q_capsule *row;
 	struct q_sandbox *s;
 
 	if (running(r, in->id, &s) < 0)
 		return -1;
+	*until = capsule_clock() + E2B_WAIT_MS;
+	*d =
+	    (struct doing){ .wait_sec = WAIT_LONG, .until = "-", .answer = enforced, .arg = until };
 	p.id = s->id;
+	p.told = d;
 	p.t.network = e2b_network_of(
 	    r, in->internet, in->allow_out, in->deny_out, in->rules, in->egress_proxy);
 	if (!p.t.network || capsule_change(r, &p, &row) < 0)

@@ -4,7 +4,7 @@
 --   id uuid, team_id uuid, template_id uuid, snapshot_id uuid?, alias text?, created_at timestamptz, started_at timestamptz,
 --   ends_at timestamptz, left_s int8?, state text?, observed text, epoch int8, vcpus int4, memory_mb int4, disk_size_mb int4,
 --   metadata jsonb, network jsonb, internet bool, public_traffic bool, ingress jsonb, idle_action text, auto_resume text, timeout_mode text,
---   timeout_sec int4, op text?
+--   timeout_sec int4, op text?, idle_memory bool
 
 -- name: e2b_get :one sandbox
 -- A capsule of the tenant in any state; state is NULL where these routes do not show it.
@@ -16,7 +16,7 @@ SELECT c.id, c.team_id, c.template_id, c.snapshot_id, coalesce(s.alias, CASE WHE
        CASE WHEN c.observed_state IN ('pending','starting','running','resuming','missing') THEN 'running'
             WHEN c.observed_state IN ('pausing','paused','hibernating','hibernated') THEN 'paused' END AS state,
        c.observed_state AS observed, c.epoch, c.vcpus, c.memory_mb, c.disk_size_mb, c.metadata, c.network, coalesce((c.network->>'internet')::bool, true) AS internet, c.public_traffic, c.ingress,
-       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op
+       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op, c.idle_memory
   FROM capsules c LEFT JOIN snapshots s ON s.id = c.snapshot_id
  WHERE c.id = :id::uuid AND c.team_id = current_team();
 
@@ -29,7 +29,7 @@ SELECT c.id, c.team_id, c.template_id, c.snapshot_id, coalesce(s.alias, CASE WHE
        CASE WHEN c.timeout_mode = 'fixed' THEN extract(epoch FROM c.deadline_at - now())::int8 END AS left_s,
        CASE WHEN c.observed_state IN ('pending','starting','running','resuming','missing') THEN 'running' ELSE 'paused' END AS state,
        c.observed_state AS observed, c.epoch, c.vcpus, c.memory_mb, c.disk_size_mb, c.metadata, c.network, coalesce((c.network->>'internet')::bool, true) AS internet, c.public_traffic, c.ingress,
-       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op
+       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op, c.idle_memory
   FROM capsules c LEFT JOIN snapshots s ON s.id = c.snapshot_id
  WHERE c.team_id = current_team() AND c.purpose = 'user' AND c.observed_state <> 'stopped'
    AND (:running::bool AND c.observed_state IN ('pending','starting','running','resuming','missing')
@@ -51,7 +51,7 @@ SELECT c.id, c.team_id, c.template_id, c.snapshot_id, coalesce(s.alias, CASE WHE
        CASE WHEN c.timeout_mode = 'fixed' THEN extract(epoch FROM c.deadline_at - now())::int8 END AS left_s,
        CASE WHEN c.observed_state IN ('pending','starting','running','resuming','missing') THEN 'running' ELSE 'paused' END AS state,
        c.observed_state AS observed, c.epoch, c.vcpus, c.memory_mb, c.disk_size_mb, c.metadata, c.network, coalesce((c.network->>'internet')::bool, true) AS internet, c.public_traffic, c.ingress,
-       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op
+       c.idle_action, c.auto_resume, c.timeout_mode, c.timeout_sec, c.op, c.idle_memory
   FROM capsules c LEFT JOIN snapshots s ON s.id = c.snapshot_id
  WHERE c.team_id = current_team() AND c.purpose = 'user' AND c.observed_state <> 'stopped'
    AND (:running::bool AND c.observed_state IN ('pending','starting','running','resuming','missing')
@@ -73,13 +73,20 @@ SELECT count(*) AS n FROM capsules WHERE team_id = current_team() AND purpose = 
    AND observed_state IN ('pending','starting','running','resuming','missing');
 
 -- name: e2b_door :exec
--- Who reaches the ports of a new capsule, and how its services are spoken to.
-UPDATE capsules SET public_traffic = :public_traffic::bool, ingress = :ingress::jsonb WHERE id = :id::uuid AND team_id = current_team();
+-- Who reaches the ports of a new capsule, how its services are spoken to, what of it sleeps.
+UPDATE capsules SET public_traffic = :public_traffic::bool, ingress = :ingress::jsonb, idle_memory = :idle_memory::bool WHERE id = :id::uuid AND team_id = current_team();
 
 -- name: e2b_door_of :exec
--- A copy's ports are as open as those of what it was copied from.
-UPDATE capsules c SET public_traffic = p.public_traffic, ingress = p.ingress FROM capsules p
+-- A copy's ports are as open as those of what it was copied from; it sleeps like it.
+UPDATE capsules c SET public_traffic = p.public_traffic, ingress = p.ingress, idle_memory = p.idle_memory FROM capsules p
  WHERE c.id = :id::uuid AND p.id = :parent::uuid AND p.team_id = c.team_id;
+
+-- row: e2b_job_state
+--   state text
+
+-- name: e2b_job :one e2b_job_state
+-- How far a job of the tenant is.
+SELECT state FROM jobs WHERE id = :id::uuid AND team_id = current_team();
 
 -- row: e2b_slug
 --   slug text

@@ -183,7 +183,7 @@ UPDATE capsules SET idle_since = CASE WHEN :idle_s::int8 > 0 THEN now() - make_i
 
 -- row: life_policy
 --   id uuid, team_id uuid, epoch int8, observed_state text, idle_s int8?, timeout_sec int4, idle_action text, warned int4,
---   left_s int8?, on_max_lifetime text, fixed_s int8?, paused_by text?
+--   left_s int8?, on_max_lifetime text, fixed_s int8?, paused_by text?, idle_memory bool
 
 -- name: life_policies :many life_policy
 -- Capsules whose times are up, or near.
@@ -191,7 +191,7 @@ SELECT id, team_id, epoch, observed_state, extract(epoch FROM now() - idle_since
        warned, CASE WHEN max_lifetime_sec > 0
          THEN extract(epoch FROM started_at + make_interval(secs => max_lifetime_sec) - now())::int8 END AS left_s,
        on_max_lifetime, CASE WHEN timeout_mode = 'fixed' THEN extract(epoch FROM deadline_at - now())::int8 END AS fixed_s,
-       paused_by
+       paused_by, idle_memory
   FROM capsules
  WHERE observed_state = 'running' AND (max_lifetime_sec > 0 AND started_at + make_interval(secs => max_lifetime_sec) < now() + interval '620 seconds'
          OR timeout_mode = 'fixed' AND deadline_at < now() + interval '5 seconds'

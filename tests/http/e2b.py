@@ -277,7 +277,8 @@ def _():
     error(call("POST", "/v2/sandboxes", {"templateID": "nothing"}), 404, "not_found")
     error(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "iam": {"tokens": {}}}), 400, "unsupported")
     error(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "volumeMounts": [{"name": "v", "path": "/v"}]}), 400, "unsupported")
-    error(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "autoPause": True, "autoPauseMemory": False}), 400, "unsupported")
+    error(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "autoPause": True, "autoPauseMemory": False,
+                                            "autoResume": {"enabled": True}}), 400, "invalid_request")
     error(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "network": {"httpsPorts": [49983]}}), 400, "invalid_request")
     error(call("POST", "/sandboxes", {"templateID": TEMPLATE, "secure": False}), 403, "forbidden")
     error(call("POST", f"/sandboxes/{box['sandboxID']}/fork", {"count": 101}), 400, "invalid_request")

@@ -189,8 +189,17 @@ POST /v1/capsules/$ID/hibernate?wait=55 {}
 POST /v1/capsules/$ID/snapshots {"name":"asleep"}
 201 {"state":"ready","memory":true,...}
 
-POST /v1/capsules/$ID/fork {"count":2}
-409 {"error":{"code":"invalid_state",...}}
+POST /v1/capsules/$ID/fork?wait=55 {"count":1,"name_prefix":"asleep-$RUN"}
+201 [{"capsule":{"id":"$COPY","name":"asleep-$RUN-1","state":"running",...}}]
+
+POST /v1/capsules/$COPY/exec {"cmd":"cat","args":["/root/x"]}
+200 {"stdout":"one\n",...}
+
+GET /v1/capsules/$ID
+200 {"state":"hibernated",...}
+
+DELETE /v1/capsules/$COPY
+204
 
 POST /v1/capsules/$ID/fork {"count":101}
 400 {"error":{"code":"invalid_request","message":"~count",...}}
