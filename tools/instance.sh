@@ -24,7 +24,8 @@ choose_port() {
 	[ ! -e "$RUN/state/tls" ] || choose_tls_port
 }
 
-# With TLS: one more port, and names under a domain of this machine's own. The plain one stays.
+# With TLS: one more port, and names under a domain of this machine's own. The plain one stays; it stays the public
+# address, too, with HUTCH_PLAIN_URL (tests: most of them speak to it).
 choose_tls_port() {
 	TLS=1
 	TLS_PORT=$(cat "$RUN/state/tls_port" 2>/dev/null || echo $((PORT + 363)))
@@ -34,7 +35,8 @@ choose_tls_port() {
 		done
 	fi
 	echo "$TLS_PORT" >"$RUN/state/tls_port"
-	DOMAIN=$TLS_NAME:$TLS_PORT PUBLIC_URL=https://api.$TLS_NAME:$TLS_PORT
+	DOMAIN=$TLS_NAME:$TLS_PORT TLS_URL=https://api.$TLS_NAME:$TLS_PORT
+	[ -n "${HUTCH_PLAIN_URL:-}" ] || PUBLIC_URL=$TLS_URL
 }
 
 secret_file() { # NAME BYTES: made once, for the programs only
@@ -244,7 +246,7 @@ e2b_env() {
 		echo "export E2B_DOMAIN=$DOMAIN"
 		echo "export NODE_EXTRA_CA_CERTS=$RUN/tls/ca.pem"
 		echo "export SSL_CERT_FILE=$RUN/tls/ca.pem"
-		echo "export HUTCH_TLS_URL=$PUBLIC_URL"
+		echo "export HUTCH_TLS_URL=$TLS_URL"
 	fi
 }
 

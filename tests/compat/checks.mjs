@@ -2,6 +2,7 @@
 // capsule they share; it throws when something is wrong. Order matters: the last ones end the capsule.
 import assert from 'node:assert/strict'
 import http from 'node:http'
+import https from 'node:https'
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms))
 const text = (bytes) => Buffer.from(bytes).toString()
@@ -16,11 +17,12 @@ async function until(what, seconds, fn) {
 	}
 }
 
-// A request to a port of a capsule: the name is not looked up, the web server of the tests gets it as Host.
-function port(host, path = '/', headers = {}) {
-	const at = new URL(process.env.E2B_API_URL)
+// A request to a port of a capsule. In header mode the name is not looked up, the web server of the tests gets it as Host.
+function port(host, path = '/') {
+	const plain = process.env.E2B_API_URL
+	const at = new URL(plain ?? `https://${host}`)
 	return new Promise((ok, no) => {
-		const q = http.request({ host: at.hostname, port: at.port, path, headers: { ...headers, Host: host } }, (answer) => {
+		const q = (plain ? http : https).request({ host: at.hostname, port: at.port, path, headers: { Host: host } }, (answer) => {
 			let body = ''
 			answer.on('data', (part) => (body += part))
 			answer.on('end', () => ok({ status: answer.statusCode, body }))
