@@ -8,12 +8,15 @@
 #include "api.h"
 #include "capsule.h"
 #include "guest.h"
+#include "identity.h"
+#include "loop.h"
 #include "vm.h"
+#include "vm_guest.h"
 
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-enum { HEADERS_MAX = 96 };
+enum { HEADERS_MAX = 96, HELD_MAX = 64 * 1024, AGAIN_MS = 20, FRESH_MS = 10000 };
 
 struct bridge {
 	struct api_peer near;          /* first: what hangs on the API's stream */
@@ -22,6 +25,13 @@ struct bridge {
 	bool answered, ended;          /* the guest's head came; its end came */
 	bool api_ended;                /* the request is whole */
 	struct activity *use;          /* what it means to the idle timer; NULL: nothing */
+	/* Until the guest answers: what to ask it again with, once, when it refuses the stream. */
+	struct agent *agent;
+	char id[CAPSULE_ID_MAX];
+	struct h2_header *head;
+	struct buf held;     /* of the request's body */
+	struct timer *again; /* it was refused; the next session is looked for */
+	bool asked, whole;   /* it was refused before; held is all of the body so far */
 };
 
 /* Between the hops, not for the other end (RFC 9113 §8.2.2). */
@@ -69,6 +79,75 @@ of_guest(struct h2_stream *s)
 	return (struct bridge *)((char *)p - offsetof(struct bridge, far));
 }
 
+static void
+buf_free_held(struct bridge *b)
+{
+	TALLOC_FREE(b->held.data);
+	b->held = BUF(b);
+	b->whole = false;
+}
+
+static void
+refuse(struct bridge *b, enum err_code code, const char *why)
+{
+	struct err e = { 0 };
+
+	(void)err_set(&e, code, "%s", why);
+	b->answered = true;
+	api_error(b->api, &e);
+}
+
+/* A session that answers with our word is there: the request goes out once more. */
+static void
+on_fresh(void *arg, int status, const char *body, size_t len, const struct err *e)
+{
+	struct bridge *b = arg;
+	struct capsule *c = capsule_find(b->agent, b->id);
+	struct err why = { 0 };
+
+	(void)body;
+	(void)len;
+	TALLOC_FREE(b->again);
+	if (!e && status / 100 == 2 && c && c->state == CAP_RUNNING && c->vm && c->vm->guest)
+		b->guest = guest_stream(c->vm->guest, b->head, false, &b->far, &why);
+	if (!b->guest) {
+		refuse(b, E_UNAVAILABLE, "the guest agent refuses the stream");
+		return;
+	}
+	h2_write(b->guest, b->held.data, b->held.len);
+	if (b->api_ended)
+		h2_finish(b->guest);
+}
+
+/* From the loop: the session may not be ended inside of its own event. */
+static void
+ask_again(void *arg)
+{
+	struct bridge *b = arg;
+	struct capsule *c = capsule_find(b->agent, b->id);
+	char nonce[33];
+	struct guest_call call = {
+		.method = "GET", .path = "/health", .nonce = nonce, .timeout_ms = FRESH_MS
+	};
+
+	random_hex(nonce, 16);
+	if (c && c->state == CAP_RUNNING && c->vm)
+		vm_ask(c->vm, b, &call, on_fresh, b);
+	else
+		on_fresh(b, 0, "", 0, NULL);
+}
+
+/* True: the guest did nothing with it, and will be asked again. */
+static bool
+again(struct bridge *b, uint32_t error)
+{
+	if (error != NGHTTP2_REFUSED_STREAM || b->asked || !b->whole)
+		return false;
+	b->asked = true;
+	b->again = timer_new(b, b->agent->loop, AGAIN_MS, 0, ask_again, b);
+	return true;
+}
+
 /* The guest's side. */
 
 static void
@@ -80,6 +159,7 @@ guest_head(struct h2_stream *s, const struct h2_head *h)
 	if (!b->api || b->answered)
 		return;
 	b->answered = true;
+	buf_free_held(b);
 	(void)headers(to, 0, h);
 	h2_respond(b->api, h->status, to, false);
 }
@@ -119,15 +199,16 @@ static void
 guest_close(struct h2_stream *s, uint32_t error)
 {
 	struct bridge *b = of_guest(s);
-	struct err e = { 0 };
 
 	b->guest = NULL;
 	h2_stream_set_user(s, NULL);
-	if (b->api && !b->answered) {
-		(void)err_set(&e, E_AGENT, "the guest agent broke off");
-		b->answered = true;
-		api_error(b->api, &e);
-	} else if (b->api && !b->ended)
+	if (b->api && !b->answered && again(b, error))
+		return;
+	if (b->api && !b->answered && error == NGHTTP2_REFUSED_STREAM)
+		refuse(b, E_UNAVAILABLE, "the guest agent refuses the stream");
+	else if (b->api && !b->answered)
+		refuse(b, E_AGENT, "the guest agent broke off");
+	else if (b->api && !b->ended)
 		h2_reset(b->api, error == NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : error);
 	bridge_end(b);
 }
@@ -148,9 +229,14 @@ api_data(struct h2_stream *s, const uint8_t *p, size_t n)
 	struct bridge *b = h2_stream_user(s);
 
 	activity_in(b->use);
+	/* while it waits for a session its window bounds it */
+	if (b->whole && (b->again || b->held.len + n <= HELD_MAX))
+		buf_add(&b->held, p, n);
+	else if (b->whole)
+		buf_free_held(b);
 	if (b->guest)
 		h2_write(b->guest, p, n);
-	else
+	else if (!b->asked || b->answered)
 		h2_consume(s, n);
 }
 
@@ -240,6 +326,17 @@ capsule_of(struct agent *a, const char *id, const char *path, struct err *e)
 	return e->code == E_OK ? c : NULL;
 }
 
+static struct h2_header *
+copy_head(void *mem, const struct h2_header *h, size_t n)
+{
+	struct h2_header *to = talloc_zero_array(mem, struct h2_header, n + 1);
+
+	for (size_t i = 0; i < n; i++)
+		to[i] = (struct h2_header){ talloc_strdup(to, h[i].name),
+			talloc_strdup(to, h[i].value) };
+	return to;
+}
+
 /* to: the request to the guest, its n pseudo headers are there, the rest comes from h. */
 static void
 join(struct capsule *c, struct h2_stream *s, const struct h2_head *h, struct h2_header *to,
@@ -250,15 +347,17 @@ join(struct capsule *c, struct h2_stream *s, const struct h2_head *h, struct h2_
 
 	b->near.events = &api_events;
 	b->far.events = &guest_events;
-	(void)headers(to, n, h);
+	b->agent = c->agent;
+	snprintf(b->id, sizeof b->id, "%s", c->id);
+	b->held = BUF(b);
+	b->whole = true;
+	n = headers(to, n, h);
+	b->head = copy_head(b, to, n);
 	/* whether there is a body is not known yet: the end follows, alone if need be */
 	b->guest = guest_stream(c->vm->guest, to, false, &b->far, &e);
-	if (!b->guest) {
-		if (e.code != E_UNAVAILABLE) {
-			e = (struct err){ 0 };
-			(void)err_set(
-			    &e, E_AGENT, "capsule %s: the guest agent is going away", c->id);
-		}
+	if (!b->guest && !guest_takes(c->vm->guest))
+		(void)again(b, NGHTTP2_REFUSED_STREAM);
+	else if (!b->guest) {
 		api_error(s, &e);
 		talloc_free(b);
 		return;

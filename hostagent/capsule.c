@@ -15,6 +15,7 @@
 #include "net.h"
 #include "metrics.h"
 #include "template.h"
+#include "vm_guest.h"
 
 #include <string.h>
 #include <sys/wait.h>
@@ -306,7 +307,7 @@ capsule_init(struct capsule_op *op, struct vm *vm, bool keep)
 	identity_json(&b, &id);
 	call.body = b.data;
 	call.len = b.len;
-	guest_call(vm->guest, op, &call, on_init, op);
+	vm_ask(vm, op, &call, on_init, op);
 	explicit_bzero(b.data, b.len);
 	vm->frozen = false;
 }

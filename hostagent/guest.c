@@ -151,9 +151,10 @@ call_close(struct h2_stream *s, uint32_t error)
 	struct call *c = h2_stream_user(s);
 
 	c->stream = NULL;
+	/* Refused is not processed, whatever it was (RFC 9113 §8.7). */
 	if (error != NGHTTP2_NO_ERROR || !c->status)
-		(void)err_set(&c->err, E_AGENT, "the guest agent broke off (%s)",
-		    nghttp2_http2_strerror(error));
+		(void)err_set(&c->err, error == NGHTTP2_REFUSED_STREAM ? E_CLOSED : E_AGENT,
+		    "the guest agent broke off (%s)", nghttp2_http2_strerror(error));
 	call_end_later(c, guest_of(s));
 }
 
@@ -230,6 +231,12 @@ guest_stream(
 		return NULL;
 	}
 	return h2_request(h2_uv_session(g->h2), head, end, p, e);
+}
+
+bool
+guest_takes(const struct guest *g)
+{
+	return h2_takes(h2_uv_session(g->h2));
 }
 
 static void

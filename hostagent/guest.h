@@ -33,8 +33,12 @@ struct guest_call {
 struct guest *guest_open(void *mem, uv_loop_t *, int fd, void (*gone)(void *, const struct err *),
     void *user, struct err *);
 
-/* answer(arg, …) comes exactly once, from the loop, unless owner (talloc) is freed before. */
+/* answer(arg, …) comes exactly once, from the loop, unless owner (talloc) is freed before. E_CLOSED:
+ * the guest did nothing with it, on another session it may be asked again. */
 void guest_call(struct guest *, void *owner, const struct guest_call *, guest_answer *, void *arg);
+
+/* False: the session goes to its end, nothing new begins on it. */
+bool guest_takes(const struct guest *);
 
 /* A stream for a bridge: head as of h2_request(); peer's events get all of it. */
 struct h2_stream *guest_stream(

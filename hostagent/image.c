@@ -9,6 +9,7 @@
 #include "image_file.h"
 #include "qemu.h"
 #include "template.h"
+#include "vm_guest.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -297,7 +298,7 @@ step_init(void *user)
 	identity_rehearsal(&b, j->image->t->user, j->image->t->workdir, j->token);
 	call.body = b.data;
 	call.len = b.len;
-	guest_call(j->vm->guest, j, &call, on_init, j);
+	vm_ask(j->vm, j, &call, on_init, j);
 }
 
 static void

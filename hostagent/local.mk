@@ -14,7 +14,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/accel.c hostagent/accel.h \
 	hostagent/qemu.c hostagent/qemu.h hostagent/qmp.c hostagent/qmp.h \
 	hostagent/disk.c hostagent/disk.h hostagent/stream_filter.c hostagent/stream_filter.h \
-	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c hostagent/vm_sleep.c \
+	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c hostagent/vm_sleep.c hostagent/vm_guest.c hostagent/vm_guest.h \
 	hostagent/artifact.c hostagent/artifact.h hostagent/artifact_used.c hostagent/chain.c hostagent/chain.h \
 	hostagent/starts.c hostagent/starts.h \
 	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \

@@ -8,6 +8,7 @@
 #include "priv.h"
 #include "qemu.h"
 #include "template.h"
+#include "vm_guest.h"
 #include "vm_run.h"
 
 #include <dirent.h>
@@ -508,7 +509,7 @@ step_rehearse(void *user)
 	identity_rehearsal(&b, vm->t->user, vm->t->workdir, token);
 	call.body = b.data;
 	call.len = b.len;
-	guest_call(vm->guest, vm->run, &call, on_rehearsed, vm);
+	vm_ask(vm, vm->run, &call, on_rehearsed, vm);
 	talloc_free(b.data);
 }
 

@@ -5,6 +5,7 @@
 #include "identity.h"
 #include "priv.h"
 #include "template.h"
+#include "vm_guest.h"
 #include "vm_run.h"
 
 #include <fcntl.h>
@@ -46,12 +47,8 @@ ask_guest(struct vm *vm, const char *path, const char *body, uint64_t ms)
 		.body = body,
 		.len = strlen(body),
 		.timeout_ms = ms };
-	struct err e = { 0 };
 
-	if (vm_guest_open(vm, &e) < 0)
-		flow_fail(vm->run->flow, &e);
-	else
-		guest_call(vm->guest, vm->run->flow, &call, on_guest, vm);
+	vm_ask(vm, vm->run->flow, &call, on_guest, vm);
 }
 
 static void

@@ -432,7 +432,7 @@ h2_request(struct h2 *h, const struct h2_header *head, bool end, void *user, str
 	size_t n = 0;
 
 	assert(h->role == H2_CLIENT);
-	if (h->over || h->leaving || !nghttp2_session_check_request_allowed(h->ng)) {
+	if (!h2_takes(h)) {
 		(void)err_set(e, E_CLOSED, "the connection is going away");
 		return NULL;
 	}
@@ -659,6 +659,12 @@ bool
 h2_alive(const struct h2 *h)
 {
 	return !h->over && (nghttp2_session_want_read(h->ng) || nghttp2_session_want_write(h->ng));
+}
+
+bool
+h2_takes(const struct h2 *h)
+{
+	return !h->over && !h->leaving && nghttp2_session_check_request_allowed(h->ng);
 }
 
 void *

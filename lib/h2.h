@@ -80,6 +80,7 @@ void h2_goaway(struct h2 *);
 void h2_close(struct h2 *);
 size_t h2_streams(const struct h2 *); /* open now */
 bool h2_alive(const struct h2 *);     /* false: nothing to read or write any more */
+bool h2_takes(const struct h2 *);     /* of a client: requests may begin */
 
 /* A client's request: pseudo headers in any place of head; ":scheme" and ":authority" are added
    when missing. end: it has no body. NULL and err when the connection is going away. */

@@ -285,6 +285,35 @@ def test_hostile():
         assert agent.delete(cid)[0] in (200, 204)
 
 
+def test_refused():
+    """A session whose guest refuses all streams, as after a wake on a busy host: nobody is told, it is asked again."""
+    cid = machine('refuses')
+    port = Port('%s/vm/%s/g' % (agent.state, vm_of(cid)))
+    for what in 'pause', 'resume':
+        assert agent.post(cid, what)[0] == 200
+
+    def refuses(near):
+        for _ in opened(near):
+            port.attack = None     # the next session is the guest's own
+            near.sendall(frame(GOAWAY, 0, 0, struct.pack('>II', 0, 1)))
+
+    port.begin(refuses)
+    assert agent.run(cid, 'echo again') == 'again\n'                              # a caller's
+    port.begin(refuses)
+    status, answer = agent.call('POST', '/capsules/%s/guest/files?path=/tmp/big' % cid, b'x' * 30000,
+                                ['x-access-token: ' + engine_lib.TOKEN, 'content-type: application/octet-stream'])
+    assert status == 200, answer
+    assert agent.run(cid, 'wc -c </tmp/big').strip() == '30000'
+    port.begin(refuses)
+    status, answer = agent.post(cid, 'pause')                                      # the agent's own: freeze
+    assert status == 200, answer
+    port.begin(refuses)
+    status, answer = agent.post(cid, 'resume')
+    assert status == 200, answer
+    assert agent.run(cid, 'echo awake') == 'awake\n'
+    assert agent.delete(cid)[0] in (200, 204)
+
+
 start = agent.start
 agent.start = lambda **more: start(env=SANITIZER, **more)
 sys.exit(engine_lib.main(agent, globals(), 'hostile'))
