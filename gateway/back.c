@@ -159,6 +159,8 @@ on_gone(struct h2_uv *link, const struct err *e)
 		h->link = NULL;
 }
 
+static const struct h2_limits one_stream = { .streams = 1 };
+
 /* A unix socket connects at once or not at all. */
 static int
 dial_local(const char *address, struct err *e)
@@ -180,31 +182,98 @@ dial_local(const char *address, struct err *e)
 	return fd;
 }
 
-/* The connection is under way when this returns; what is written waits for it. Addresses, or names
-   of /etc/hosts: a look-up would stop the loop. */
+/* The connection is under way when this returns; what is written waits for it. */
 static int
-dial_far(const struct dial *d, struct err *e)
+dial_to(const struct addrinfo *a, const char *name, struct err *e)
 {
-	struct addrinfo hint = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV },
-			*list = NULL;
-	int on = 1, silent_ms = 20000, fd = -1, rc = getaddrinfo(d->host, d->port, &hint, &list);
+	int on = 1, silent_ms = 20000;
+	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	if (rc != 0)
-		return err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", d->host, gai_strerror(rc));
-	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0) {
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silent_ms, sizeof silent_ms);
 	}
-	if (fd < 0 || (connect(fd, list->ai_addr, list->ai_addrlen) < 0 && errno != EINPROGRESS)) {
-		(void)err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", d->host, strerror(errno));
+	if (fd < 0 || (connect(fd, a->ai_addr, a->ai_addrlen) < 0 && errno != EINPROGRESS)) {
+		(void)err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", name, strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		fd = -1;
 	}
-	freeaddrinfo(list);
 	return fd;
+}
+
+/* A name is looked up in a thread, while the session exists already and collects what it will say.
+ */
+struct name {
+	uv_getaddrinfo_t req;
+	struct h2_uv *link; /* NULL: gone */
+	struct name **tie;  /* on the link */
+	char text[256];
+};
+
+static int
+tie_destroy(struct name **tie)
+{
+	if (*tie)
+		(*tie)->link = NULL;
+	return 0;
+}
+
+static void
+name_found(uv_getaddrinfo_t *req, int rc, struct addrinfo *list)
+{
+	struct name *n = req->data;
+	struct err e = { 0 };
+	int fd = -1;
+
+	if (n->link) {
+		*n->tie = NULL;
+		if (rc < 0)
+			(void)err_set(
+			    &e, E_HOST_UNAVAILABLE, "host %s: %s", n->text, uv_strerror(rc));
+		else
+			fd = dial_to(list, n->text, &e);
+		if (fd < 0 || h2_uv_wire(n->link, fd, &e) < 0) {
+			log_warn(NULL, "%s", e.text);
+			h2_uv_close(n->link);
+		}
+	}
+	uv_freeaddrinfo(list);
+	talloc_free(n);
+}
+
+/* Addresses need no thread. */
+static int
+dial_far(struct h2_uv *link, uv_loop_t *loop, const struct dial *d, struct err *e)
+{
+	struct addrinfo hint = { .ai_socktype = SOCK_STREAM,
+		.ai_flags = AI_NUMERICSERV | AI_NUMERICHOST };
+	struct addrinfo *list = NULL;
+	struct name *n;
+	int fd, rc;
+
+	if (getaddrinfo(d->host, d->port, &hint, &list) == 0) {
+		fd = dial_to(list, d->host, e);
+		freeaddrinfo(list);
+		return fd < 0 ? -1 : h2_uv_wire(link, fd, e);
+	}
+	n = talloc_zero(NULL, struct name);
+	if (!n)
+		abort();
+	n->req.data = n;
+	n->link = link;
+	n->tie = talloc(link, struct name *);
+	*n->tie = n;
+	snprintf(n->text, sizeof n->text, "%s", d->host);
+	talloc_set_destructor(n->tie, tie_destroy);
+	hint.ai_flags = AI_NUMERICSERV;
+	rc = uv_getaddrinfo(loop, &n->req, name_found, d->host, d->port, &hint);
+	if (rc == 0)
+		return 0;
+	*n->tie = NULL;
+	talloc_free(n);
+	return err_set(e, E_HOST_UNAVAILABLE, "host %s: %s", d->host, uv_strerror(rc));
 }
 
 /* Nobody answered in time. */
@@ -219,32 +288,38 @@ dial_late(void *arg)
 }
 
 static struct h2_uv *
+link_local(struct host *h, struct err *e)
+{
+	int fd = dial_local(h->address, e);
+
+	return fd < 0
+	    ? NULL
+	    : h2_uv_open(h, h->back->gw->loop, fd, H2_CLIENT, &events, &one_stream, h, on_gone, e);
+}
+
+static struct h2_uv *
 dial(struct host *h, struct err *e)
 {
-	static const struct h2_limits limits = { .streams = 1 };
 	uv_loop_t *loop = h->back->gw->loop;
 	auto_talloc char *mem = talloc_new(NULL);
-	struct tls_ctx *tls = NULL;
+	struct tls_ctx *tls;
 	struct h2_uv *link;
 	struct dial d;
-	int fd;
 
-	if (dial_read(mem, h->address, &d) < 0) {
-		fd = dial_local(h->address, e);
-	} else {
-		tls = tls_client(
-		    mem, ca_self(h->back->gw->keys, TLS_GATEWAY), d.host, d.fingerprints, e);
-		fd = tls ? dial_far(&d, e) : -1;
-	}
-	if (fd < 0)
+	if (dial_read(mem, h->address, &d) < 0)
+		return link_local(h, e);
+	tls = tls_client(mem, ca_self(h->back->gw->keys, TLS_GATEWAY), d.host, d.fingerprints, e);
+	link = tls ? h2_uv_open(h, loop, -1, H2_CLIENT, &events, &one_stream, h, on_gone, e) : NULL;
+	if (!link)
 		return NULL;
-	link = h2_uv_open(h, loop, fd, H2_CLIENT, &events, &limits, h, on_gone, e);
-	if (!link || !tls)
-		return link;
 	talloc_steal(link, tls);
 	if (h2_uv_tls(link, tls, false) < 0) {
 		talloc_free(link);
 		(void)err_set(e, E_HOST_UNAVAILABLE, "host %s: TLS", d.host);
+		return NULL;
+	}
+	if (dial_far(link, loop, &d, e) < 0) {
+		talloc_free(link);
 		return NULL;
 	}
 	TALLOC_FREE(h->late);

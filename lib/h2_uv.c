@@ -16,6 +16,7 @@ struct io {
 	struct turn *turn;
 	struct io *next_due;
 	bool is_due;
+	bool wired; /* it has its descriptor */
 	bool closing;
 	size_t waiting; /* bytes in libuv's queue */
 };
@@ -278,6 +279,8 @@ io_flush(struct io *io)
 	size_t n = 0;
 	ssize_t got = 1;
 
+	if (!io->wired)
+		return;
 	if (io->u && io->u->tls) {
 		tls_flush(io);
 		if (!tls_ready(io->u->tls))
@@ -364,6 +367,23 @@ on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b)
 	io_close(io);
 }
 
+int
+h2_uv_wire(struct h2_uv *u, int fd, struct err *e)
+{
+	struct io *io = u->io;
+	int rc = uv_pipe_open(&io->pipe, fd);
+
+	if (rc < 0)
+		close(fd);
+	else
+		rc = uv_read_start((uv_stream_t *)&io->pipe, on_alloc, on_read);
+	if (rc < 0)
+		return err_set(e, E_SYSTEM, "h2_uv_wire: %s", uv_strerror(rc));
+	io->wired = true;
+	io_due(io);
+	return 0;
+}
+
 struct h2_uv *
 h2_uv_open(void *mem, uv_loop_t *loop, int fd, enum h2_role role, const struct h2_events *on,
     const struct h2_limits *limits, void *user, void (*on_gone)(struct h2_uv *, const struct err *),
@@ -371,7 +391,6 @@ h2_uv_open(void *mem, uv_loop_t *loop, int fd, enum h2_role role, const struct h
 {
 	struct h2_uv *u = talloc_zero(mem, struct h2_uv);
 	struct io *io = calloc(1, sizeof *io);
-	int rc = 0;
 
 	if (!u || !io)
 		abort();
@@ -381,13 +400,7 @@ h2_uv_open(void *mem, uv_loop_t *loop, int fd, enum h2_role role, const struct h
 	uv_pipe_init(loop, &io->pipe, 0);
 	io->pipe.data = io;
 	talloc_set_destructor(u, h2_uv_destroy);
-	rc = uv_pipe_open(&io->pipe, fd);
-	if (rc < 0)
-		close(fd);
-	else
-		rc = uv_read_start((uv_stream_t *)&io->pipe, on_alloc, on_read);
-	if (rc < 0) {
-		(void)err_set(e, E_SYSTEM, "h2_uv_open: %s", uv_strerror(rc));
+	if (fd >= 0 && h2_uv_wire(u, fd, e) < 0) {
 		talloc_free(u);
 		return NULL;
 	}

@@ -14,13 +14,14 @@ struct h2_uv;
 struct tls;
 struct tls_ctx;
 
-/* Takes over a connected descriptor (closed on failure too). on_gone is called once, from the loop,
-   when the connection has ended for whatever reason, after the streams' on_close; then all is freed
-   (the owner may free mem inside on_gone). Freeing mem earlier closes at once: on_close, but no
-   on_gone. */
+/* Takes over a connected descriptor (closed on failure too); -1: it comes later (h2_uv_wire()),
+   what is written waits. on_gone is called once, from the loop, when the connection has ended for
+   whatever reason, after the streams' on_close; then all is freed (the owner may free mem inside
+   on_gone). Freeing mem earlier closes at once: on_close, but no on_gone. */
 struct h2_uv *h2_uv_open(void *mem, uv_loop_t *, int fd, enum h2_role, const struct h2_events *,
     const struct h2_limits *, void *user, void (*on_gone)(struct h2_uv *, const struct err *),
     struct err *);
+int h2_uv_wire(struct h2_uv *, int fd, struct err *); /* -1: close it */
 /* Speaks TLS from the first byte on: called right after h2_uv_open(). Nothing of HTTP/2 goes in or
    out before both sides know who the other is. -1: the context is not good. */
 int h2_uv_tls(struct h2_uv *, struct tls_ctx *, bool server);

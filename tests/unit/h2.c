@@ -332,6 +332,44 @@ START_TEST(connect_methods)
 }
 END_TEST
 
+/* A tunnel (RFC 9113 §8.5): each direction ends by itself; a refusal is an answer like others. */
+START_TEST(connect_ends)
+{
+	static const struct h2_header head[] = { { ":method", "CONNECT" },
+		{ ":authority", "80.cl-1" }, { 0 } };
+	struct err e = { 0 };
+	struct h2_stream *s = h2_request(client.h, head, false, NULL, &e);
+
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_str_eq(server.path, "");
+	h2_respond(server.s, 200, NULL, false);
+	h2_write(s, "ping", 4);
+	h2_finish(s);
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_uint_eq(server.got, 4);
+	ck_assert_int_eq(server.ends, 1);
+	ck_assert_int_eq(client.ends + client.closes + server.closes, 0);
+	h2_write(server.s, "pong!", 5);
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_uint_eq(client.got, 5);
+	h2_finish(server.s);
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_int_eq(client.ends, 1);
+	ck_assert_int_eq(client.closes, 1);
+	ck_assert_int_eq(server.closes, 1);
+	ck_assert_uint_eq(client.error, NGHTTP2_NO_ERROR);
+	s = h2_request(client.h, head, false, NULL, &e);
+	ck_assert_int_eq(carry(), 0);
+	h2_respond(server.s, 502, NULL, true);
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_int_eq(client.status, 502);
+	h2_reset(s, NGHTTP2_CANCEL);
+	ck_assert_int_eq(carry(), 0);
+	ck_assert_int_eq(server.closes, 2);
+	ck_assert_uint_eq(h2_streams(client.h) + h2_streams(server.h), 0);
+}
+END_TEST
+
 START_TEST(garbage)
 {
 	static const char junk[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -483,6 +521,40 @@ START_TEST(sockets)
 }
 END_TEST
 
+/* What is asked before there is a descriptor goes out when it comes. */
+START_TEST(sockets_wired)
+{
+	struct err e = { 0 };
+	uv_loop_t loop;
+	int fd[2];
+
+	ck_assert_int_eq(uv_loop_init(&loop), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+	us = (struct uv_side){ .side = { .consume = true, .echo = true } };
+	uc = (struct uv_side){ .side = { .consume = true } };
+	us.u = h2_uv_open(mem, &loop, fd[0], H2_SERVER, &events, NULL, &us, saw_gone, &e);
+	uc.u = h2_uv_open(mem, &loop, -1, H2_CLIENT, &events, NULL, &uc, saw_gone, &e);
+	us.side.h = h2_uv_session(us.u);
+	(void)h2_request(h2_uv_session(uc.u),
+	    (struct h2_header[]){ { ":method", "GET" }, { ":path", "/" }, { 0 } }, true, NULL, &e);
+	for (int i = 0; i < 20; i++)
+		uv_run(&loop, UV_RUN_NOWAIT);
+	ck_assert_int_eq(us.side.heads, 0);
+	ck_assert_int_eq(h2_uv_wire(uc.u, fd[1], &e), 0);
+	for (int i = 0; i < 1000 && !uc.side.closes; i++)
+		uv_run(&loop, UV_RUN_ONCE);
+	ck_assert_int_eq(us.side.heads, 1);
+	ck_assert_int_eq(uc.side.status, 200);
+	h2_goaway(h2_uv_session(uc.u));
+	uv_run(&loop, UV_RUN_DEFAULT);
+	/* one that never gets any */
+	uc.u = h2_uv_open(mem, &loop, -1, H2_CLIENT, &events, NULL, &uc, saw_gone, &e);
+	talloc_free(uc.u);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(uv_loop_close(&loop), 0);
+}
+END_TEST
+
 /* A request made in a prepare callback that runs after the session's own goes out all the same. */
 static uv_prepare_t late;
 static bool late_go;
@@ -587,11 +659,13 @@ main(void)
 	tcase_add_test(c, many_resets);
 	tcase_add_test(c, goaway);
 	tcase_add_test(c, connect_methods);
+	tcase_add_test(c, connect_ends);
 	tcase_add_test(c, garbage);
 	tcase_add_test(c, noise);
 	tcase_add_test(c, header_flood);
 	tcase_add_test(c, freed_in_events);
 	tcase_add_test(c, sockets);
+	tcase_add_test(c, sockets_wired);
 	tcase_add_test(c, sockets_late);
 	tcase_add_test(c, sockets_freed);
 	tcase_set_timeout(c, 30);
