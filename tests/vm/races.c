@@ -48,6 +48,7 @@ int
 fake_agent(struct work *w, const struct agent_call *call, struct json_object **ret)
 {
 	struct uuid cluster;
+	const char *said;
 
 	*ret = NULL;
 	if (strcmp(call->path, "/capsules") != 0) {
@@ -57,10 +58,11 @@ fake_agent(struct work *w, const struct agent_call *call, struct json_object **r
 	if (meanwhile)
 		sql(other, meanwhile);
 	(void)uuid_read(value(w, "SELECT id FROM cluster"), &cluster);
-	*ret = json_tokener_parse(
+	said =
 	    talloc_asprintf(w, "{\"cluster\":\"%s\",\"journal_complete\":true,\"capsules\":[%s]}",
-		id_text(w, "cluster-", &cluster), inventory_says));
-	return 0;
+		id_text(w, "cluster-", &cluster), inventory_says);
+	*ret = json_parse(w, said, strlen(said), NULL, &w->err);
+	return *ret ? 0 : -1;
 }
 
 static const char *
