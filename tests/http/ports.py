@@ -260,6 +260,11 @@ def test_pass(h):
     good("3 MiB up with a length", a.status == 200 and a.json()["sha"] == sha, a.body[:200])
     a = send(host, "PUT", "/up", {**KEY, "Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
     good("3 MiB up in chunks", a.status == 200 and a.json()["sha"] == sha, a.body[:200])
+    data = os.urandom(8 << 20)
+    pieces = b"".join(b"3e8\r\n%s\r\n" % data[i:i + 1000] for i in range(0, 8 << 20, 1000) if i + 1000 <= 8 << 20)
+    sent = data[:(8 << 20) // 1000 * 1000]
+    a = send(host, "PUT", "/up", {**KEY, "Transfer-Encoding": "chunked"}, pieces + b"0\r\n\r\n")
+    good("8 MiB up in chunks of 1,000 bytes", a.status == 200 and a.json()["sha"] == hashlib.sha256(sent).hexdigest(), a.body[:200])
     a = send(host, "GET", "/big?mib=8", KEY)
     good("8 MiB down", a.status == 200 and len(a.body) == 8 << 20, len(a.body))
     s, status, rest = connect(host, "/events?n=4", KEY)

@@ -54,9 +54,11 @@ def status_of(block):
 
 class Session:
     def __init__(self, path, timeout=10, window=None):
-        self.socket = socket.socket(socket.AF_UNIX)
+        """path: of a unix socket, or a socket that is connected already."""
+        self.socket = socket.socket(socket.AF_UNIX) if isinstance(path, str) else path
         self.socket.settimeout(timeout)
-        self.socket.connect(path)
+        if isinstance(path, str):
+            self.socket.connect(path)
         self.buffer, self.next = b"", 1
         settings = struct.pack(">HI", 1, 0) + (struct.pack(">HI", 4, window) if window is not None else b"")
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))

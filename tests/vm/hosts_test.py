@@ -14,12 +14,15 @@ import json
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+from urllib.parse import urlsplit
 
 sys.dont_write_bytecode = True
 for number in (signal.SIGTERM, signal.SIGALRM):
@@ -49,6 +52,7 @@ def own_instance():
 
 if not os.environ.get("HOSTS_RUN"):
     own_instance()
+from h2_client import Session  # noqa: E402
 from hosts_net import Machine, bridge_up, call, hurry, run, sql, wait_for  # noqa: E402
 
 KEY = {"X_API_Key": os.environ["HUTCH_API_KEY"]}
@@ -193,6 +197,20 @@ def test_who_may_speak():
     assert tls(b, "/artifacts/" + "0" * 64, *own) == "404", "but ask for artifacts"
     assert tls(b, "/artifacts/" + "0" * 64, *own, "-X", "DELETE") == "403"
     assert tls(b, "/info", *own, "--tls-max", "1.2") == "000", "TLS 1.3 only"
+    assert connect(b, a) == 403, "ports are for the gateway alone"
+
+
+def connect(m, who):
+    """The status of a CONNECT to a port of a capsule, asked for with another machine's certificate."""
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    c.check_hostname, c.verify_mode = False, ssl.CERT_NONE
+    c.load_cert_chain(who.file("host.crt"), who.file("host.key"))
+    c.set_alpn_protocols(["h2"])
+    at = urlsplit(m.address)
+    s = Session(c.wrap_socket(socket.create_connection((at.hostname, at.port), timeout=10)))
+    status = s.answer(s.request([(":method", "CONNECT"), (":authority", "80.cl-0000000000000000000000001")]))
+    s.close()
+    return status
 
 
 def test_another_certificate_is_refused():
