@@ -4,6 +4,8 @@
 Needs a running instance (tests/lib/instance env) with an agent: HUTCH_URL, HUTCH_API_KEY. What the published clients make
 of it: tests/compat/.
 """
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -116,6 +118,76 @@ def _():
     same((a[0], frames(a[2])), (200, [(2, {"error": {"code": "invalid_argument", "message": "cwd '/nowhere' does not exist"}})]))
 
 
+def guest(method, path, body=None, **headers):
+    """A call of the guest protocol, with the headers that every such call has."""
+    names = {"E2b-Sandbox-Id": box["sandboxID"], "E2b-Sandbox-Port": "49983", "X-Access-Token": box["envdAccessToken"]}
+    return call(method, path, body, dict(names, **{k.replace("_", "-"): v for k, v in headers.items()}), key=None)
+
+
+def stream(path, message):
+    """Opens a stream of the guest protocol; yields its messages as they come."""
+    text = json.dumps(message).encode()
+    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=90)
+    c.request("POST", path, struct.pack(">BI", 0, len(text)) + text, {
+        "Content-Type": "application/connect+json", "E2b-Sandbox-Id": box["sandboxID"], "E2b-Sandbox-Port": "49983",
+        "X-Access-Token": box["envdAccessToken"]})
+    a = c.getresponse()
+    same((a.status, a.getheader("content-type")), (200, "application/connect+json"))
+    while True:
+        head = a.read(5)
+        if len(head) < 5:
+            c.close()
+            return
+        yield json.loads(a.read(struct.unpack(">BI", head)[1]))
+
+
+@check("exchange 4: an upload, then a signed download without any header")
+def _():
+    a = guest("POST", "/files?path=report%2Fq3.csv&username=root", b"a;b\n1;2\n", Content_Type="application/octet-stream",
+              X_Metadata_Source="erp")
+    same((a[0], js(a)), (200, [{"name": "q3.csv", "path": "/root/report/q3.csv", "type": "file", "metadata": {"source": "erp"}}]))
+
+    def signed(expires):
+        text = f"report/q3.csv:read:root:{box['envdAccessToken']}:{expires}"
+        made = "v1_" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+        return call("GET", f"/files?path=report/q3.csv&username=root&signature={quote(made, safe='')}&signature_expiration={expires}", key=None)
+
+    a = signed(int(time.time()) + 300)
+    same((a[0], a[1]["content-disposition"], a[2]), (200, "inline; filename=q3.csv", b"a;b\n1;2\n"))
+    a = signed(1000)
+    same((a[0], js(a)), (401, {"code": 401, "message": "signature expired"}))
+
+
+@check("exchange 5: a terminal, its input, its end by a signal")
+def _():
+    s = stream("/process.Process/Start", {"process": {"cmd": "/bin/sh", "envs": {"TERM": "xterm"}}, "pty": {"size": {"cols": 120, "rows": 40}}})
+    pid = {"pid": next(s)["event"]["start"]["pid"]}
+    line = base64.b64encode(b"echo si''ze $(stty size)\n").decode()
+    same(js(guest("POST", "/process.Process/SendInput", {"process": pid, "input": {"pty": line}})), {})
+    seen = b""
+    while b"size 40 120" not in seen:
+        seen += base64.b64decode(next(s)["event"].get("data", {}).get("pty", ""))
+    same(js(guest("POST", "/process.Process/SendSignal", {"process": pid, "signal": "SIGNAL_SIGKILL"})), {})
+    rest = list(s)
+    same(rest[-2:], [{"event": {"end": {"exitCode": -1, "status": "signal: killed", "error": "signal: killed"}}}, {}])
+
+
+@check("exchange 6: a watched directory, with the entry")
+def _():
+    guest("POST", "/filesystem.Filesystem/MakeDir", {"path": "/tmp/inbox/new"})
+    s = stream("/filesystem.Filesystem/WatchDir", {"path": "/tmp/inbox", "recursive": True, "includeEntry": True})
+    same(next(s), {"start": {}})
+    same(guest("POST", "/files?path=/tmp/inbox/new/a.eml&username=root", b"mail", Content_Type="application/octet-stream")[0], 200)
+    for m in s:
+        f = m.get("filesystem")
+        if f and f["name"] == "new/a.eml":  # written aside, then renamed
+            break
+    assert f["type"] == "EVENT_TYPE_CREATE", f
+    e = f["entry"]
+    same((e["name"], e["path"], e["type"], e["mode"], e["permissions"], e["owner"]),
+         ("a.eml", "/tmp/inbox/new/a.eml", "FILE_TYPE_FILE", 420, "-rw-r--r--", "root"))
+
+
 @check("exchange 7: a page of a list")
 def _():
     other = js(call("POST", "/sandboxes", {"templateID": f"platform/{TEMPLATE}:default", "timeout": 60, "metadata": {"job": JOB}}))
@@ -204,6 +276,9 @@ def _():
     a = call("POST", path + "/pause", {})
     same((a[0], js(a)), (409, {"code": 409, "message": "already paused", "error_code": "invalid_state"}))
     error(call("POST", path + "/timeout", {"timeout": 100}), 404, "not_found")
+    copy = js(call("POST", path + "/fork", {"timeout": 120}))[0]["sandbox"]  # while it sleeps
+    same(js(call("GET", "/sandboxes/" + copy["sandboxID"]))["state"], "running")
+    same(call("DELETE", "/sandboxes/" + copy["sandboxID"])[0], 204)
     same(js(call("GET", path))["state"], "paused")
     a = call("POST", f"/v2{path}/connect", {"timeout": 900})
     same((a[0], js(a)["sandboxID"]), (201, box["sandboxID"]))
@@ -316,6 +391,24 @@ def _():
         a = start(made, {"process": {"cmd": "/bin/echo", "args": ["awake"]}})
         same((a[0], frames(a[2])[-1]), (200, (2, {})))
         same(js(call("GET", "/sandboxes/" + made["sandboxID"]))["state"], "running")
+    finally:
+        same(call("DELETE", "/sandboxes/" + made["sandboxID"])[0], 204)
+
+
+@check("autoPauseMemory: false: its time over, it keeps the disk alone")
+def _():
+    made = js(call("POST", "/v2/sandboxes", {"templateID": TEMPLATE, "timeout": 300, "autoPause": True, "autoPauseMemory": False}))
+    boot = {"process": {"cmd": "/bin/cat", "args": ["/proc/sys/kernel/random/boot_id"]}}
+    try:
+        first = frames(start(made, boot)[2])[1]
+        same(call("POST", f"/sandboxes/{made['sandboxID']}/timeout", {"timeout": 1})[0], 204)
+        for _ in range(100):
+            if js(call("GET", "/sandboxes/" + made["sandboxID"]))["state"] == "paused":
+                break
+            time.sleep(0.3)
+        a = call("POST", f"/v2/sandboxes/{made['sandboxID']}/connect", {"timeout": 300})
+        same(a[0], 201)
+        assert frames(start(made, boot)[2])[1] != first, "the same boot"
     finally:
         same(call("DELETE", "/sandboxes/" + made["sandboxID"])[0], 204)
 
