@@ -14,6 +14,10 @@ const struct perm_kind perm_kinds[PERM__MAX] = {
 	[PLATFORM_READ] = { "platform operator", NULL, NO_KEY,
 	    "A platform operator or administrator" },
 	[PLATFORM_ADMIN] = { "platform admin", NULL, NO_KEY, "A platform administrator" },
+	[HOSTS_READ] = { "platform operator or hosts.manage", NULL, NO_KEY,
+	    "A platform operator; owners and administrators of a team: its own hosts" },
+	[HOSTS_ADMIN] = { "platform admin or hosts.manage", NULL, NO_KEY,
+	    "A platform administrator; owners and administrators of a team: its own hosts" },
 	[HOST_TOKEN] = { "host", NULL, NO_KEY, "A host agent" },
 	[AUDIT_READ] = { "view, or key audit.view", NULL, KEY_SCOPE,
 	    "A member; of an API key the scope audit.view" },
@@ -223,6 +227,25 @@ platform_allowed(const struct principal *p, enum perm perm, struct err *e)
 	return no(e, E_FORBIDDEN, "this is for administrators of the platform");
 }
 
+/* Who runs the platform may see to all hosts, who runs a team to its own. */
+static enum allowed
+hosts_allowed(const struct principal *p, enum perm perm, struct err *e)
+{
+	struct err not_platform = { 0 };
+	bool own;
+
+	if (p->type == CALLER_KEY)
+		return no(e, E_FORBIDDEN, "an API key may not do this");
+	if (platform_allowed(
+		p, perm == HOSTS_READ ? PLATFORM_READ : PLATFORM_ADMIN, &not_platform) == ALLOW_ALL)
+		return ALLOW_ALL;
+	if (p->team && role_holds(p->role, PERM_hosts_manage, &own))
+		return ALLOW_OWN;
+	return no(e, E_FORBIDDEN,
+	    "this is for administrators of the platform, and for a team's own hosts its owners and "
+	    "administrators");
+}
+
 enum allowed
 principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 {
@@ -240,6 +263,8 @@ principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 		return no(e, E_FORBIDDEN, "a host may not do this");
 	if (perm == PLATFORM_READ || perm == PLATFORM_ADMIN)
 		return platform_allowed(p, perm, e);
+	if (perm == HOSTS_READ || perm == HOSTS_ADMIN)
+		return hosts_allowed(p, perm, e);
 	if (perm == SIGNED_IN)
 		return p->type == CALLER_USER ? ALLOW_ALL
 					      : no(e, E_FORBIDDEN, "an API key may not do this");
@@ -270,7 +295,9 @@ int
 principal_gate(const struct principal *p, enum perm perm, unsigned exempt, const char *require_mfa,
     struct err *e)
 {
-	bool of_team = perm > HOST_TOKEN && p->team && p->team_mfa;
+	bool hosts = (perm == HOSTS_READ || perm == HOSTS_ADMIN) && p->platform_role &&
+	    strcmp(p->platform_role, "user") == 0;
+	bool of_team = (perm > HOST_TOKEN || hosts) && p->team && p->team_mfa;
 
 	if (p->type != CALLER_USER || perm == ANYONE)
 		return 0;

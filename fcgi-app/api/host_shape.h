@@ -3,9 +3,17 @@
 #include "api.h"
 #include "hosts.q.h"
 
-/* What the capacity of a host is computed with, for queries of hosts. */
-#define HOST_PERCENTS(r)                                               \
-	.mem_percent = (r)->app->conf->host_overcommit_memory_percent, \
+/* Whose hosts the caller may see: NULL is everybody's. The queries know no others (spec 02 §5.1).
+ */
+static inline const struct uuid *
+host_owner(const struct request *r)
+{
+	return r->own_only ? r->who.team : NULL;
+}
+
+/* What hosts are looked for with: whose, and what their capacity is computed with. */
+#define HOST_PERCENTS(r)                                                                       \
+	.owner = host_owner(r), .mem_percent = (r)->app->conf->host_overcommit_memory_percent, \
 	.cpu_percent = (r)->app->conf->host_overcommit_cpu_percent
 
 static const struct field host_fields[] = {

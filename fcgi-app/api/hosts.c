@@ -186,10 +186,10 @@ static const struct field acked_fields[] = {
 
 /* clang-format off */
 const struct route host_routes[] = {
-	{ "POST", "/v1/hosts", POOL_API, PLATFORM_ADMIN, host_create, "Announce a host; answers its registration token", CREATES | MAY_BE_EMPTY, 201, IN(host_create), OUT(host_made) },
-	{ "GET", "/v1/hosts", POOL_API, PLATFORM_READ, host_list, "All hosts", LISTS, 200, IN(host_page), OUT(host) },
-	{ "GET", "/v1/hosts/{id}", POOL_API, PLATFORM_READ, host_get, "One host", 0, 200, IN(by_host), OUT(host) },
-	{ "POST", "/v1/hosts/{id}/token", POOL_API, PLATFORM_ADMIN, host_token, "A new registration token; earlier ones die", NO_BODY, 201, IN(by_host), OUT(host_made) },
+	{ "POST", "/v1/hosts", POOL_API, HOSTS_ADMIN, host_create, "Announce a host; answers its registration token", CREATES | MAY_BE_EMPTY, 201, IN(host_create), OUT(host_made) },
+	{ "GET", "/v1/hosts", POOL_API, HOSTS_READ, host_list, "All hosts", LISTS, 200, IN(host_page), OUT(host) },
+	{ "GET", "/v1/hosts/{id}", POOL_API, HOSTS_READ, host_get, "One host", 0, 200, IN(by_host), OUT(host) },
+	{ "POST", "/v1/hosts/{id}/token", POOL_API, HOSTS_ADMIN, host_token, "A new registration token; earlier ones die", NO_BODY, 201, IN(by_host), OUT(host_made) },
 	{ "POST", "/v1/hosts/register", POOL_API, ANYONE, host_register, "A host agent registers with its token", TIGHT, 201, IN(host_register), OUT(host_credentials) },
 	{ "POST", "/v1/hosts/auth/refresh", POOL_API, ANYONE, host_refresh, "A host agent renews its token", TIGHT, 200, IN(host_refresh), OUT(host_credentials) },
 	{ "POST", "/v1/hosts/{id}/heartbeat", POOL_API, HOST_TOKEN, host_heartbeat, "A host agent lives", 0, 204, IN(host_heartbeat) },
@@ -237,6 +237,11 @@ check_team(struct request *r, const struct host_create *in)
 	struct q_host_team *t;
 	int n;
 
+	if (r->own_only && strcmp(in->type, "byoc") != 0)
+		return fail(r, E_FORBIDDEN,
+		    "hosts for everybody are announced by administrators of the platform");
+	if (r->own_only && in->team_id && !uuid_equal(in->team_id, r->who.team))
+		return fail(r, E_NOT_FOUND, "no such team");
 	if (strcmp(in->type, "byoc") != 0)
 		return in->team_id ? fail(r, E_BAD_INPUT, "\"team_id\" is for type byoc") : 0;
 	if (!in->team_id)

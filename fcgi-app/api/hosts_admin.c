@@ -1,6 +1,6 @@
 /*
- * hosts_admin.c - what operators do with hosts: change, cordon, drain, tags, removal (spec 02 §5.1,
- * §5.4).
+ * hosts_admin.c - what operators, and owners of a team's own, do with hosts: change, cordon, drain,
+ * tags, removal (spec 02 §5.1, §5.4).
  *
  * Queries: sql/queries/hosts.sql.  Tests: tests/vm/hosts_test.py.
  */
@@ -136,14 +136,14 @@ static const struct field host_capsule_fields[] = {
 
 /* clang-format off */
 const struct route host_admin_routes[] = {
-	{ "PATCH", "/v1/hosts/{id}", POOL_API, PLATFORM_ADMIN, host_change, "Change a host; cordon it, take it back", 0, 200, IN(host_change), OUT(host) },
-	{ "POST", "/v1/hosts/{id}/drain", POOL_API, PLATFORM_ADMIN, host_drain, "Move what runs there elsewhere", MAY_BE_EMPTY, 202, IN(host_drain), OUT(job_made) },
-	{ "GET", "/v1/hosts/{id}/delete-preview", POOL_API, PLATFORM_READ, host_preview, "Everything whose only copy is there", 0, 200, IN(one_host), OUT(host_preview) },
-	{ "DELETE", "/v1/hosts/{id}", POOL_API, PLATFORM_ADMIN, host_remove, "Remove a host", 0, 204, IN(host_delete) },
-	{ "GET", "/v1/hosts/{id}/tags", POOL_API, PLATFORM_READ, host_tags, "Tags, sorted", 0, 200, IN(one_host), OUT(tag_list) },
-	{ "POST", "/v1/hosts/{id}/tags", POOL_API, PLATFORM_ADMIN, host_tag_add, "Add a tag", 0, 204, IN(host_tag) },
-	{ "DELETE", "/v1/hosts/{id}/tags/{tag}", POOL_API, PLATFORM_ADMIN, host_tag_remove, "Remove a tag", 0, 204, .in = host_tag_path_fields, .insize = sizeof(struct host_tag) },
-	{ "GET", "/v1/hosts/{id}/capsules", POOL_API, PLATFORM_READ, host_capsules, "What the host holds", LISTS, 200, IN(host_capsule_page), OUT(host_capsule) },
+	{ "PATCH", "/v1/hosts/{id}", POOL_API, HOSTS_ADMIN, host_change, "Change a host; cordon it, take it back", 0, 200, IN(host_change), OUT(host) },
+	{ "POST", "/v1/hosts/{id}/drain", POOL_API, HOSTS_ADMIN, host_drain, "Move what runs there elsewhere", MAY_BE_EMPTY, 202, IN(host_drain), OUT(job_made) },
+	{ "GET", "/v1/hosts/{id}/delete-preview", POOL_API, HOSTS_READ, host_preview, "Everything whose only copy is there", 0, 200, IN(one_host), OUT(host_preview) },
+	{ "DELETE", "/v1/hosts/{id}", POOL_API, HOSTS_ADMIN, host_remove, "Remove a host", 0, 204, IN(host_delete) },
+	{ "GET", "/v1/hosts/{id}/tags", POOL_API, HOSTS_READ, host_tags, "Tags, sorted", 0, 200, IN(one_host), OUT(tag_list) },
+	{ "POST", "/v1/hosts/{id}/tags", POOL_API, HOSTS_ADMIN, host_tag_add, "Add a tag", 0, 204, IN(host_tag) },
+	{ "DELETE", "/v1/hosts/{id}/tags/{tag}", POOL_API, HOSTS_ADMIN, host_tag_remove, "Remove a tag", 0, 204, .in = host_tag_path_fields, .insize = sizeof(struct host_tag) },
+	{ "GET", "/v1/hosts/{id}/capsules", POOL_API, HOSTS_READ, host_capsules, "What the host holds", LISTS, 200, IN(host_capsule_page), OUT(host_capsule) },
 	{ 0 },
 };
 /* clang-format on */
@@ -184,7 +184,7 @@ host_change(struct request *r)
 	struct q_host *h;
 	bool schedulable;
 	enum audit_kind kind = AUDIT_HOST_UPDATE;
-	int n = q_host_lock_get(r->work.db, &locked, .id = in->id);
+	int n = q_host_lock_get(r->work.db, &locked, .owner = host_owner(r), .id = in->id);
 
 	if (n > 0)
 		n = q_host_get(r->work.db, &h, HOST_PERCENTS(r), .id = in->id);
@@ -234,7 +234,7 @@ host_drain(struct request *r)
 	struct job_made made;
 	struct uuid made_id;
 	struct q_host_locked *h;
-	int n = q_host_lock_get(r->work.db, &h, .id = in->id);
+	int n = q_host_lock_get(r->work.db, &h, .owner = host_owner(r), .id = in->id);
 
 	if (n <= 0)
 		return reply_done(r, n);
@@ -378,7 +378,7 @@ host_remove(struct request *r)
 	struct host_preview p = { 0 };
 	struct q_host_only *capsules;
 	struct q_host_locked *h;
-	int n = q_host_lock_get(r->work.db, &h, .id = in->id), i;
+	int n = q_host_lock_get(r->work.db, &h, .owner = host_owner(r), .id = in->id), i;
 
 	if (n <= 0)
 		return reply_done(r, n);
@@ -437,7 +437,7 @@ host_tag_add(struct request *r)
 	const struct host_tag *in = r->in;
 	struct q_host_locked *locked;
 	struct q_host *h;
-	int n = q_host_lock_get(r->work.db, &locked, .id = in->id), have;
+	int n = q_host_lock_get(r->work.db, &locked, .owner = host_owner(r), .id = in->id), have;
 
 	if (n > 0)
 		n = q_host_get(r->work.db, &h, HOST_PERCENTS(r), .id = in->id);

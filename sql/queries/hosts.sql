@@ -21,7 +21,7 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        h.cert_expires_at, h.created_by, h.created_at, h.updated_at
   FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u
  WHERE h.deleted_at IS NULL AND (:status::text? IS NULL OR h.status = :status::text?) AND (:type::text? IS NULL OR h.type = :type::text?)
-   AND (:team::uuid? IS NULL OR h.team_id = :team::uuid?)
+   AND (:team::uuid? IS NULL OR h.team_id = :team::uuid?) AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?)
    AND (:tag::text? IS NULL OR EXISTS (SELECT FROM host_tags g WHERE g.host_id = h.id AND g.tag = :tag::text?))
    AND (h.created_at, h.id) < (coalesce(:before::timestamptz?, 'infinity'),
        coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
@@ -40,7 +40,7 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        jsonb_build_object('memory_mb', u.memory_mb, 'vcpus', u.vcpus, 'disk_mb', u.disk_mb, 'capsules', u.capsules) AS used,
        h.cert_expires_at, h.created_by, h.created_at, h.updated_at
   FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u
- WHERE h.id = :id::uuid AND h.deleted_at IS NULL;
+ WHERE h.id = :id::uuid AND h.deleted_at IS NULL AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?);
 
 -- name: host_insert :exec
 -- A host that shall register.
@@ -197,7 +197,8 @@ UPDATE hosts SET name = :name::text, schedulable = :schedulable::bool, weight = 
 
 -- name: host_lock_get :one host_locked
 -- A host, locked: its capsules do not change places.
-SELECT id, team_id, name, status, schedulable, dial FROM hosts WHERE id = :id::uuid AND deleted_at IS NULL FOR UPDATE;
+SELECT id, team_id, name, status, schedulable, dial FROM hosts WHERE id = :id::uuid AND deleted_at IS NULL
+   AND (:owner::uuid? IS NULL OR team_id = :owner::uuid?) FOR UPDATE;
 
 -- name: host_draining :exec
 -- Nothing is placed there any more.

@@ -95,7 +95,7 @@ class Combination:
         if NEVER.search(text):
             return f"holds {NEVER.search(text).group(0)}"
         for team, word in house.canary.items():
-            if word in text and team != self.caller.team and not (self.caller.platform != "user" and self.route.may in rules.PLATFORM):
+            if word in text and team != self.caller.team and not (self.caller.platform != "user" and self.route.may in {**rules.PLATFORM, **rules.HOSTS}):
                 return f"holds another team's {word}"
         return None
 

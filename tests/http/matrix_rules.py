@@ -181,6 +181,8 @@ def no(status, code):
 
 UNAUTHORIZED, NOT_FOUND, FORBIDDEN, MALFORMED = no(401, "unauthorized"), no(404, "not_found"), no(403, "forbidden"), no(400, "invalid_request")
 PLATFORM = {"platform operator": ("operator", "admin"), "platform admin": ("admin",)}
+# The same, or owners and administrators of a team for its own hosts; those of the house are the platform's.
+HOSTS = {"platform operator or hosts.manage": ("operator", "admin"), "platform admin or hosts.manage": ("admin",)}
 
 
 def own_only(perm, role):
@@ -200,6 +202,8 @@ def credential(route, caller):
         return FORBIDDEN if caller.kind == "host" else UNAUTHORIZED
     if route.may in PLATFORM and (caller.kind != "user" or caller.platform not in PLATFORM[route.may]):
         return FORBIDDEN
+    if route.may in HOSTS and caller.kind != "user":
+        return FORBIDDEN
     if route.may == "signed in" and caller.kind != "user":
         return FORBIDDEN
     return None
@@ -213,6 +217,10 @@ def of_team(route, caller, rel, roles):
         if rel[0] != "own":
             return NOT_FOUND
     perm = route.may
+    if perm in HOSTS and caller.platform not in HOSTS[perm]:
+        if not (caller.team and caller.role in roles["hosts.manage"]):
+            return FORBIDDEN
+        return FORBIDDEN if route.name == "POST /v1/hosts" else NOT_FOUND if "host" in route.kinds and rel[0] != "malformed" else None
     if perm == "view, or key audit.view":
         perm = "audit.view" if caller.kind == "key" else "view"
     if perm not in roles:

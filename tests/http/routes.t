@@ -31,10 +31,84 @@ GET /v1/teams
 200 [{"id":"$ALICE_TEAM_ID","role":"owner",...}]
 
 GET /v1/hosts
-403 {"error":{"code":"forbidden",...}}
+200 []
 
 POST /v1/hosts {"name":"mine"}
 403 {"error":{"code":"forbidden",...}}
+
+# A team's own hosts are its owner's to run, once the platform lets it bring some.
+POST /v1/hosts {"name":"own","type":"byoc","team_id":"$ALICE_TEAM_ID"}
+403 {"error":{"code":"forbidden","message":"~may not bring",...}}
+
+as admin
+PUT /v1/admin/teams/$ALICE_TEAM_ID/byoc {"enabled":true}
+204 empty
+
+as alice
+POST /v1/hosts {"name":"own","type":"byoc","team_id":"$ALICE_TEAM_ID"}
+201 {"host":{"id":"$OWN","name":"own","type":"byoc","team_id":"$ALICE_TEAM_ID",...},"registration_token":"$OWN_TOKEN"}
+
+GET /v1/hosts
+200 [{"id":"$OWN",...}]
+
+POST /v1/hosts/$OWN/tags {"tag":"rack"}
+204 empty
+
+GET /v1/hosts/$OWN/tags
+200 ["rack"]
+
+PATCH /v1/hosts/$OWN {"schedulable":false}
+200 {"id":"$OWN","schedulable":false,...}
+
+GET /v1/hosts/$OWN/delete-preview
+200 {"capsule_ids":[],...}
+
+as bob
+GET /v1/hosts
+200 []
+
+GET /v1/hosts/$OWN
+404 {"error":{"code":"not_found",...}}
+
+GET /v1/hosts/$OWN/tags
+404 {"error":{"code":"not_found",...}}
+
+POST /v1/hosts/$OWN/tags {"tag":"mine"}
+404 {"error":{"code":"not_found",...}}
+
+DELETE /v1/hosts/$OWN/tags/rack
+404 {"error":{"code":"not_found",...}}
+
+GET /v1/hosts/$OWN/delete-preview
+404 {"error":{"code":"not_found",...}}
+
+GET /v1/hosts/$OWN/capsules
+404 {"error":{"code":"not_found",...}}
+
+PATCH /v1/hosts/$OWN {"name":"bobs"}
+404 {"error":{"code":"not_found",...}}
+
+POST /v1/hosts/$OWN/token
+404 {"error":{"code":"not_found",...}}
+
+POST /v1/hosts/$OWN/drain
+404 {"error":{"code":"not_found",...}}
+
+DELETE /v1/hosts/$OWN
+404 {"error":{"code":"not_found",...}}
+
+POST /v1/hosts {"type":"byoc","team_id":"$ALICE_TEAM_ID"}
+404 {"error":{"code":"not_found",...}}
+
+as alice
+DELETE /v1/hosts/$OWN
+204 empty
+
+as admin
+PUT /v1/admin/teams/$ALICE_TEAM_ID/byoc {"enabled":false}
+204 empty
+
+as alice
 
 POST /v1/api-keys {"name":"short-lived"}
 201 {"id":"$SHORT_ID","key":"$SHORT",...}

@@ -156,11 +156,23 @@ START_TEST(callers)
 		.type = CALLER_USER, .user = &an_id, .platform_role = "operator"
 	};
 	struct principal admin = { .type = CALLER_USER, .user = &an_id, .platform_role = "admin" };
+	/* a team's own hosts: its owners and administrators, with their own login */
+	struct principal owner = { .type = CALLER_USER,
+		.user = &an_id,
+		.team = &an_id,
+		.role = "admin",
+		.platform_role = "user" };
+	struct principal viewer = { .type = CALLER_USER,
+		.user = &an_id,
+		.team = &an_id,
+		.role = "viewer",
+		.platform_role = "user" };
 	const struct {
 		const struct principal *p;
 		const char *may; /* ANYONE … HOST_TOKEN */
-	} want[] = { { &none, "y......" }, { &host, "y.....y" }, { &key, "y.y...." },
-		{ &user, "yyy...." }, { &operator, "yyyy..." }, { &admin, "yyyyy.." } };
+	} want[] = { { &none, "y........" }, { &host, "y.......y" }, { &key, "y.y......" },
+		{ &user, "yyy......" },
+		{ &operator, "yyyy.y..." }, { &admin, "yyyyyyy.." }, { &viewer, "yyy....y." } };
 	enum perm perm;
 	size_t i;
 
@@ -169,6 +181,13 @@ START_TEST(callers)
 			ck_assert_msg(
 			    (allowed(want[i].p, perm) == ALLOW_ALL) == (want[i].may[perm] == 'y'),
 			    "caller %zu, %s", i, perm_kinds[perm].name);
+	ck_assert_int_eq(allowed(&owner, HOSTS_READ), ALLOW_OWN);
+	ck_assert_int_eq(allowed(&owner, HOSTS_ADMIN), ALLOW_OWN);
+	owner.platform_role = "operator";
+	ck_assert_int_eq(allowed(&owner, HOSTS_READ), ALLOW_ALL);
+	ck_assert_int_eq(allowed(&owner, HOSTS_ADMIN), ALLOW_OWN);
+	ck_assert_int_eq(allowed(&viewer, HOSTS_READ), ALLOW_NO);
+	ck_assert_int_eq(allowed(&viewer, HOSTS_ADMIN), ALLOW_NO);
 	for (perm = HOST_TOKEN + 1; perm < PERM__MAX; perm++) {
 		ck_assert_int_eq(allowed(&none, perm), ALLOW_NO);
 		ck_assert_int_eq(err.code, E_UNAUTHORIZED);
