@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """streams_doors.py - who may open a stream and for how long: tickets, logins, roles, limits, sleep, restarts, terminals."""
 import base64
+import http.client
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import crew  # noqa: E402
@@ -201,6 +203,61 @@ def floods(p, c):
     s.cut()
 
 
+# ---- idle time, and what lasts by HTTP
+
+def state(p, c, want, seconds):
+    end = time.time() + seconds
+    while (now := p("GET", "/v1/capsules/" + c).json["state"]) != want and time.time() < end:
+        time.sleep(0.3)
+    return now
+
+
+def idles(p, c):
+    """Acceptance 13: output in a terminal does not hold the timer, keys do; what policy put to sleep a stream wakes."""
+    base = "/v1/capsules/" + c
+    p("PATCH", base, {"timeout_sec": 5})
+    s = Socket(URL, base + "/pty", bearer(p))
+    s.send(type="start", cmd="sh", args=["-c", "while :; do echo tick; sleep 0.5; done"])
+    check("a terminal that only shows", s.recv()["type"] == "started")
+    check("does not keep it awake", state(p, c, "paused", 40) == "paused")
+    check("and ends with its sleep: 4410", code_after(s, 15) == 4410, s.code)
+    s = Socket(URL, base + "/exec/stream", bearer(p), timeout=60)
+    s.send(type="start", cmd="echo", args=["awake"])
+    got = s.all(60)
+    check("a stream wakes what policy put to sleep", any(m.get("data") == "awake\n" for m in got) and s.code == 1000, (got, s.code))
+    s = Socket(URL, base + "/pty", bearer(p))
+    s.send(type="start", cmd="cat")
+    s.recv()
+    for _ in range(12):
+        typed(s, "k")
+        time.sleep(1)
+    check("typed keys keep it awake", state(p, c, "running", 0) == "running")
+    s.send(type="kill")
+    s.cut()
+    p("PATCH", base, {"timeout_sec": 0})
+
+
+def follows(p, c):
+    """The log that is followed ends when its reader may not any more."""
+    reader = crew.Person("reader").into(p, "member")
+    at = urlsplit(URL)
+    conn = http.client.HTTPConnection(at.hostname, at.port or 80, timeout=15)
+    conn.request("GET", "/v1/capsules/" + c + "/logs?source=serial&follow=true", headers=bearer(reader))
+    a = conn.getresponse()
+    check("a log that is followed", a.status == 200, a.status)
+    began = time.time()
+    check("its reader leaves the team", p("DELETE", f"/v1/teams/{p.team}/members/{reader.id}").status == 204)
+    try:
+        while a.read1(4096):
+            pass
+    except http.client.IncompleteRead:
+        pass
+    except TimeoutError:
+        began = 0
+    check("it ends", time.time() - began < 12, time.time() - began)
+    conn.close()
+
+
 # ---- the end
 
 def restarts(p, c):
@@ -263,8 +320,12 @@ def main():
     if any(a.status != 201 for a in made):
         sys.exit("no capsules: %s" % made)
     c, other = (a.json["id"] for a in made)
+    for one in (c, other):
+        if state(p, one, "running", 90) != "running":
+            sys.exit("a capsule does not start")
     parts = {"tickets": lambda: tickets(p, c, other), "logins": lambda: logins(p, c), "roles": lambda: roles(p, c),
              "terminals": lambda: terminals(p, c), "floods": lambda: floods(p, c), "limits": lambda: limits(p, c),
+             "idles": lambda: idles(p, c), "follows": lambda: follows(p, c),
              "restarts": lambda: restarts(p, c), "sleeps": lambda: sleeps(p, c)}
     try:
         for name, part in parts.items():
