@@ -54,8 +54,8 @@ GET /v1/hosts
 POST /v1/hosts/$OWN/tags {"tag":"rack"}
 204 empty
 
-GET /v1/hosts/$OWN/tags
-200 ["rack"]
+GET /v1/hosts/$OWN
+200 {"id":"$OWN","tags":["rack"],...}
 
 PATCH /v1/hosts/$OWN {"schedulable":false}
 200 {"id":"$OWN","schedulable":false,...}
