@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -258,6 +259,43 @@ def follows(p, c):
     conn.close()
 
 
+def lost(p, c):
+    """The host agent dies: 4503, once it is clear that the capsule itself runs on; its successor adopts the machine."""
+    run = os.environ["HUTCH_RUN"]
+    pid = int(open(run + "/pid/agent").read().split()[0])
+    words, env = (open("/proc/%d/%s" % (pid, f), "rb").read().split(b"\0")[:-1] for f in ("cmdline", "environ"))
+    owner, where = os.stat("/proc/%d" % pid).st_uid, os.readlink("/proc/%d/cwd" % pid)
+    s = Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(p))
+    s.send(type="start", cmd="sleep", args=["120"], tag="lonely")
+    check("a command while its host is there", s.recv()["type"] == "start")
+    os.kill(pid, signal.SIGKILL)
+    code = code_after(s, 30)
+    with open(run + "/log/agent.log", "ab") as log:
+        new = subprocess.Popen(words, env=dict(e.split(b"=", 1) for e in env), cwd=where, user=owner, stdout=log, stderr=log,
+                               stdin=subprocess.DEVNULL, start_new_session=True)
+    with open("/proc/%d/stat" % new.pid) as f:
+        started = f.read().rpartition(")")[2].split()[19]
+    with open(run + "/pid/agent", "w") as f:
+        f.write("%d %s\n" % (new.pid, started))
+    check("the host is lost: 4503", code == 4503, code)
+    for _ in range(60):
+        s = Socket(URL, "/v1/capsules/" + c + "/exec/stream", bearer(p))
+        s.send(type="connect", tag="lonely")
+        try:
+            if s.recv()["type"] == "start":
+                break
+        except (Closed, TimeoutError):
+            pass
+        s.cut()
+        time.sleep(0.5)
+    else:
+        s = None
+    check("its successor adopted the machine", s is not None)
+    if s:
+        s.send(type="kill")
+        s.cut()
+
+
 # ---- the end
 
 def restarts(p, c):
@@ -325,7 +363,7 @@ def main():
             sys.exit("a capsule does not start")
     parts = {"tickets": lambda: tickets(p, c, other), "logins": lambda: logins(p, c), "roles": lambda: roles(p, c),
              "terminals": lambda: terminals(p, c), "floods": lambda: floods(p, c), "limits": lambda: limits(p, c),
-             "idles": lambda: idles(p, c), "follows": lambda: follows(p, c),
+             "idles": lambda: idles(p, c), "follows": lambda: follows(p, c), "lost": lambda: lost(p, c),
              "restarts": lambda: restarts(p, c), "sleeps": lambda: sleeps(p, c)}
     try:
         for name, part in parts.items():
