@@ -137,6 +137,7 @@ on_record(struct agent *a, struct json_object *j)
 	c->exited_at = json_int(j, "exited", 0);
 	c->exit_status = (int)json_int(j, "status", -1);
 	c->hung = json_flag(j, "hung", false);
+	c->boot_loop = json_flag(j, "boot_loop", false);
 	idle_restore(c, j);
 }
 

@@ -70,6 +70,8 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 		    b, ",\"exited\":%lld,\"status\":%d", (long long)c->exited_at, c->exit_status);
 	if (c->hung)
 		buf_str(b, ",\"hung\":true");
+	if (c->boot_loop)
+		buf_str(b, ",\"boot_loop\":true");
 	if (c->idle)
 		idle_record(c, b);
 	buf_chr(b, '}');

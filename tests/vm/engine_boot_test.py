@@ -177,7 +177,8 @@ def test_boot_loop():
         assert agent.get(cid)['state'] == ('running' if n < 4 else 'error'), (n, agent.get(cid))
     assert agent.get(cid)['error']['code'] == 'boot_loop', agent.get(cid)
     agent.restart()
-    assert agent.get(cid)['reboots'] == 4, agent.get(cid)
+    got = agent.get(cid)
+    assert got['reboots'] == 4 and got['error']['code'] == 'boot_loop', got
     assert resume_cold(cid, 2)[0] == 200 and agent.run(cid, 'cat /root/k') == 'kept\n'
     assert agent.delete(cid)[0] == 204
 
