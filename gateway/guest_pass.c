@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "gateway.h"
+#include "http1.h"
 #include "port_page.h"
 #include "route.h"
 #include "tally.h"
@@ -40,23 +41,12 @@ struct pass {
 
 /* ---- headers */
 
-static bool
-among(const char *name, const char *const *list)
-{
-	for (; *list; list++)
-		if (strcasecmp(name, *list) == 0)
-			return true;
-	return false;
-}
-
 /* Of this hop, or between the client and us. */
 static const char *const not_in[] = { "connection", "keep-alive", "proxy-connection",
 	"transfer-encoding", "upgrade", "te", "trailer", "host", "expect", "x-access-token",
 	"x-api-key", "cookie", "e2b-sandbox-id", "e2b-sandbox-port", "e2b-traffic-access-token",
 	"x-request-id", "traceparent", "forwarded", "hutch-op", "hutch-epoch", "hutch-activity",
 	NULL };
-static const char *const not_out[] = { "connection", "keep-alive", "proxy-connection",
-	"transfer-encoding", "upgrade", "trailer", "content-length", "date", NULL };
 
 static const char *
 lower(void *mem, const char *s)
@@ -73,7 +63,8 @@ take_header(void *arg, const char *name, const char *value)
 {
 	struct pass *p = arg;
 
-	if (p->n == HEADERS || among(name, not_in) || strncasecmp(name, "x-forwarded-", 12) == 0)
+	if (p->n == HEADERS || http1_among(name, not_in) ||
+	    strncasecmp(name, "x-forwarded-", 12) == 0)
 		return;
 	if (strcasecmp(name, "authorization") == 0 && strncasecmp(value, "Basic ", 6) != 0)
 		return;
@@ -122,7 +113,7 @@ on_head(struct guest *g, const struct h2_head *head)
 	for (const struct h2_header *h = head->header; h->name; h++) {
 		if (strcmp(h->name, "content-length") == 0)
 			length = strtoll(h->value, NULL, 10);
-		if (h->name[0] != ':' && !among(h->name, not_out) &&
+		if (h->name[0] != ':' && !http1_among(h->name, http1_hop) &&
 		    strncmp(h->name, "access-control-", 15) != 0)
 			reply_header(r, talloc_strdup(r, h->name), talloc_strdup(r, h->value));
 	}
@@ -238,7 +229,6 @@ on_door(void *arg, const struct door *d)
 {
 	struct pass *p = arg;
 	struct request *r = p->r;
-	struct access *a;
 	struct guest_call call = { .method = r->method,
 		.path = r->uri,
 		.more = p->more,
@@ -250,11 +240,7 @@ on_door(void *arg, const struct door *d)
 		page_door(r, &p->at, d);
 		return;
 	}
-	a = talloc_memdup(r, &d->access, sizeof d->access);
-	if (!a)
-		abort();
-	a->host = talloc_strdup(a, d->access.host);
-	r->access = a;
+	door_enter(r, d);
 	p->g = guest_open(p, r, &call, &events, p);
 	if (!p->g) {
 		r->work.err = (struct err){ 0 };

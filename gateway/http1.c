@@ -8,6 +8,18 @@
 
 enum { SIZE_DIGITS = 15, EXTENSION_MAX = 4096, TRAILER_MAX = 16 * 1024 };
 
+const char *const http1_hop[] = { "connection", "keep-alive", "proxy-connection",
+	"transfer-encoding", "upgrade", "trailer", "content-length", "date", NULL };
+
+bool
+http1_among(const char *name, const char *const *list)
+{
+	for (; *list; list++)
+		if (strcasecmp(name, *list) == 0)
+			return true;
+	return false;
+}
+
 bool
 http1_token(const char *s, size_t n)
 {

@@ -63,3 +63,7 @@ ssize_t http1_feed(struct http1 *, const char *, size_t n, struct err *);
 int http1_eof(struct http1 *, struct err *);
 /* Is every byte a token's (RFC 9110 §5.6.2)? */
 bool http1_token(const char *, size_t);
+/* Is the header's name one of these (NULL ends them)? */
+bool http1_among(const char *name, const char *const *);
+/* Headers of an answer that are of one hop, or said anew by who passes it on. */
+extern const char *const http1_hop[];

@@ -332,6 +332,20 @@ slot_of(struct doors *d, const uint8_t key[HASH_SIZE])
 	return &d->slots[(key[0] << 8 | key[1]) % SLOTS];
 }
 
+static struct door *
+door_copy(void *mem, const struct door *d)
+{
+	struct door *copy = talloc_memdup(mem, d, sizeof *d);
+
+	if (!copy)
+		abort();
+	copy->access.host = talloc_strdup(copy, d->access.host);
+	copy->access.state = talloc_strdup(copy, d->access.state);
+	copy->host_header = talloc_strdup(copy, d->host_header);
+	copy->state = talloc_strdup(copy, d->state);
+	return copy;
+}
+
 static void
 remember(struct look *l)
 {
@@ -343,13 +357,7 @@ remember(struct look *l)
 	if (l->door.why != DOOR_OPEN && l->door.why != DOOR_NONE)
 		return;
 	TALLOC_FREE(s->door);
-	s->door = talloc_memdup(d, &l->door, sizeof l->door);
-	if (!s->door)
-		abort();
-	s->door->access.host = talloc_strdup(s->door, l->door.access.host);
-	s->door->access.state = talloc_strdup(s->door, l->door.access.state);
-	s->door->host_header = talloc_strdup(s->door, l->door.host_header);
-	s->door->state = talloc_strdup(s->door, l->door.state);
+	s->door = door_copy(d, &l->door);
 	memcpy(s->key, l->key, sizeof s->key);
 	s->capsule = l->ask.at.capsule;
 	s->until = uv_now(d->gw->loop) + (uint64_t)(ms < most ? ms : most);
@@ -453,11 +461,7 @@ tell_later(struct doors *d, struct tie *t, const struct slot *s)
 
 	if (!w)
 		abort();
-	*w = (struct later){ d, t, talloc_memdup(w, s->door, sizeof *s->door) };
-	w->door->access.host = talloc_strdup(w->door, s->door->access.host);
-	w->door->access.state = talloc_strdup(w->door, s->door->access.state);
-	w->door->host_header = talloc_strdup(w->door, s->door->host_header);
-	w->door->state = talloc_strdup(w->door, s->door->state);
+	*w = (struct later){ d, t, door_copy(w, s->door) };
 	(void)timer_start(w, d->gw->loop, 0, 0, on_later, w);
 }
 
@@ -493,6 +497,12 @@ door_look(void *mem, struct gateway *gw, const struct door_ask *a, door_done *do
 	t->look = l;
 	talloc_set_destructor(t, tie_destroy);
 	uv_queue_work(gw->loop, &l->req, in_thread, after_thread);
+}
+
+void
+door_enter(struct request *r, const struct door *d)
+{
+	r->access = &door_copy(r, d)->access;
 }
 
 void

@@ -46,5 +46,7 @@ struct doors *doors_open(void *mem, struct gateway *);
 /* The answer, once, never before this returns; it is gone when done returns. mem freed: none. */
 typedef void door_done(void *arg, const struct door *);
 void door_look(void *mem, struct gateway *, const struct door_ask *, door_done *, void *arg);
+/* The request goes in by an open one: its access is of the request from now on. */
+void door_enter(struct request *, const struct door *);
 /* The host says otherwise. */
 void door_forget(struct gateway *, const struct uuid *capsule);

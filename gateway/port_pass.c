@@ -90,22 +90,11 @@ taken_off(struct port_call *c, size_t n)
 
 /* ---- the request's head */
 
-static bool
-among(const char *name, const char *const *list)
-{
-	for (; *list; list++)
-		if (strcasecmp(name, *list) == 0)
-			return true;
-	return false;
-}
-
 /* Of this hop, or said anew. */
 static const char *const not_in[] = { "connection", "keep-alive", "proxy-connection",
 	"proxy-authorization", "transfer-encoding", "upgrade", "te", "trailer", "host", "expect",
 	"content-length", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
 	"x-forwarded-server", "x-forwarded-port", "x-host", "x-real-ip", NULL };
-static const char *const not_out[] = { "connection", "keep-alive", "proxy-connection",
-	"transfer-encoding", "upgrade", "trailer", "content-length", "date", NULL };
 
 static bool
 clean(const char *s)
@@ -125,7 +114,7 @@ take_header(void *arg, const char *name, const char *value)
 		c->refused = true;
 		return;
 	}
-	if (among(name, not_in))
+	if (http1_among(name, not_in))
 		return;
 	value = port_header(c->r, name, value);
 	if (value)
@@ -224,7 +213,7 @@ over(struct port_call *c)
 static void
 answer_header(struct request *r, const struct http1_header *h)
 {
-	if (!among(h->name, not_out))
+	if (!http1_among(h->name, http1_hop))
 		reply_header(r, talloc_strdup(r, h->name), talloc_strdup(r, h->value));
 }
 
@@ -641,24 +630,19 @@ on_door(void *arg, const struct door *d)
 {
 	struct port_call *c = arg;
 	struct request *r = c->r;
-	struct access *a;
 
 	if (d->why != DOOR_OPEN) {
 		page_door(r, &c->at, d);
 		return;
 	}
-	a = talloc_memdup(r, &d->access, sizeof d->access);
-	if (!a)
-		abort();
-	a->host = talloc_strdup(a, d->access.host);
-	r->access = a;
+	door_enter(r, d);
 	c->host_header = talloc_strdup(c, d->host_header);
 	c->speaks_tls = d->tls;
 	if (!c->epoch) {
 		c->ask.quiet = true;
 		(void)timer_start(c, r->gw->loop, LOOK_MS, LOOK_MS, look, c);
 	}
-	c->epoch = a->epoch;
+	c->epoch = r->access->epoch;
 	c->dials = 0;
 	dial(c);
 }
