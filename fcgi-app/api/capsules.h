@@ -86,7 +86,7 @@ struct capsule_patch {
 	int32_t vcpus, memory_mb, disk_size_mb; /* NULL_INT4: as they are */
 	int64_t generation;                     /* NULL_INT: any */
 	const char *changed; /* {"changed":[names of fields]} for audit and event */
-	struct doing *told; /* NULL: a worker tells the host; else this process, which waits */
+	struct doing *told;  /* NULL: a worker tells the host; else this process, which waits */
 };
 /* ret: as it is then. */
 int capsule_change(struct request *, const struct capsule_patch *, struct q_capsule **ret);
