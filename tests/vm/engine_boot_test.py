@@ -137,6 +137,7 @@ def test_power_cut_while_paused():
     assert agent.post(cid, 'pause')[0] == 200
     wait_for('its image', lambda: glob.glob(agent.state + '/vm/*/state'), 20)
     agent.process.kill()
+    agent.process.wait()
     for pid in agent.qemus().values():
         os.kill(pid, signal.SIGKILL)
     agent.start()
