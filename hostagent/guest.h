@@ -33,8 +33,8 @@ struct guest_call {
 struct guest *guest_open(void *mem, uv_loop_t *, int fd, void (*gone)(void *, const struct err *),
     void *user, struct err *);
 
-/* answer(arg, …) comes exactly once, from the loop, unless owner (talloc) is freed before. E_CLOSED:
- * the guest did nothing with it, on another session it may be asked again. */
+/* answer(arg, …) comes exactly once, from the loop, unless owner (talloc) is freed before.
+ * E_CLOSED: the guest did nothing with it, on another session it may be asked again. */
 void guest_call(struct guest *, void *owner, const struct guest_call *, guest_answer *, void *arg);
 
 /* False: the session goes to its end, nothing new begins on it. */

@@ -15,8 +15,8 @@ enum perm {
 	PLATFORM_ADMIN,
 	HOSTS_READ,  /* platform operator; or hosts_manage: the team's own hosts (ALLOW_OWN) */
 	HOSTS_ADMIN, /* the same with a platform admin */
-	AUDIT_READ, /* PERM_view of a user; a key needs the scope audit.view */
-	HOST_TOKEN, /* a host agent */
+	AUDIT_READ,  /* PERM_view of a user; a key needs the scope audit.view */
+	HOST_TOKEN,  /* a host agent */
 #define P(name, roles, scope, doc) PERM_##name,
 #include "proto/permissions.def"
 #undef P
