@@ -60,11 +60,12 @@ struct look {
 	enum perm perm;
 	bool asleep; /* the capsule may be in any state */
 	bool no_wake;
-	bool alone;       /* no capsule is asked for */
-	bool malformed;   /* the capsule's id: told only to those who may ask */
-	bool waiting;     /* the capsule is on its way back to running */
-	bool charged;     /* a token of the rate limit was taken */
-	uint64_t give_up; /* uv_now() */
+	const char *state; /* why not: that of the capsule; NULL: another reason */
+	bool alone;        /* no capsule is asked for */
+	bool malformed;    /* the capsule's id: told only to those who may ask */
+	bool waiting;      /* the capsule is on its way back to running */
+	bool charged;      /* a token of the rate limit was taken */
+	uint64_t give_up;  /* uv_now() */
 	struct timer *timer;
 	const char *who;    /* the credential in rate limits, once it is known to be good */
 	const char *ip;     /* of the client, as the web server says; or NULL */
@@ -179,9 +180,10 @@ not_running(struct look *l, const struct q_gateway_place *c, struct desk *k)
 		l->waiting =
 		    strcmp(c->state, "pausing") == 0 || strcmp(c->state, "hibernating") == 0;
 	}
-	return l->waiting
-	    ? 0
-	    : err_set(&l->work.err, E_BAD_STATE, "the capsule is %s, not running", c->state);
+	if (l->waiting)
+		return 0;
+	l->state = talloc_strdup(l, c->state);
+	return err_set(&l->work.err, E_BAD_STATE, "the capsule is %s, not running", c->state);
 }
 
 static int
@@ -498,6 +500,19 @@ use_ticket_up(struct request *r, const struct look *l)
 	r->creds = c;
 }
 
+/* It ran when it was looked at before, and does not now: who tells of it tells the new state. */
+static void
+put_state(struct request *r, const struct look *l)
+{
+	struct access *now = NULL;
+
+	if (!r->access || !l->state)
+		return;
+	now = copy(r, r->access);
+	now->state = talloc_strdup(now, l->state);
+	r->access = now;
+}
+
 static void
 after_thread(uv_work_t *req, int status)
 {
@@ -521,8 +536,10 @@ after_thread(uv_work_t *req, int status)
 		if (good) {
 			r->access = copy(r, l->access);
 			use_ticket_up(r, l);
-		} else
+		} else {
+			put_state(r, l);
 			(void)err_set(&r->work.err, l->work.err.code, "%s", l->work.err.text);
+		}
 	}
 	talloc_free(l);
 	if (r && good)
