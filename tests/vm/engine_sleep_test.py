@@ -372,7 +372,8 @@ def test_poweroff_and_reboot():
         agent.run(cid, 'reboot; sleep 5')
     except (AssertionError, OSError):
         pass
-    wait_for('the new boot', lambda: agent.get(cid)['state'] == 'running' and agent.get(cid)['start_mode'] == 'cold', 60)
+    wait_for('the new boot', lambda: agent.get(cid).get('reboots') == 1 and agent.get(cid)['state'] == 'running', 60)
+    assert agent.get(cid)['start_mode'] == 'cold', agent.get(cid)
     assert agent.run(cid, 'cat /root/k; echo $GREETING') == 'kept\nhello\n'
     try:
         agent.run(cid, 'poweroff; sleep 5')
