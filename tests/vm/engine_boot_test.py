@@ -135,7 +135,7 @@ def test_power_cut_while_paused():
     cid = make()
     was = live(cid)
     assert agent.post(cid, 'pause')[0] == 200
-    wait_for('its image', lambda: glob.glob(agent.state + '/vm/*/state'), 20)
+    wait_for('its image', lambda: cid + ': its image is saved' in agent.log(), 20)
     agent.process.kill()
     agent.process.wait()
     for pid in agent.qemus().values():
