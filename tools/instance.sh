@@ -115,7 +115,7 @@ write_config() {
 write_web_config() {
 	install -D -m 644 "$TOP/docs/openapi.json" "$RUN/docs/openapi.json"
 	"$TOP/tools/fill" "$PREFIX/share/hutch/conf/lighttpd/hutch.conf.in" PORT="$PORT" BIND=127.0.0.1 SOCK="$SOCK" \
-		WWW="$PREFIX/share/hutch/www" DOCS="$RUN/docs" CONF="$PREFIX/share/hutch/conf" \
+		WWW="$PREFIX/share/hutch/www" WEB="$PREFIX/share/hutch/web" DOCS="$RUN/docs" CONF="$PREFIX/share/hutch/conf" \
 		RUN="$RUN" LOG="$RUN/log" TMP="$RUN/tmp" >"$RUN/lighttpd.conf"
 	if [ -n "$TLS" ]; then
 		make_certificate
@@ -232,6 +232,7 @@ write_env() {
 		export HUTCH_ADMIN_PASSWORD=$(cat "$RUN/secret/admin.password")
 		$(e2b_env)
 		export E2B_API_KEY=$(cat "$RUN/secret/e2b.key")
+		export E2B_DOCS_BASE=$PUBLIC_URL/app
 	END
 	mv "$RUN/env.new" "$RUN/env"
 }

@@ -48,12 +48,13 @@ class Server:
         for d in ("pid", "log", "tmp", "sock"):
             os.mkdir(self.path(d))
             os.chmod(self.path(d), 0o777)
-        shutil.copytree(TOP + "/conf", self.path("conf"))  # readable by whom the server becomes
+        for d in ("conf", "dashboard"):
+            shutil.copytree(os.path.join(TOP, d), self.path(d))  # readable by whom the server becomes
         self.config = self.path(kind + ".conf")
         with open(self.config, "w") as f:
             f.write(subprocess.run(
                 [TOP + "/tools/fill", TOP + "/conf/%s/hutch.conf.in" % kind, "PORT=%d" % self.port,
-                 "BIND=127.0.0.1", "WWW=" + self.path("conf/www"), "RUN=" + self.dir,
+                 "BIND=127.0.0.1", "WWW=" + self.path("conf/www"), "WEB=" + self.path("dashboard"), "RUN=" + self.dir,
                  "LOG=" + self.path("log"), "TMP=" + self.path("tmp"), "SOCK=" + self.path("sock"),
                  "CONF=" + self.path("conf"), "DOCS=" + top, "MODULES=/usr/lib/apache2/modules"],
                 check=True, stdout=subprocess.PIPE, text=True).stdout)
@@ -173,6 +174,25 @@ def test_security(s):
           and doc.headers["content-type"] == "application/json", doc.status)
 
 
+def test_dashboard(s):
+    """Its pages, at addresses that are not their files', under a policy that lets nothing foreign in."""
+    policy = s.ask("GET", "/").headers["content-security-policy"]
+    for target, kind in (("/app/api/cli?next=http://localhost:1", "text/html"), ("/app/port?port=1", "text/html"),
+                         ("/app/api.js", "text/javascript"), ("/app/port.js", "text/javascript"), ("/app/app.css", "text/css")):
+        a = s.ask("GET", target)
+        check("%s: %s" % (s.kind, target), a.status == 200 and a.headers["content-type"].startswith(kind), "%d %s" % (a.status, a.headers))
+        check("%s: %s: policy, no-cache" % (s.kind, target), a.headers.get("content-security-policy") == policy
+              and a.headers.get("cache-control") == "no-cache" and a.headers.get("x-frame-options") == "DENY", a.headers)
+    page = s.ask("GET", "/app/api/cli").body
+    check(s.kind + ": no script or style in the page itself", b"<style" not in page and page.count(b"<script ") == 1 and b"style=" not in page)
+    for target in ("/app/", "/app/nothing", "/app/api/cli/x", "/app/portal", "/app/../conf/README.md"):
+        check("%s: %s is nothing" % (s.kind, target), s.ask("GET", target).status in (400, 403, 404), s.ask("GET", target).status)
+    a = s.ask("GET", "/docs/api/cli?next=http%3A%2F%2Flocalhost%3A4711&cliVersion=2.19.0")
+    where, _, query = a.headers.get("location", "").partition("?")
+    check(s.kind + ": /docs/api/cli leads to it with its query", a.status == 302 and where.endswith("/app/api/cli")
+          and parse_qs(query) == {"next": ["http://localhost:4711"], "cliVersion": ["2.19.0"]}, "%d %s" % (a.status, a.headers))
+
+
 def is_error(a, status, slug):
     said = a.json() or {}
     return (a.status == status and said.get("error", {}).get("code") == slug
@@ -244,6 +264,8 @@ def test_ports(s):
             ("host name", "GET", "/", "8080-%s.localhost:%d" % (bare, s.port), []),
             ("host name, cl-", "PUT", "/v1/health", "1-%s.d.example" % ID, []),
             ("host name, POST of an ops path", "POST", "/v1/capsules", "65535-%s.d.example" % ID, []),
+            ("host name, our pages' paths", "GET", "/docs/api/cli", "8080-%s.d.example" % ID, []),
+            ("host name, our files' paths", "GET", "/app/api/cli", "8080-%s.d.example" % ID, []),
             ("header", "GET", "/v1/health", "h", ["E2b-Sandbox-Id: " + bare, "E2b-Sandbox-Port: 49983"]),
             ("header, POST", "POST", "/process.Process/List", "h", ["E2b-Sandbox-Id: " + bare]),
             ("header, DELETE", "DELETE", "/v1/capsules/" + ID, "h", ["E2b-Sandbox-Id: " + bare]),
@@ -310,7 +332,7 @@ def main():
             continue
         s = Server(kind, docs)
         try:
-            for test in (test_routes, test_headers, test_security, test_errors, test_streams, test_ports):
+            for test in (test_routes, test_headers, test_security, test_dashboard, test_errors, test_streams, test_ports):
                 test(s)
         finally:
             s.stop()
