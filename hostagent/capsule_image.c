@@ -231,8 +231,11 @@ state_done(void *arg)
 		struct capsule *c = op->capsule;
 
 		op->state_job = NULL;
-		if (j->result == 0 && j->write)
+		if (j->result == 0 && j->write) {
+			/* together: an image is nothing without what it is a difference to */
 			memcpy(c->image_sum, j->sum, sizeof c->image_sum);
+			memcpy(c->parent, op->parent, sizeof c->parent);
+		}
 		if (j->result == 0 && !j->write)
 			op->state = take_fd(&j->fd);
 		if (j->result < 0)

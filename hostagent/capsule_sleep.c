@@ -45,7 +45,7 @@ capsule_step_freeze(void *user)
 }
 
 /* The image's parent: the one it came from, else the shape's, which has most of the kernel's pages.
- */
+   An image that is written already keeps the one it was written against, and be it none. */
 void
 capsule_choose_parent(struct capsule_op *op)
 {
@@ -53,7 +53,7 @@ capsule_choose_parent(struct capsule_op *op)
 	struct image *i;
 
 	memcpy(op->parent, c->parent, sizeof op->parent);
-	if (*op->parent || !c->template)
+	if (*op->parent || c->persisted || !c->template)
 		return;
 	TAILQ_FOREACH(i, &c->agent->images, link)
 	if (*i->name && i->state == IMG_READY && strcmp(i->t->name, c->template) == 0 &&
@@ -363,11 +363,9 @@ persisted(void *user, const struct err *e)
 			capsule_died(c, c->vm);
 		else
 			c->save_at = now_mono() + RETRY_MS;
-	} else {
-		memcpy(c->parent, op->parent, sizeof c->parent);
+	} else
 		log_info(NULL, "capsule %s: its image is saved in %d ms", c->id,
 		    (int)(now_mono() - op->began));
-	}
 	capsule_op_end(op, NULL);
 	if (c->state == CAP_PAUSED)
 		capsule_asleep(c);

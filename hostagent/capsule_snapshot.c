@@ -196,7 +196,6 @@ step_release(void *user)
 	struct vm *vm = c->vm;
 
 	c->persisted = true;
-	memcpy(c->parent, op->parent, sizeof c->parent);
 	c->vm = NULL;
 	c->pid = 0;
 	if (vm)
@@ -355,13 +354,13 @@ capsule_snapshot(struct agent *a, const char *id, int64_t epoch, const char *key
 	op = capsule_op_new(c, "snapshot");
 	op->memory = memory;
 	memcpy(op->key, q.key, sizeof op->key);
-	/* a paused one's image may be there already, against the image that it names */
-	if (memory)
+	if (c->state == CAP_PAUSED)
+		op->memory = true; /* its process goes, so its image must be there */
+	if (op->memory)
 		capsule_choose_parent(op);
 	capsule_ask(c, mem, done, arg);
 	if (c->state == CAP_PAUSED) {
 		capsule_awake(c);
-		op->memory = true; /* its process goes, so its image must be there */
 		op->flow = flow_new(op, a->loop, paused_steps, op, paused_snapped);
 	} else
 		op->flow = flow_new(op, a->loop, snapshot_steps, op, snapped);

@@ -3,7 +3,7 @@
 
 usage: engine_boot_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary of a DEV build)
 """
-import glob, os, signal, subprocess, sys, threading
+import glob, os, re, shutil, signal, subprocess, sys, threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine_lib import Agent, main, new_id, wait_for
@@ -129,10 +129,11 @@ def look(cid):
     return got
 
 
-def test_power_cut_while_paused():
-    """Row 17: the image is on disk some seconds after the pause; then everything is gone at once."""
+def power_cut(**how):
+    """The image of a paused one is on disk some seconds after the pause; then everything is gone at once."""
     agent.restart(pause_persist_sec=1)
-    cid = make()
+    warm_image()
+    cid = make(**how)
     was = live(cid)
     assert agent.post(cid, 'pause')[0] == 200
     wait_for('its image', lambda: cid + ': its image is saved' in agent.log(), 20)
@@ -143,6 +144,59 @@ def test_power_cut_while_paused():
     agent.start()
     got = agent.get(cid)
     assert got['state'] == 'paused' and got['residency'] == 'disk', got
+    status, got = agent.post(cid, 'resume', 2)
+    assert status == 200, (status, got)
+    assert look(cid) == was
+    assert agent.delete(cid)[0] == 204
+
+
+def warm_image():
+    """The shape's memory image, that later starts are clones of and sleeps are written against, is ready."""
+    if not glob.glob(agent.state + '/memory/*'):
+        assert agent.delete(make())[0] == 204
+    wait_for('the image', lambda: re.search('memory image .* is ready', agent.log()[agent.log().rfind('ready on '):]), 60)
+
+
+def test_power_cut_while_paused():
+    """Row 17."""
+    power_cut()
+
+
+def test_power_cut_while_paused_booted_cold():
+    """Its image is written against a memory that it did not start from: the journal must say against which."""
+    power_cut(boot='cold')
+
+
+def test_image_without_a_parent():
+    """Written before the shape's image was ready: a later hibernation does not take that image for its parent."""
+    agent.stop()
+    shutil.rmtree(agent.state + '/memory')
+    agent.start(pause_persist_sec=0)
+    cid = make()
+    was = live(cid)
+    assert agent.post(cid, 'pause')[0] == 200
+    wait_for('its image', lambda: cid + ': its image is saved' in agent.log(), 20)
+    before = not re.search('memory image .* is ready', agent.log()[agent.log().rfind('ready on '):])
+    warm_image()
+    status, h = agent.post(cid, 'hibernate')
+    assert status == 200 and h['state'] == 'hibernated', (status, h)
+    assert not before or not agent.manifest(h['memory']).get('parent'), agent.manifest(h['memory'])
+    status, got = agent.put(cid, 2, image={'memory': h['memory'], 'disk': h['disk']})
+    assert status == 200 and look(cid) == was, (status, got)
+    assert agent.delete(cid)[0] == 204
+
+
+def test_disk_snapshot_of_a_paused_one():
+    """Its process goes; the image that it continues from keeps its parent."""
+    agent.restart(pause_persist_sec=0)
+    warm_image()
+    cid = make()
+    was = live(cid)
+    assert agent.post(cid, 'pause')[0] == 200
+    wait_for('its image', lambda: cid + ': its image is saved' in agent.log(), 20)
+    status, got = agent.post(cid, 'snapshot', body={'memory': False, 'key': 'one'})
+    assert status == 200, (status, got)
+    assert agent.get(cid)['residency'] == 'disk'
     assert agent.post(cid, 'resume', 2)[0] == 200 and look(cid) == was
     assert agent.delete(cid)[0] == 204
 
