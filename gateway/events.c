@@ -233,8 +233,6 @@ events_sse(struct request *r)
 			return err_set(&r->work.err, E_BAD_INPUT,
 			    "events: \"%.64s\" is no name, prefix.* or *", *f);
 	l = listener_new(r, r, &sse_kind, ready);
-	if (!l)
-		return -1;
 	l->state = s;
 	r->state = l;
 	for (; s->n < (size_t)n; s->n++)

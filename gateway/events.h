@@ -91,7 +91,8 @@ struct listener {
 	const struct listener_kind *kind;
 	struct viewer who;
 	struct right *right;
-	void (*ready)(struct listener *); /* once, when the viewer is known */
+	void (*ready)(struct listener *); /* once, when the viewer is known and counted */
+	bool known, counted;
 	void *state;                      /* the kind's */
 	struct sub *subs;
 	size_t topics;
@@ -99,7 +100,7 @@ struct listener {
 	struct listener *next, **at;
 };
 
-/* r->access is there. Freed with mem. NULL: E_RATE in r->work.err. */
+/* r->access is there. Freed with mem. ready() or the kind's end() follows. */
 struct listener *listener_new(
     void *mem, struct request *, const struct listener_kind *, void (*ready)(struct listener *));
 /* Ends it, by its kind. */

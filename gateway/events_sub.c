@@ -11,7 +11,7 @@
 #include "live.q.h"
 #include "log.h"
 #include "route.h"
-#include "tally.h"
+#include "tally_all.h"
 #include "ws.h"
 
 #include <string.h>
@@ -111,22 +111,31 @@ news(void *arg, const struct right_news *n)
 }
 
 static void
+begin(struct listener *l)
+{
+	void (*ready)(struct listener *) = l->ready;
+
+	if (!l->known || !l->counted || !ready)
+		return;
+	l->ready = NULL;
+	ready(l);
+}
+
+static void
 told(void *arg, enum err_code code, const char *state)
 {
 	struct listener *l = arg;
-	void (*ready)(struct listener *) = l->ready;
 
 	(void)state;
 	if (l->over)
 		return;
 	switch (code) {
 	case E_OK:
-		l->ready = NULL;
-		if (ready)
-			ready(l);
+		l->known = true;
+		begin(l);
 		return;
 	case E_DB:
-		if (ready)
+		if (!l->known)
 			listener_end(l, WS_LOST, "the database does not answer", E_UNAVAILABLE);
 		return;
 	case E_UNAUTHORIZED:
@@ -137,17 +146,33 @@ told(void *arg, enum err_code code, const char *state)
 	}
 }
 
-static bool
+static void
+counted(void *arg, bool good)
+{
+	struct listener *l = arg;
+
+	if (l->over)
+		return;
+	l->counted = good;
+	if (good)
+		begin(l);
+	else
+		listener_end(l, WS_SLOW, "too many listeners of this user or team", E_RATE);
+}
+
+static void
 within_limits(struct listener *l)
 {
-	struct gateway *gw = l->r->gw;
 	char id[ID_SIZE];
+	const struct tally_ask asks[] = {
+		{ talloc_asprintf(
+		      l, "events:%s", l->who.has_user ? l->who.user_id : l->r->access->who),
+		    LISTENERS_PER_USER },
+		{ talloc_asprintf(l, "events:%s", id_write(id, "team-", &l->who.team)),
+		    LISTENERS_PER_TEAM },
+	};
 
-	return tally_take(&gw->listeners, l, l->who.has_user ? l->who.user_id : l->r->access->who,
-		   LISTENERS_PER_USER) &&
-	    (!l->who.has_team ||
-		tally_take(
-		    &gw->listeners, l, id_write(id, "team-", &l->who.team), LISTENERS_PER_TEAM));
+	tally_all_take(l->r->gw, l, asks, l->who.has_team ? 2 : 1, counted, l);
 }
 
 struct listener *
@@ -167,13 +192,7 @@ listener_new(void *mem, struct request *r, const struct listener_kind *kind,
 		.has_team = a->look.claims.has_team,
 		.by_key = a->by_key };
 	id_write(l->who.user_id, "usr-", &l->who.user);
-	if (!within_limits(l)) {
-		talloc_free(l);
-		(void)err_set(&r->work.err, E_RATE,
-		    "more than %d listeners of one user, or %d of one team", LISTENERS_PER_USER,
-		    LISTENERS_PER_TEAM);
-		return NULL;
-	}
+	within_limits(l);
 	l->next = f->first;
 	l->at = &f->first;
 	if (l->next)

@@ -380,10 +380,7 @@ listen_on(struct client *c)
 
 	ws_pause(c->ws);
 	c->l = listener_new(c, r, &ws_kind, ready);
-	if (c->l)
-		c->l->state = c;
-	else
-		close_with(c, WS_SLOW, "rate_limited", "too many listeners of this user or team");
+	c->l->state = c;
 }
 
 static void
@@ -541,7 +538,7 @@ events_ws(struct request *r)
 		return err_set(&r->work.err, E_UNAUTHORIZED,
 		    "a credential is needed: X-API-Key, or Authorization: Bearer");
 	}
-	if (!tally_take(&r->gw->streams, c, r->ip ? r->ip : "", STRANGERS))
+	if (!tally_take(&r->gw->strangers, c, r->ip ? r->ip : "", STRANGERS))
 		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
 	request_admit(r);
 	accept_it(c);

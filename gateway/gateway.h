@@ -11,6 +11,7 @@ struct doorman;
 struct doors;
 struct key_count;
 struct tally;
+struct tally_all;
 struct rights;
 struct feed;
 struct sock;
@@ -27,10 +28,10 @@ struct gateway {
 	struct tls_ctx *anyone;      /* TLS to their services; or NULL: none was asked for */
 	struct key_count *key_count; /* what API keys are used for */
 	struct tally *busy;          /* requests at once, per capsule and per credential */
-	struct tally *streams;       /* WebSockets at once, likewise */
+	struct tally *strangers;     /* WebSockets that have not said who asks, per address */
+	struct tally_all *tally_all; /* streams and listeners at once, of all processes */
 	struct rights *rights;       /* of open streams, asked again and again; or NULL */
 	struct feed *feed;           /* live events; or NULL */
-	struct tally *listeners;     /* of live events at once, per user and team */
 	struct sock *socks;          /* upgraded connections */
 	bool draining;
 };

@@ -15,6 +15,7 @@
 #include "port_access.h"
 #include "route.h"
 #include "route_print.h"
+#include "tally_all.h"
 #include "upgrade.h"
 
 #include <errno.h>
@@ -50,6 +51,7 @@ static void
 on_idle(struct gateway *gw)
 {
 	key_count_end(gw->key_count);
+	tally_all_end(gw->tally_all);
 	exit(0);
 }
 
@@ -60,6 +62,7 @@ on_end(uv_timer_t *t)
 
 	log_warn(NULL, "%zu requests did not end in time", front_requests(p->gw.front));
 	key_count_end(p->gw.key_count);
+	tally_all_end(p->gw.tally_all);
 	exit(0);
 }
 
@@ -112,6 +115,7 @@ process_run(const struct conf *conf, int fd)
 	p->gw.doorman = doorman_open(p, &p->gw, &e);
 	p->gw.key_count = key_count_open(p, &p->gw);
 	p->gw.doors = doors_open(p, &p->gw);
+	p->gw.tally_all = tally_all_open(p, &p->gw);
 	p->gw.back = back_open(p, &p->gw);
 	if (p->gw.doorman)
 		p->gw.front = front_open(p, p->gw.loop, fd, &p->gw, route_request, &e);

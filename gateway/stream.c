@@ -8,6 +8,7 @@
 #include "rights.h"
 #include "route.h"
 #include "tally.h"
+#include "tally_all.h"
 #include "timer.h"
 
 #include <string.h>
@@ -264,14 +265,19 @@ stream_refused(struct stream *s, int status, struct json_object *json)
 
 /* ---- messages */
 
-static bool
-within_limits(struct stream *s)
+static void
+within_limits(struct stream *s, void (*then)(void *, bool))
 {
 	struct request *r = s->r;
 	const struct conf *c = r->gw->conf;
+	const struct tally_ask asks[] = {
+		{ talloc_asprintf(s, "streams:%s", r->access->id),
+		    (size_t)c->gateway_capsule_streams },
+		{ talloc_asprintf(s, "streams:%s", r->access->who),
+		    (size_t)c->gateway_credential_streams },
+	};
 
-	return tally_take(&r->gw->streams, s, r->access->id, (size_t)c->gateway_capsule_streams) &&
-	    tally_take(&r->gw->streams, s, r->access->who, (size_t)c->gateway_credential_streams);
+	tally_all_take(r->gw, s, asks, nitems(asks), then, s);
 }
 
 /* The one behind the WebSocket is known. */
@@ -285,19 +291,28 @@ admitted(struct stream *s)
 }
 
 static void
-auth_good(struct request *r)
+counted_open(void *arg, bool good)
 {
-	struct stream *s = r->state;
+	struct stream *s = arg;
 
 	if (s->phase == STREAM_OVER)
 		return;
-	if (!within_limits(s)) {
+	if (!good) {
 		fail_with(s, WS_SLOW, "rate_limited", "too many streams at once");
 		return;
 	}
 	admitted(s);
 	if (s->phase == STREAM_FIRST)
 		ws_resume(s->ws);
+}
+
+static void
+auth_good(struct request *r)
+{
+	struct stream *s = r->state;
+
+	if (s->phase != STREAM_OVER)
+		within_limits(s, counted_open);
 }
 
 static void
@@ -420,22 +435,30 @@ accept_it(struct request *r)
 }
 
 static void
-known(struct request *r)
+counted(void *arg, bool good)
 {
-	struct stream *s = r->state;
+	struct stream *s = arg;
+	struct request *r = s->r;
 
-	if (!ws_asked(r)) {
-		reply_error(r);
-	} else if (!within_limits(s)) {
+	if (!good) {
 		reply_header(r, "Retry-After", "1");
 		fail(r, E_RATE,
 		    "more than %d streams at once to one capsule, or %d with one credential",
 		    (int)r->gw->conf->gateway_capsule_streams,
 		    (int)r->gw->conf->gateway_credential_streams);
-	} else {
-		s->phase = STREAM_FIRST;
-		(void)accept_it(r);
+		return;
 	}
+	s->phase = STREAM_FIRST;
+	(void)accept_it(r);
+}
+
+static void
+known(struct request *r)
+{
+	if (ws_asked(r))
+		within_limits(r->state, counted);
+	else
+		reply_error(r);
 }
 
 static void
@@ -511,7 +534,7 @@ stream_accept(struct request *r, const struct stream_kind *kind)
 		return err_set(&r->work.err, E_BAD_INPUT,
 		    "the capsule's id is not cl- and 25 characters of 0-9a-z");
 	r->ip = request_address(r, r);
-	if (!tally_take(&r->gw->streams, s, r->ip ? r->ip : "", STRANGERS))
+	if (!tally_take(&r->gw->strangers, s, r->ip ? r->ip : "", STRANGERS))
 		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
 	s->phase = STREAM_AUTH;
 	request_admit(r);

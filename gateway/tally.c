@@ -29,14 +29,36 @@ share_destroy(struct share *s)
 	return 0;
 }
 
+static struct tally *
+find(struct tally *t, const char *key)
+{
+	while (t && strcmp(t->key, key) != 0)
+		t = t->next;
+	return t;
+}
+
+size_t
+tally_count(const struct tally *list, const char *key)
+{
+	const struct tally *t = find((struct tally *)list, key);
+
+	return t ? t->n : 0;
+}
+
+void
+tally_each(const struct tally *t, void (*fn)(void *, const char *, size_t), void *arg)
+{
+	for (; t; t = t->next)
+		fn(arg, t->key, t->n);
+}
+
 bool
 tally_take(struct tally **list, void *mem, const char *key, size_t max)
 {
 	struct tally *t = *list;
 	struct share *s = NULL;
 
-	while (t && strcmp(t->key, key) != 0)
-		t = t->next;
+	t = find(t, key);
 	if (t && t->n >= max)
 		return false;
 	if (!t) {

@@ -26,15 +26,15 @@ PLATFORM = "00000000-0000-0000-0000-000000000000"
 class Feed(House):
     """The house, with a gateway."""
 
-    def __init__(self):
-        super().__init__(gateway={"origins": "https://hutch.test"})
+    def __init__(self, processes=1):
+        super().__init__(gateway={"origins": "https://hutch.test", "processes": processes})
         self.sock = self.dir + "/gateway.sock"
         self.gateway = None
         self.start_gateway()
 
     def start_gateway(self):
         log = open(self.dir + "/gateway.log", "ab")
-        self.gateway = subprocess.Popen([GATEWAY, "-c", self.dir + "/hutch.conf", "-l", self.sock, "-m", "1"], stderr=log)
+        self.gateway = subprocess.Popen([GATEWAY, "-c", self.dir + "/hutch.conf", "-l", self.sock], stderr=log)
         self.workers.append(self.gateway)
         assert wait_for(self.reachable, 10), open(self.dir + "/gateway.log").read()
 
