@@ -1,6 +1,6 @@
 // port.js - /app/port?capsule=&port=&to=: the gateway sends browsers here that have nothing to show
 // at a private port. Who may reach it gets a ticket and goes back with it.
-import { call, switchTeam, whose } from "./api.js";
+import { call, leave, switchTeam, whose } from "./api.js";
 import { el, errorBox, run, show } from "./page.js";
 import { signedIn } from "./sign_in.js";
 
@@ -75,8 +75,10 @@ async function main() {
 }
 
 async function start() {
+	const again = () => location.reload();
 	const box = errorBox(), view = el("div", {}, box, el("div", { class: "actions" },
-		el("button", { class: "main", onclick: () => location.reload() }, "Try again")));
+		el("button", { class: "main", onclick: again }, "Try again"),
+		el("button", { onclick: () => run(view, box, () => leave().then(again)) }, "Use another account")));
 
 	await run(view, box, main, "Ask its owner, or sign in with another account.");
 	if (box.textContent)

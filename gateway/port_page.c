@@ -1,7 +1,12 @@
 /* port_page.c - see port_page.h. */
 #include "port_page.h"
 
+#include "gateway.h"
+#include "route.h"
+
 #include <string.h>
+
+enum { WAY_BACK_MAX = 2048 };
 
 /* clang-format off */
 static const struct {
@@ -116,6 +121,26 @@ page_reply(struct request *r, const struct port_place *at, enum page_code code)
 	}
 }
 
+/* A person before a private port: the dashboard asks who it is, and comes back with a ticket. Only
+ * what a browser opens as a page of its own, under a name that has cookies of its own. */
+static bool
+to_dashboard(struct request *r, const struct port_place *at)
+{
+	const char *dest = request_header(r, "Sec-Fetch-Dest");
+	struct buf b = BUF(r);
+
+	if (at->bare || !at->by_host || strcmp(r->method, "GET") != 0 || !wants_html(r) ||
+	    request_header(r, "Upgrade") || (dest && strcmp(dest, "document") != 0))
+		return false;
+	buf_fmt(&b, "%s/app/port?capsule=%s&port=%u&to=", r->gw->conf->http_public_url, at->id,
+	    at->port);
+	query_escape(&b, strlen(r->uri) <= WAY_BACK_MAX ? r->uri : "/");
+	reply_header(r, "Location", b.data);
+	reply_header(r, "Cache-Control", "no-store");
+	reply_header(r, "Referrer-Policy", "no-referrer");
+	return reply_empty(r, 302);
+}
+
 void
 page_door(struct request *r, const struct port_place *at, const struct door *d)
 {
@@ -126,6 +151,8 @@ page_door(struct request *r, const struct port_place *at, const struct door *d)
 		page_reply(r, at, PAGE_NOT_FOUND);
 		break;
 	case DOOR_LOGIN:
+		if (to_dashboard(r, at))
+			break;
 		page_fail(r, at, at->bare ? E_FORBIDDEN : E_UNAUTHORIZED,
 		    at->bare ? "this port is private: send e2b-traffic-access-token"
 			     : "this port is private: send X-API-Key, Authorization: Bearer or "
@@ -134,6 +161,10 @@ page_door(struct request *r, const struct port_place *at, const struct door *d)
 			       "POST /v1/auth/tickets");
 		break;
 	case DOOR_REFUSED:
+		/* a cookie whose login has ended */
+		if (d->err.code == E_UNAUTHORIZED && !request_header(r, "X-API-Key") &&
+		    !request_header(r, "Authorization") && to_dashboard(r, at))
+			break;
 		page_fail(r, at, at->bare ? E_FORBIDDEN : d->err.code, d->err.text);
 		break;
 	case DOOR_PAUSED:

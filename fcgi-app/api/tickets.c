@@ -8,6 +8,7 @@
 #include "capsules.h"
 #include "cleanup.h"
 #include "crypto.h"
+#include "ports.h"
 #include "streams.q.h"
 
 #include <string.h>
@@ -30,12 +31,13 @@ static const struct field ticket_new_fields[] = {
 };
 
 struct ticket_made {
-	const char *ticket;
+	const char *ticket, *url;
 	int32_t expires_in;
 };
 static const struct field ticket_made_fields[] = {
 	FIELD(ticket_made, ticket, "ticket", .flags = NEEDED, .doc = "For ?ticket=."),
 	FIELD(ticket_made, expires_in, "expires_in", .flags = NEEDED, .doc = "Seconds."),
+	FIELD(ticket_made, url, "url", .flags = OMIT, .doc = "Of the purpose port: the port's address. Below it, .hutch/auth?ticket=…&to=/ takes the ticket."),
 	{ 0 },
 };
 
@@ -126,5 +128,7 @@ ticket_new(struct request *r)
 		return -1;
 	if (n == 0)
 		return fail(r, E_UNAUTHORIZED, "the account or the team has ended");
+	if (in->port)
+		made.url = port_url(r, in->capsule, in->port);
 	return reply_row(r, 1, &made);
 }

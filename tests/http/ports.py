@@ -20,6 +20,7 @@ from crew import Person, call, check, end, sql, uuid_of  # noqa: E402
 
 WEB = urlsplit(os.environ["HUTCH_URL"])
 DOMAIN = os.environ["HUTCH_DOMAIN"]
+PUBLIC = os.environ["E2B_DOCS_BASE"].removesuffix("/app")  # http.public_url
 KEY = {"X-API-Key": os.environ["HUTCH_API_KEY"]}
 LABEL = os.environ.get("HUTCH_WEB", "lighttpd")
 IDLE = int(os.environ.get("HUTCH_PORTS_IDLE", "70"))  # longer than any timer that a web server has for others
@@ -127,9 +128,18 @@ def test_allow(h):
     private, other = h.host(8080), {"Authorization": "Bearer " + Person("ports").token}
     a = send(private, "GET", "/")
     good("private, none: 401 JSON", a.status == 401 and a.json()["error"]["code"] == "unauthorized", a.body)
-    a = send(private, "GET", "/", {"Accept": "text/html"})
-    good("private, none, a browser: a page that says how", a.status == 401 and b"/.hutch/auth" in a.body
-         and a.headers["content-type"].startswith("text/html"), a.body[:200])
+    html = {"Accept": "text/html,*/*;q=0.8"}
+    a = send(private, "GET", "/a?b=1&c", {**html, "Sec-Fetch-Dest": "document"})
+    good("private, none, a browser: to the dashboard, and back to the same place", a.status == 302 and a.headers.get("location")
+         == "%s/app/port?capsule=%s&port=8080&to=%s" % (PUBLIC, h.id, quote("/a?b=1&c", safe="")), (a.status, a.headers))
+    a = send(private, "GET", "/", {**html, "Cookie": "hutch_port=junk", "Authorization": "Basic eDp5"})
+    good("… with a cookie that is none, and a password of the service's own", a.status == 302, a.status)
+    for name, method, headers in (("in a frame", "GET", {**html, "Sec-Fetch-Dest": "iframe"}), ("a POST", "POST", html)):
+        a = send(private, method, "/", headers)
+        good("… but %s: a page that says how" % name, a.status == 401 and b"/.hutch/auth" in a.body
+             and a.headers["content-type"].startswith("text/html"), a.body[:200])
+    good("… and in E2B's form: 403", send(h.host(8080, bare=True), "GET", "/", html).status == 403)
+    good("a browser with a bad key: 401", send(private, "GET", "/", {**html, "X-API-Key": "htc_" + "0" * 40}).status == 401)
     foreign, unknown = send(private, "GET", "/", other), send("8080-%s.%s" % (UNKNOWN, DOMAIN), "GET", "/", other)
     good("another team's key and an unknown capsule: the same 404", foreign.status == unknown.status == 404
          and foreign.json()["error"]["message"] == unknown.json()["error"]["message"], (foreign.body, unknown.body))
@@ -156,7 +166,9 @@ def test_cookie(h):
     private = h.host(8080)
 
     def ticket(port):
-        return call("POST", "/v1/auth/tickets", {"capsule": h.id, "purpose": "port", "port": port}, KEY).json["ticket"]
+        a = call("POST", "/v1/auth/tickets", {"capsule": h.id, "purpose": "port", "port": port}, KEY).json
+        good("a ticket's answer says where it is used", a["url"].split("://")[1] == h.host(port) + "/", a)
+        return a["ticket"]
     one = ticket(8080)
     a = send(private, "GET", "/.hutch/auth?ticket=%s&to=%s" % (one, quote("/next?x=1", safe="")))
     jar = a.headers.get("set-cookie", "")
