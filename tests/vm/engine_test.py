@@ -1,167 +1,30 @@
 #!/usr/bin/env python3
 """engine_test.py - the host agent with real virtual machines, from outside.
 
-usage: engine_test.py AGENT IMAGE_DIR     (a hutch-agent binary, images/build's output)
+usage: engine_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary, images/build's output)
 
-Starts its own agent in a private folder under /tmp, talks to its control API with curl, kills it,
-starts it again, damages its files. Needs curl with HTTP/2, QEMU, and root for separate user ids.
-Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
+The tests stand in their order: each may use what the ones before left.
 """
-import base64, glob, http.server, json, os, shutil, signal, socketserver, struct, subprocess, sys
-import tempfile, threading, time, uuid
+import glob, http.server, json, os, signal, socketserver, subprocess, sys, threading, time
 
-AGENT, IMAGES = sys.argv[1], sys.argv[2]
-DIR = tempfile.mkdtemp(prefix='hutch-engine-')
-STATE = DIR + '/state'
-SOCK = STATE + '/a.sock'
-USER = os.environ.get('ENGINE_USER', '')     # the account the agent changes to
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from engine_lib import TOKEN, Agent, Skip, main, new_id, wait_for
+
 UID_FIRST, UID_COUNT = 64900, 12
-MEMORY = 256
-TOKEN = 'token-of-the-test'
-agent = None
-
-
-def new_id():
-    n, digits = uuid.uuid4().int, ''
-    for _ in range(25):
-        n, r = divmod(n, 36)
-        digits = '0123456789abcdefghijklmnopqrstuvwxyz'[r] + digits
-    return 'cl-' + digits
-
-
-# ---- the agent ----
-
-def configure(**more):
-    conf = dict(socket=SOCK, state_dir=STATE, image_dir=IMAGES, accel='tcg', uid_first=UID_FIRST,
-                uid_count=UID_COUNT, pool_size=1, pool_waiting=0, min_free_disk_gb=0, min_free_disk_percent=0,
-                min_free_memory_percent=1, user=USER)
-    conf.update(more)
-    with open(DIR + '/hutch.conf', 'w') as f:
-        f.write('agent {\n%s}\n' % ''.join('\t%s = %s\n' % (k, v if isinstance(v, int) else '"%s"' % v)
-                                          for k, v in conf.items()))
-
-
-def start(wait=30, env=None):
-    global agent
-    log = open(DIR + '/log', 'ab')
-    agent = subprocess.Popen([AGENT, '-c', DIR + '/hutch.conf'], stdin=subprocess.DEVNULL, stdout=log,
-                             stderr=log, env=dict(os.environ, **(env or {})))
-    end = time.time() + wait
-    while time.time() < end and agent.poll() is None:
-        try:
-            if call('GET', '/info')[0] == 200:
-                return
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.1)
-    raise AssertionError('the agent does not start')
-
-
-def stop(sig=signal.SIGTERM):
-    agent.send_signal(sig)
-    agent.wait(20)
-
-
-def log_text():
-    with open(DIR + '/log', errors='replace') as f:
-        return f.read()
-
-
-def call(method, path, body=None, headers=(), timeout=90):
-    """(status, answer): JSON when it is, else bytes."""
-    cmd = ['curl', '-sS', '--http2-prior-knowledge', '--unix-socket', SOCK, '-X', method, '-m', str(timeout),
-           '-w', '\n%{http_code}', '--data-binary', '@-', 'http://agent/agent/v1' + path]
-    for h in headers:
-        cmd += ['-H', h]
-    if body is not None and not isinstance(body, bytes):
-        body = json.dumps(body).encode()
-    if body is None:
-        cmd.remove('--data-binary')
-        cmd.remove('@-')
-    r = subprocess.run(cmd, input=body or b'', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if r.returncode:
-        raise OSError(r.stderr.decode())
-    data, _, status = r.stdout.rpartition(b'\n')
-    try:
-        return int(status), json.loads(data)
-    except ValueError:
-        return int(status), data
-
-
-def put(cid, epoch=1, **more):
-    spec = dict(epoch=epoch, template='minimal', template_version=1, vcpus=1, memory_mb=MEMORY,
-                hostname='hutch', user='root', workdir='/root', access_token=TOKEN, envs={'GREETING': 'hello'})
-    spec.update(more)
-    return call('PUT', '/capsules/' + cid, spec, ['hutch-op: test', 'hutch-epoch: %d' % epoch])
+agent = Agent(sys.argv[1], sys.argv[2], UID_FIRST, uid_count=UID_COUNT, pool_size=1, network_mode=None,
+              user=os.environ.get('ENGINE_USER', ''))     # the account that the agent changes to
+STATE = agent.state
+os.chmod(agent.dir, 0o755)     # for that account
+start, stop, call, put, run = agent.start, agent.stop, agent.call, agent.put, agent.run
+inventory, pools, qemus = agent.inventory, agent.pools, agent.qemus
 
 
 def delete(cid, epoch=1):
-    return call('DELETE', '/capsules/' + cid, None, ['hutch-epoch: %d' % epoch])
-
-
-def run(cid, command, token=TOKEN):
-    """The command's output; through the bridge, Connect framing."""
-    message = json.dumps({'process': {'cmd': '/bin/sh', 'args': ['-c', command]}, 'stdin': False}).encode()
-    status, data = call('POST', '/capsules/%s/guest/process.Process/Start' % cid,
-                        b'\0' + struct.pack('>I', len(message)) + message,
-                        ['content-type: application/connect+json', 'x-access-token: ' + token])
-    if status != 200:
-        raise AssertionError('exec: %d %r' % (status, data))
-    out, ended = b'', False
-    if isinstance(data, dict):
-        raise AssertionError('exec: %r' % data)
-    while data:
-        n = struct.unpack('>I', data[1:5])[0]
-        m = json.loads(data[5:5 + n])
-        data = data[5 + n:]
-        event = m.get('event', {})
-        out += base64.b64decode(event.get('data', {}).get('stdout', ''))
-        ended = ended or 'end' in event
-        assert 'error' not in m, m
-    assert ended, 'no end event'
-    return out.decode()
-
-
-def inventory():
-    return {c['id']: c for c in call('GET', '/capsules')[1]['capsules']}
-
-
-def pools():
-    return call('GET', '/info')[1]['pools']
-
-
-def wait_for(what, test, seconds=60):
-    end = time.time() + seconds
-    while time.time() < end:
-        got = test()
-        if got:
-            return got
-        time.sleep(0.2)
-    raise AssertionError('waited %d s for %s' % (seconds, what))
+    return agent.delete(cid, epoch)
 
 
 def pool_ready():
     return any(p['image'] == 'ready' and p['ready'] > 0 for p in pools().values())
-
-
-def instance():
-    with open(STATE + '/instance') as f:
-        return f.read().strip()
-
-
-def qemus():
-    """{vm name: pid} of this agent's processes."""
-    found = {}
-    for path in glob.glob('/proc/[0-9]*/cmdline'):
-        try:
-            with open(path, 'rb') as f:
-                words = f.read().split(b'\0')
-        except OSError:
-            continue
-        for a, b in zip(words, words[1:]):
-            if a == b'-name' and b.decode().startswith('hutch-%s-' % instance()):
-                found[b.decode().split('-', 2)[2]] = int(path.split('/')[2])
-    return found
 
 
 def status_of(pid, field):
@@ -170,8 +33,6 @@ def status_of(pid, field):
             if line.startswith(field + ':'):
                 return line.split(':')[1].split()
 
-
-# ---- the tests, in this order: each may use what the ones before left ----
 
 cold, warm_a, warm_b = new_id(), new_id(), new_id()
 
@@ -312,7 +173,7 @@ def test_large_bodies_through_the_bridge():
 
 
 def test_a_reader_that_stops_stops_only_itself():
-    slow = subprocess.Popen(['curl', '-sS', '-N', '--http2-prior-knowledge', '--unix-socket', SOCK, '-o', '-',
+    slow = subprocess.Popen(['curl', '-sS', '-N', '--http2-prior-knowledge', '--unix-socket', agent.sock, '-o', '-',
                              '-H', 'x-access-token: ' + TOKEN, 'http://agent/agent/v1/capsules/%s/guest/files'
                              '?path=/root/big&username=root' % warm_a], stdout=subprocess.PIPE)
     try:
@@ -439,11 +300,10 @@ def test_crash_points():
         except OSError:
             pass
         try:
-            agent.wait(3)
+            agent.process.wait(3)
         except subprocess.TimeoutExpired:
-            stop()
-            start()
-            return 'not a development build'
+            agent.restart()
+            raise Skip('not a development build')
         start()
         wait_for('the end of what was begun',
                  lambda: not any(k['state'] in ('starting', 'stopping') for k in inventory().values()), 20)
@@ -472,7 +332,7 @@ def test_corrupt_image_is_refused_and_made_anew():
     c = new_id()
     status, got = put(c)
     assert status == 200, got
-    assert 'is refused and made anew' in log_text()
+    assert 'is refused and made anew' in agent.log()
     assert delete(c)[0] == 204
     wait_for('a new image', pool_ready)
 
@@ -491,13 +351,11 @@ def test_torn_and_lost_journal():
 
 def test_full():
     stop()
-    configure(pool_size=0, min_free_disk_gb=100000)
-    start()
+    start(pool_size=0, min_free_disk_gb=100000)
     status, got = put(new_id())
     assert status == 507 and got['error']['code'] == 'out_of_space', (status, got)
     stop()
-    configure(pool_size=0, min_free_memory_percent=90)
-    start()
+    start(pool_size=0, min_free_memory_percent=90)
     c = new_id()
     status, got = put(c)
     free = [int(l.split()[1]) for l in open('/proc/meminfo') if l.split(':')[0] in ('MemTotal', 'MemAvailable')]
@@ -506,8 +364,7 @@ def test_full():
     elif status == 200:
         assert delete(c)[0] == 204
     stop()
-    configure(pool_size=0, uid_count=1)
-    start()
+    start(pool_size=0, uid_count=1)
     a, b = new_id(), new_id()
     assert put(a)[0] == 200
     status, got = put(b)
@@ -547,15 +404,13 @@ class Control(http.server.BaseHTTPRequestHandler):
 def test_control_plane():
     srv = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Control)
     threading.Thread(target=srv.serve_forever, daemon=True).start()
-    with open(DIR + '/token', 'w') as f:
+    token = agent.dir + '/token'
+    with open(token, 'w') as f:
         f.write('once-only\n')
-    os.chmod(DIR + '/token', 0o644)
+    os.chmod(token, 0o644)
     stop()
-    configure(pool_size=0, control_url='http://127.0.0.1:%d' % srv.server_address[1], token_file=DIR + '/token',
-              name='testhost')
-    with open(DIR + '/hutch.conf', 'a') as f:
-        f.write('host {\n\theartbeat_sec = 1\n}\n')
-    start()
+    agent.extra = 'host {\n\theartbeat_sec = 1\n}\n'
+    start(pool_size=0, control_url='http://127.0.0.1:%d' % srv.server_address[1], token_file=token, name='testhost')
     seen = Control.seen
     wait_for('a heartbeat', lambda: any(p == '/v1/hosts/host-1/heartbeat' for p, _, _ in seen), 10)
     path, body, _ = seen[0]
@@ -579,7 +434,7 @@ def test_control_plane():
     Control.broken = False
     del seen[:]
     wait_for('the late report', lambda: reported('stopped'), 40)
-    assert TOKEN not in log_text() and 'once-only' not in log_text()
+    assert TOKEN not in agent.log() and 'once-only' not in agent.log()
     srv.shutdown()
 
 
@@ -596,49 +451,4 @@ def test_no_secrets_on_disk():
         assert TOKEN.encode() not in text or b'engine_test' in text or b'curl' in text, path
 
 
-def main():
-    passed = failed = skipped = 0
-    begin = time.time()
-    if not os.path.exists(IMAGES + '/minimal/template.json'):
-        print('skipped engine: no template in %s (images/build makes it)' % IMAGES)
-        print('0 passed, 0 failed, 1 skipped')
-        return 77
-    os.makedirs(STATE, 0o700)
-    os.chmod(DIR, 0o755)
-    configure()
-    try:
-        start()
-        for name, test in list(globals().items()):
-            if not name.startswith('test_') or (len(sys.argv) > 3 and name[5:] not in sys.argv[3:]):
-                continue
-            at = time.time()
-            try:
-                skip = test()
-                skipped, passed = skipped + bool(skip), passed + (not skip)
-                print(('skipped %s: %s' % (name[5:], skip)) if skip else
-                      'ok %s (%.1f s)' % (name[5:], time.time() - at), flush=True)
-            except Exception as e:      # each test stands alone: the next one is tried
-                failed += 1
-                print('not ok %s: %s: %s' % (name[5:], type(e).__name__, str(e)[:600]), flush=True)
-                if agent.poll() is not None:
-                    print('not ok %s: the agent ended: %s' % (name[5:], agent.returncode), flush=True)
-                    start()
-    finally:
-        if agent and agent.poll() is None:
-            stop()
-        for pid in qemus().values():
-            os.kill(pid, signal.SIGKILL)
-        bad = 'AddressSanitizer' in log_text() or 'talloc:' in log_text() or 'runtime error:' in log_text()
-        if bad or failed:
-            shutil.copy(DIR + '/log', '/tmp/hutch-engine.log')
-            print('# log: /tmp/hutch-engine.log')
-        if bad:
-            failed += 1
-            print('not ok sanitizers: see the log')
-        shutil.rmtree(DIR, ignore_errors=True)
-    print('# %.0f s' % (time.time() - begin))
-    print('%d passed, %d failed, %d skipped' % (passed, failed, skipped))
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(main(agent, globals(), 'engine'))
