@@ -136,7 +136,6 @@ to_dashboard(struct request *r, const struct port_place *at)
 	    at->port);
 	query_escape(&b, strlen(r->uri) <= WAY_BACK_MAX ? r->uri : "/");
 	reply_header(r, "Location", b.data);
-	reply_header(r, "Cache-Control", "no-store");
 	reply_header(r, "Referrer-Policy", "no-referrer");
 	return reply_empty(r, 302);
 }

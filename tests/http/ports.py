@@ -131,7 +131,7 @@ def test_allow(h):
     html = {"Accept": "text/html,*/*;q=0.8"}
     a = send(private, "GET", "/a?b=1&c", {**html, "Sec-Fetch-Dest": "document"})
     good("private, none, a browser: to the dashboard, and back to the same place", a.status == 302 and a.headers.get("location")
-         == "%s/app/port?capsule=%s&port=8080&to=%s" % (PUBLIC, h.id, quote("/a?b=1&c", safe="")), (a.status, a.headers))
+         == "%s/app/port?capsule=%s&port=8080&to=%s" % (PUBLIC, h.id, quote("/a?b=1&c")), (a.status, a.headers))
     a = send(private, "GET", "/", {**html, "Cookie": "hutch_port=junk", "Authorization": "Basic eDp5"})
     good("… with a cookie that is none, and a password of the service's own", a.status == 302, a.status)
     for name, method, headers in (("in a frame", "GET", {**html, "Sec-Fetch-Dest": "iframe"}), ("a POST", "POST", html)):
