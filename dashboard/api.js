@@ -39,6 +39,8 @@ async function send(method, path, body, headers = {}) {
 		Number(answer.headers.get("Retry-After")) || 0);
 }
 
+export const methods = () => send("GET", "/v1/auth/methods");
+
 const bearer = () => login ? { Authorization: `Bearer ${login.token}` } : {};
 
 export const whose = () => login;

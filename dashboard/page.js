@@ -47,7 +47,7 @@ function sentence(text) {
 export function explain(box, e, step) {
 	const next = e.retryAfter ? `Try again in ${e.retryAfter} s.` : step ?? nextSteps[e.code] ?? "Try again.";
 
-	box.replaceChildren(`${sentence(e.message)} ${next}`);
+	box.replaceChildren(`${sentence(e.message)} ${next}`.trim());
 	if (e.status >= 500 && e.requestId)
 		box.append(el("code", {}, `Request ${e.requestId}`));
 }

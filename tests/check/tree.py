@@ -6,7 +6,7 @@ import sys
 TOP = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.environ.get("HUTCH_BUILD", os.getcwd())
 PROGRAMS = ("fcgi-app", "workers", "gateway", "hostagent", "guestagent", "cli")
-FOLDERS = PROGRAMS + ("lib", "proto", "sql", "conf", "docs", "images", "share", "tests", "tools", "packaging", ".ci")
+FOLDERS = PROGRAMS + ("lib", "proto", "sql", "conf", "docs", "images", "share", "dashboard", "tests", "tools", "packaging", ".ci")
 GENERATED = re.compile(r"\.q\.[ch]$|(^|/)migrations\.c$|queries\.def$|\.(o|a|trs|log|pyc)$|/\.deps/|/node_modules/|/__pycache__/")
 
 

@@ -177,7 +177,7 @@ def test_security(s):
 def test_dashboard(s):
     """Its pages, at addresses that are not their files', under a policy that lets nothing foreign in."""
     policy = s.ask("GET", "/").headers["content-security-policy"]
-    for target, kind in (("/app/api/cli?next=http://localhost:1", "text/html"), ("/app/port?port=1", "text/html"),
+    for target, kind in (("/app/api/cli?next=http://localhost:1", "text/html"), ("/app/port?port=1", "text/html"), ("/auth/corp-1/callback?error=x", "text/html"),
                          ("/app/api.js", "text/javascript"), ("/app/port.js", "text/javascript"), ("/app/app.css", "text/css")):
         a = s.ask("GET", target)
         check("%s: %s" % (s.kind, target), a.status == 200 and a.headers["content-type"].startswith(kind), "%d %s" % (a.status, a.headers))
@@ -185,7 +185,7 @@ def test_dashboard(s):
               and a.headers.get("cache-control") == "no-cache" and a.headers.get("x-frame-options") == "DENY", a.headers)
     page = s.ask("GET", "/app/api/cli").body
     check(s.kind + ": no script or style in the page itself", b"<style" not in page and page.count(b"<script ") == 1 and b"style=" not in page)
-    for target in ("/app/", "/app/nothing", "/app/api/cli/x", "/app/portal", "/app/../conf/README.md"):
+    for target in ("/app/", "/app/nothing", "/app/api/cli/x", "/app/portal", "/auth/callback", "/auth/a/b/callback", "/app/../conf/README.md"):
         check("%s: %s is nothing" % (s.kind, target), s.ask("GET", target).status in (400, 403, 404), s.ask("GET", target).status)
     a = s.ask("GET", "/docs/api/cli?next=http%3A%2F%2Flocalhost%3A4711&cliVersion=2.19.0")
     where, _, query = a.headers.get("location", "").partition("?")
@@ -266,6 +266,7 @@ def test_ports(s):
             ("host name, POST of an ops path", "POST", "/v1/capsules", "65535-%s.d.example" % ID, []),
             ("host name, our pages' paths", "GET", "/docs/api/cli", "8080-%s.d.example" % ID, []),
             ("host name, our files' paths", "GET", "/app/api/cli", "8080-%s.d.example" % ID, []),
+            ("header, our files' paths", "GET", "/app/port", "h", ["E2b-Sandbox-Id: " + bare]),
             ("header", "GET", "/v1/health", "h", ["E2b-Sandbox-Id: " + bare, "E2b-Sandbox-Port: 49983"]),
             ("header, POST", "POST", "/process.Process/List", "h", ["E2b-Sandbox-Id: " + bare]),
             ("header, DELETE", "DELETE", "/v1/capsules/" + ID, "h", ["E2b-Sandbox-Id: " + bare]),
