@@ -4,6 +4,7 @@
 #include "cleanup.h"
 #include "hosts.q.h"
 #include "json.h"
+#include "teams.q.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -108,10 +109,34 @@ total_size(struct json_object *files)
 	return sum;
 }
 
+/* Whose it will be; he alone has the name. NULL: err is set. */
+static const struct uuid *
+template_team(struct ctl *c, const char *slug, const char *name)
+{
+	struct q_name_holder *other;
+	struct q_waited *alone;
+	struct q_host_ref *team;
+	int n;
+
+	if (q_one_at_a_time(c->work.db, &alone, .word = "templates") < 0)
+		return NULL;
+	n = q_template_team(c->work.db, &team, .slug = slug);
+	if (n == 0)
+		err_set(&c->work.err, E_NOT_FOUND, "there is no team %s", slug);
+	if (n <= 0)
+		return NULL;
+	n = q_template_holder(c->work.db, &other, .team = team->id, .name = name);
+	if (n > 0)
+		err_set(&c->work.err, E_CONFLICT, "%s is the name of %s", name, other->what);
+	return n == 0 ? team->id : NULL;
+}
+
 int
 ctl_template_add(struct ctl *c)
 {
 	const char *name = ctl_needed(c, "name"), *dir = ctl_needed(c, "dir"), *digest;
+	const char *slug = ctl_option(c, "team");
+	const struct uuid *team;
 	struct uuid id = uuid_new();
 	struct q_host_ref *ref;
 	struct q_version *v;
@@ -125,7 +150,9 @@ ctl_template_add(struct ctl *c)
 		return -1;
 	digest = version_digest(c, t);
 	db_begin(c->work.db);
-	if (q_template_upsert(c->work.db, &ref, .id = &id, .name = name,
+	team = template_team(c, slug ? slug : "platform", name);
+	if (!team ||
+	    q_template_upsert(c->work.db, &ref, .id = &id, .team = team, .name = name,
 		.description = json_str(t, "description", "")) < 0)
 		return -1;
 	n = q_template_current(c->work.db, &v, .id = ref->id);

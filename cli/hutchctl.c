@@ -27,7 +27,7 @@ static const struct ctl_command commands[] = {
 	{ "key create",    "--email E [--name N] [--prefix htc|e2b|wrn]", ctl_key_create, "make an API key in the user's team and print it" },
 	{ "host create",   "--name N", ctl_host_create, "announce a host and print its registration token" },
 	{ "hostcheck",     "[--json]", ctl_hostcheck, "what this machine gives to keep capsules apart, and what to do; status 0, 3 (warnings), 4" },
-	{ "template add",  "--name N --dir D", ctl_template_add, "register a template that images/build made" },
+	{ "template add",  "--name N --dir D [--team SLUG]", ctl_template_add, "register a template that images/build made" },
 	{ "audit checkpoint", "", ctl_audit_checkpoint, "sign the ends of the chains that grew, as the worker does each minute" },
 	{ "audit verify",  "[--checkpoints FILE] [--public-key HEX]", ctl_audit_verify, "check every team's audit log: hash chain and signed checkpoints" },
 	{ 0 },

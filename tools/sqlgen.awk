@@ -5,6 +5,7 @@
 # A file holds, in this order of use:
 #   -- row: NAME            then "--   column type[?], ..." lines: a C struct q_NAME
 #   -- name: NAME :one ROW  then one comment line (it becomes the C comment), then SQL
+#   -- part: NAME           then SQL up to an empty line: what queries below say as {{NAME}}
 # Parameters are written :param::type; add ? after the type for one that may be NULL.
 # Kinds: :one ROW  1 row, or 0 rows;  :many ROW  an array;  :exec  rows affected.
 # SQL types become C types in ctype(); a NULL number is NULL_INT or NULL_INT4 (db.h), other NULLs are NULL.
@@ -36,6 +37,15 @@ function flush_query() {
 	if (q == "") return
 	sub(/;[ \t\n]*$/, "", sql[q]); q = ""
 }
+# Replace {{NAME}} by that part.
+function with_parts(s,   nm) {
+	while (match(s, /[{][{][a-z_0-9]+[}][}]/)) {
+		nm = substr(s, RSTART + 2, RLENGTH - 4)
+		if (!(nm in part)) die("no part \"" nm "\"")
+		s = substr(s, 1, RSTART - 1) part[nm] substr(s, RSTART + RLENGTH)
+	}
+	return s
+}
 # Replace :name::type by $n::type and remember the parameter once.
 function params(s,   out, m, nm, ty, opt, i) {
 	out = ""
@@ -57,6 +67,9 @@ function params(s,   out, m, nm, ty, opt, i) {
 /^-- row: /  { flush_query(); row = $3; rows[++nrow] = row; inrow = 1; next }
 inrow && /^--   / { s = $0; sub(/^--/, "", s); rowcols(s); next }
 inrow        { inrow = 0 }
+/^-- part: / { flush_query(); of = $3; part[of] = ""; inpart = 1; next }
+inpart && !/^[ \t]*$/ { part[of] = part[of] (part[of] == "" ? "" : "\n") $0; next }
+inpart       { inpart = 0; next }
 /^-- name: / {
 	flush_query(); q = $3; qs[++nq] = q; kind[q] = $4; qrow[q] = $5; line[q] = FNR; wantdoc = 1
 	if (kind[q] !~ /^:(one|many|exec)$/) die("kind must be :one, :many or :exec")
@@ -67,7 +80,7 @@ q != "" && wantdoc && /^-- / { doc[q] = substr($0, 4); wantdoc = 0; next }
 q != "" && /^--/ { next }
 q != "" && !/^[ \t]*$/ {
 	if (!(q in doc)) die("query " q " has no comment line")
-	sql[q] = sql[q] (sql[q] == "" ? "" : "\n") params($0); next
+	sql[q] = sql[q] (sql[q] == "" ? "" : "\n") params(with_parts($0)); next
 }
 END {
 	if (bad) exit 1

@@ -21,7 +21,7 @@ static handler capsule_create;
 
 static const struct field capsule_create_fields[] = {
 	FIELD(capsule_create, template, "template", .max = 200,
-	    .doc = "Name, name@N, or tpl-…; by default minimal."),
+	    .doc = "Name, slug/name, either with @N, or tpl-…; by default minimal."),
 	FIELD(capsule_create, snapshot, "snapshot", .max = 64,
 	    .doc = "snp-…, instead of a template."),
 	FIELD(capsule_create, name, "name", .format = "name",
@@ -74,11 +74,12 @@ check(struct request *r, struct capsule_create *in)
 	return times_check(r, &in->t);
 }
 
-/* name, name@N, tpl-…: no name can be mistaken for an id (spec 03 §2). */
+/* name, slug/name, either with @N, tpl-…: no name can be mistaken for an id (spec 03 §2). */
 static int
 find_template(struct request *r, const char *text, struct q_template_found **ret)
 {
-	char *name = talloc_strdup(r, text), *at = strchr(name, '@'), *end;
+	char *name = talloc_strdup(r, text), *at = strchr(name, '@'), *slash, *end;
+	const char *space = NULL;
 	struct uuid *id = talloc(r, struct uuid);
 	int32_t version = NULL_INT4;
 	bool is_id;
@@ -90,9 +91,15 @@ find_template(struct request *r, const char *text, struct q_template_found **ret
 		if (!*at || *end || version < 1)
 			return fail(r, E_NOT_FOUND, "no template %.80s", text);
 	}
-	is_id = id_read(name, "tpl-", id);
+	slash = strchr(name, '/');
+	if (slash) {
+		*slash++ = '\0';
+		space = name;
+		name = slash;
+	}
+	is_id = !space && id_read(name, "tpl-", id);
 	n = q_template_resolve(r->work.db, ret, .team = r->who.team, .id = is_id ? id : NULL,
-	    .name = is_id ? NULL : name, .version = version);
+	    .space = space, .name = is_id ? NULL : name, .version = version);
 	return n < 0 ? -1 : n ? 0 : fail(r, E_NOT_FOUND, "no template %.80s", text);
 }
 

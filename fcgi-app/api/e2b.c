@@ -203,7 +203,7 @@ create(struct request *r, const struct new_sandbox *in)
 			return fail(r, E_NOT_FOUND, "template not found");
 		rc = capsule_from_snapshot(r, &c, s, &id);
 	} else {
-		c.template = id_text(r, "tpl-", from.template->id);
+		c.template = talloc_asprintf(r, "%s/%s", from.template->slug, from.template->name);
 		c.vcpus = E2B_VCPUS;
 		c.memory_mb = E2B_MEMORY_MB;
 		c.disk_size_mb = from.template->disk_size_mb > E2B_DISK_MB

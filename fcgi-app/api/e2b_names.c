@@ -84,6 +84,18 @@ template_named(struct request *r, const char *name, const struct uuid *team, str
 	return n;
 }
 
+/* Of another team: what it shows to all. */
+static int
+template_shown(struct request *r, const char *space, const char *name, struct e2b_named *ret)
+{
+	struct q_e2b_template *t;
+	int n = q_e2b_template_shown(r->work.db, &t, .space = space, .name = name);
+
+	if (n > 0)
+		ret->template = t;
+	return n < 0 ? -1 : n ? 0 : unknown(r);
+}
+
 int
 e2b_resolve(struct request *r, const char *text, struct e2b_named *ret)
 {
@@ -107,7 +119,7 @@ e2b_resolve(struct request *r, const char *text, struct e2b_named *ret)
 		return n < 0 ? -1 : n ? 0 : unknown(r);
 	}
 	if (space && strcmp(space, slug) != 0)
-		return unknown(r);
+		return template_shown(r, space, alias, ret);
 	/* in the own name space templates and snapshots never share a name */
 	n = template_named(r, alias, r->who.team, ret);
 	if (n == 0) {

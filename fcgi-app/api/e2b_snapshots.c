@@ -4,11 +4,12 @@
  *
  * A name points at the newest ready snapshot that was taken with it; taking one more moves it.
  */
+#include "audit.h"
 #include "cleanup.h"
 #include "e2b.h"
 
 static handler snapshot_take_named, snapshot_list, template_delete, template_list, template_get,
-    alias_get;
+    template_show, alias_get;
 
 struct take {
 	const char *id, *name;
@@ -53,6 +54,23 @@ static const struct field templates_filter_fields[] = {
 	{ 0 },
 };
 static const struct field by_name_fields[] = { SANDBOX_ID(by_sandbox), { 0 } };
+struct show_in {
+	const char *id;
+	bool public;
+};
+static const struct field show_in_fields[] = {
+	SANDBOX_ID(show_in),
+	FIELD(show_in, public, "public", .flags = NEEDED,
+	    .doc = "true: every team may start it, as <slug>/<name>."),
+	{ 0 },
+};
+struct shown {
+	const char *const *names;
+};
+static const struct field shown_fields[] = {
+	FIELD(shown, names, "names", .flags = NEEDED),
+	{ 0 },
+};
 struct by_alias {
 	const char *alias;
 };
@@ -128,7 +146,9 @@ static const struct field alias_of_fields[] = {
 const struct route e2b_snapshot_routes[] = {
 	{ "POST", "/sandboxes/{id}/snapshots", POOL_OPS, PERM_snapshots_manage, snapshot_take_named, "E2B: take a snapshot of a sandbox", E2B | CREATES | MAY_BE_EMPTY, 201, IN(take), OUT(taken) },
 	{ "GET", "/snapshots", POOL_API, PERM_capsules_view, snapshot_list, "E2B: snapshots, newest first", E2B | LISTS, 200, FILTER(snapshots_filter), OUT(taken) },
-	{ "DELETE", "/templates/{id}", POOL_OPS, PERM_snapshots_manage, template_delete, "E2B: delete a snapshot, or all that have its name", E2B, 204, BY_NAME },
+	{ "DELETE", "/templates/{id}", POOL_OPS, PERM_snapshots_manage, template_delete, "E2B: delete a template of the team, a snapshot, or all that have its name", E2B, 204, BY_NAME },
+	{ "PATCH", "/templates/{id}", POOL_API, PERM_templates_manage, template_show, "E2B: show a template of the team to every team, or no longer", E2B, 200, IN(show_in), OUT(shown) },
+	{ "PATCH", "/v2/templates/{id}", POOL_API, PERM_templates_manage, template_show, "E2B: show a template of the team to every team, or no longer", E2B, 200, IN(show_in), OUT(shown) },
 	{ "GET", "/templates", POOL_API, PERM_capsules_view, template_list, "E2B: templates, newest first", E2B | LISTS, 200, FILTER(templates_filter), OUT(template) },
 	{ "GET", "/v2/templates", POOL_API, PERM_capsules_view, template_list, "E2B: templates, newest first", E2B | LISTS, 200, FILTER(templates_filter), OUT(template) },
 	{ "GET", "/templates/aliases/{alias}", POOL_API, PERM_capsules_view, alias_get, "E2B: what a name of a template means", E2B, 200, IN(by_alias), OUT(alias_of) },
@@ -242,6 +262,51 @@ snapshot_list(struct request *r)
 	    r, n, all, sizeof *all, &p, offsetof(struct taken, at), offsetof(struct taken, key));
 }
 
+/* Who made a template is not known: what members may do with their own they may with none. */
+static int
+may_manage(struct request *r, const struct q_e2b_template *t)
+{
+	enum allowed a = principal_allowed(&r->who, PERM_templates_manage, &r->work.err);
+
+	if (a == ALLOW_NO)
+		return -1;
+	if (uuid_equal(t->team_id, &uuid_zero))
+		return fail(r, E_FORBIDDEN, "it is the platform's: every team has it");
+	if (!uuid_equal(t->team_id, r->who.team))
+		return fail(r, E_FORBIDDEN, "it belongs to another team");
+	if (a == ALLOW_OWN)
+		return fail(r, E_FORBIDDEN, "that takes an owner or administrator of the team");
+	return 0;
+}
+
+static int
+template_audit(struct request *r, enum audit_kind kind, const struct q_e2b_template *t, bool public)
+{
+	const char *said = public ? "public" : "team";
+
+	return audit_add(&r->work, kind,
+	    &(struct audit){ .team = r->who.team,
+		.resource_id = t->name,
+		.metadata = talloc_asprintf(r, "{\"visibility\":\"%s\"}", said),
+		.data = talloc_asprintf(r,
+		    "{\"template_id\":\"%s\",\"version\":%d,\"visibility\":\"%s\"}",
+		    id_text(r, "tpl-", t->id), t->version, said) });
+}
+
+/* It starts nothing any more, and its name is free; what was made of it goes on. */
+static int
+template_drop(struct request *r, const struct q_e2b_template *t)
+{
+	int n;
+
+	if (may_manage(r, t) < 0)
+		return -1;
+	n = q_e2b_template_delete(r->work.db, .id = t->id);
+	if (n > 0 && template_audit(r, AUDIT_TEMPLATE_DELETE, t, t->public) < 0)
+		return -1;
+	return reply_done(r, n);
+}
+
 /* By a name all its versions go, by an id that one. */
 static int
 template_delete(struct request *r)
@@ -254,7 +319,7 @@ template_delete(struct request *r)
 	if (e2b_resolve(r, in->id, &what) < 0)
 		return -1;
 	if (what.template)
-		return fail(r, E_FORBIDDEN, "templates are managed with hutchctl");
+		return template_drop(r, what.template);
 	if (!what.alias)
 		return snapshot_drop(r, what.snapshot->id) < 0 ? -1 : reply_done(r, 1);
 	n = q_e2b_snapshots_of(r->work.db, &rows, .alias = what.alias);
@@ -274,17 +339,14 @@ uuid_text(void *mem, const struct uuid *u)
 	return talloc_strdup(mem, uuid_write(text, u));
 }
 
-static int
+static void
 template_shape(struct request *r, const struct q_e2b_template *t, struct template *ret)
 {
 	const char **names = talloc_zero_array(r, const char *, 2);
 	const char **aliases = talloc_zero_array(r, const char *, 2);
-	const char *slug = uuid_equal(t->team_id, &uuid_zero) ? "platform" : e2b_slug(r);
 
-	if (!slug)
-		return -1;
 	aliases[0] = t->name;
-	names[0] = talloc_asprintf(names, "%s/%s", slug, t->name);
+	names[0] = talloc_asprintf(names, "%s/%s", t->slug, t->name);
 	*ret = (struct template){ .id = t->id,
 		.build = uuid_text(r, t->build_id),
 		.status = "ready",
@@ -300,7 +362,6 @@ template_shape(struct request *r, const struct q_e2b_template *t, struct templat
 		.spawned_at = t->spawned_at,
 		.spawned = t->spawned,
 		.builds_made = t->builds };
-	return 0;
 }
 
 static int
@@ -320,8 +381,7 @@ template_list(struct request *r)
 		return -1;
 	all = talloc_array(r, struct template, n + 1);
 	for (i = 0; i < n; i++)
-		if (template_shape(r, &rows[i], &all[i]) < 0)
-			return -1;
+		template_shape(r, &rows[i], &all[i]);
 	return e2b_page_reply(r, n, all, sizeof *all, &p, offsetof(struct template, created_at),
 	    offsetof(struct template, id));
 }
@@ -341,8 +401,9 @@ template_get(struct request *r)
 	if (!what.template)
 		return fail(r, E_NOT_FOUND, "template not found");
 	n = q_e2b_builds(r->work.db, &rows, .id = what.template->id);
-	if (n < 0 || template_shape(r, what.template, &t) < 0)
+	if (n < 0)
 		return -1;
+	template_shape(r, what.template, &t);
 	all = talloc_array(r, struct build, n + 1);
 	for (i = 0; i < n; i++)
 		all[i] = (struct build){ .id = uuid_text(all, rows[i].build_id),
@@ -356,6 +417,29 @@ template_get(struct request *r)
 			.envd = E2B_ENVD };
 	t.builds = (struct list){ all, n };
 	return reply_with(r, template_detail_fields, &t);
+}
+
+static int
+template_show(struct request *r)
+{
+	const struct show_in *in = r->in;
+	struct e2b_named what;
+	int n;
+
+	if (e2b_resolve(r, in->id, &what) < 0)
+		return -1;
+	if (!what.template)
+		return fail(r, E_NOT_FOUND, "template not found");
+	if (may_manage(r, what.template) < 0)
+		return -1;
+	n = q_e2b_template_show(r->work.db, .id = what.template->id, .public = in->public);
+	if (n < 0 ||
+	    (n > 0 &&
+		template_audit(r, in->public ? AUDIT_TEMPLATE_PUBLISH : AUDIT_TEMPLATE_UNPUBLISH,
+		    what.template, in->public) < 0))
+		return -1;
+	return reply_with(r, shown_fields,
+	    &(struct shown){ names_of(r, what.template->slug, what.template->name) });
 }
 
 static int

@@ -68,10 +68,13 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
 --   id uuid, name text, version int4, disk_size_mb int4
 
 -- name: template_resolve :one template_found
--- A template by name (the own team's first, then the platform's) or id. Hosts hold one build of each, so only its current version starts.
+-- A template by name (the own team's first, then the platform's) or id; by name space and name another team's that it shows to all. Hosts hold one build of each, so only its current version starts.
 SELECT t.id, t.name, v.version, v.disk_size_mb FROM templates t
   JOIN template_versions v ON v.template_id = t.id AND v.version = t.current_version
- WHERE t.deleted_at IS NULL AND v.version = coalesce(:version::int4?, t.current_version) AND t.team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')
+ WHERE t.deleted_at IS NULL AND v.version = coalesce(:version::int4?, t.current_version)
+   AND CASE WHEN :space::text? IS NULL THEN t.team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')
+       ELSE t.team_id = (SELECT m.id FROM teams m WHERE m.slug = :space::text? AND m.deleted_at IS NULL)
+         AND (t.visibility = 'public' OR t.team_id IN (:team::uuid, '00000000-0000-0000-0000-000000000000')) END
    AND (t.id = :id::uuid? OR t.name = :name::text?)
  ORDER BY t.team_id = :team::uuid DESC LIMIT 1;
 

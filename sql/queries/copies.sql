@@ -4,13 +4,12 @@
 --   dial text, digest text
 
 -- name: template_sources :many template_source
--- Who has a template that this host has not: nothing when it is there.
+-- Who has a template that this host has not: nothing when it is there. A deleted one, too: what sleeps of it wakes somewhere.
 SELECT s.dial, v.digest FROM hosts s, templates t JOIN template_versions v ON v.template_id = t.id AND v.version = t.current_version
- WHERE t.name = :name::text AND t.deleted_at IS NULL AND t.team_id = '00000000-0000-0000-0000-000000000000'
-   AND :name::text = ANY (s.holds) AND s.id <> :host::uuid AND s.deleted_at IS NULL AND s.status IN ('online','draining')
+ WHERE t.name = :name::text AND :name::text = ANY (s.holds) AND s.id <> :host::uuid AND s.deleted_at IS NULL AND s.status IN ('online','draining')
    AND EXISTS (SELECT FROM hosts h WHERE h.id = :host::uuid AND NOT :name::text = ANY (h.holds)
      AND (starts_with(s.address, 'https:') OR starts_with(h.address, 'unix:')))
- ORDER BY s.last_heartbeat_at DESC LIMIT 1;
+ ORDER BY t.deleted_at DESC NULLS FIRST, s.last_heartbeat_at DESC LIMIT 1;
 
 -- name: host_holds :exec
 -- The host has it now; its next heartbeat says so, too.
@@ -20,12 +19,12 @@ UPDATE hosts SET holds = array_append(holds, :name::text) WHERE id = :host::uuid
 --   name text, target uuid, target_dial text
 
 -- name: templates_wanted :many template_wanted
--- Platform templates that fewer regular hosts have than shall, with the emptiest host for each.
+-- Templates that fewer regular hosts have than shall, with the emptiest host for each.
 SELECT t.name, h.id AS target, h.dial AS target_dial FROM templates t,
        LATERAL (SELECT count(*) AS n FROM hosts s WHERE s.deleted_at IS NULL AND s.type = 'regular' AND t.name = ANY (s.holds)) have,
        LATERAL (SELECT g.id, g.dial FROM hosts g WHERE g.deleted_at IS NULL AND g.type = 'regular' AND g.status = 'online' AND g.schedulable
           AND NOT t.name = ANY (g.holds) ORDER BY g.free_disk_mb DESC NULLS LAST LIMIT 1) h
- WHERE t.deleted_at IS NULL AND t.current_version IS NOT NULL AND t.team_id = '00000000-0000-0000-0000-000000000000'
+ WHERE t.deleted_at IS NULL AND t.current_version IS NOT NULL
    AND have.n BETWEEN 1 AND :copies::int4 - 1;
 
 -- row: copy_wanted

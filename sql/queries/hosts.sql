@@ -142,9 +142,27 @@ UPDATE hosts SET status = 'unreachable', updated_at = now() WHERE id = :id::uuid
 -- Reports up to this number were applied.
 UPDATE hosts SET report_seq = :seq::int8 WHERE id = :id::uuid AND report_seq < :seq::int8;
 
+-- name: template_team :one host_ref
+-- A live team, by the name space of its templates.
+SELECT id FROM teams WHERE slug = :slug::text AND deleted_at IS NULL;
+
+-- row: name_holder
+--   what text
+
+-- name: template_holder :one name_holder
+-- Who keeps a team from the name: hosts hold one build of each, so nobody else may have it or anything made of it; nor may a snapshot of its own.
+SELECT 'a template of ' || m.slug || CASE WHEN t.deleted_at IS NULL THEN '' ELSE ', deleted, but capsules or snapshots were made of it' END AS what
+  FROM templates t JOIN teams m ON m.id = t.team_id WHERE t.name = :name::text AND t.team_id <> :team::uuid
+   AND (t.deleted_at IS NULL OR EXISTS (SELECT FROM capsules c WHERE c.template_id = t.id AND c.observed_state <> 'stopped')
+     OR EXISTS (SELECT FROM snapshots s WHERE s.spec->>'template' = t.name AND s.state <> 'deleting'))
+UNION ALL
+SELECT 'a snapshot of its own' FROM snapshots WHERE team_id = :team::uuid AND alias = :name::text AND state <> 'deleting'
+ LIMIT 1;
+
 -- name: template_upsert :one host_ref
--- A platform template by name.
-INSERT INTO templates (id, team_id, name, description, visibility) VALUES (:id::uuid, '00000000-0000-0000-0000-000000000000', :name::text, :description::text, 'public')
+-- A team's template by name; the platform's are for all teams.
+INSERT INTO templates (id, team_id, name, description, visibility)
+VALUES (:id::uuid, :team::uuid, :name::text, :description::text, CASE WHEN :team::uuid = '00000000-0000-0000-0000-000000000000' THEN 'public' ELSE 'team' END)
     ON CONFLICT (team_id, name) WHERE deleted_at IS NULL DO UPDATE SET description = excluded.description RETURNING id;
 
 -- row: version

@@ -12,5 +12,5 @@ EXTRA_DIST += tests/http/crew.py tests/http/teams.py tests/http/keys.py tests/ht
 EXTRA_DIST += tests/http/matrix.py tests/http/matrix_house.py tests/http/matrix_rules.py
 EXTRA_DIST += tests/http/sockets.py tests/http/streams.py tests/http/streams_doors.py tests/bench/streams.py
 EXTRA_DIST += tests/http/ports.py tests/http/ports_service.py
-EXTRA_DIST += tests/http/e2b.py tests/http/tls.py tests/compat/README.md tests/compat/run tests/compat/install tests/compat/cli tests/compat/table tests/compat/checks.mjs tests/compat/drive.mjs tests/compat/interpreter.mjs \
+EXTRA_DIST += tests/http/e2b.py tests/http/e2b_templates.py tests/http/tls.py tests/compat/README.md tests/compat/run tests/compat/install tests/compat/cli tests/compat/table tests/compat/checks.mjs tests/compat/drive.mjs tests/compat/interpreter.mjs \
 	tests/compat/package.json tests/compat/package-lock.json

@@ -71,6 +71,7 @@ BODY.update({
     "POST /v2/sandboxes": Bad(templateID=5), "POST /sandboxes": Bad(templateID=5), "POST /v2/sandboxes/{id}/connect": {}, "POST /sandboxes/{id}/connect":
     {"timeout": 60}, "POST /sandboxes/{id}/resume": {}, "POST /sandboxes/{id}/timeout": {"timeout": 60}, "POST /sandboxes/{id}/refreshes": {},
     "POST /sandboxes/{id}/pause": {}, "PUT /sandboxes/{id}/network": {}, "POST /sandboxes/{id}/fork": {}, "POST /sandboxes/{id}/snapshots": {},
+    "PATCH /templates/{id}": {"public": False}, "PATCH /v2/templates/{id}": {"public": False},
 })
 QUERY = {"GET /v1/events": "?events=No%20Name", "GET /v1/users/search": "?q=nobody@matrix", "DELETE /v1/storage/connections/{id}": "?objects=keep"}
 
@@ -97,7 +98,7 @@ STATE = {
 NONE = ["POST /v2/sandboxes/{id}/connect", "POST /sandboxes/{id}/connect", "POST /sandboxes/{id}/resume", "POST /sandboxes/{id}/timeout",
         "POST /sandboxes/{id}/refreshes", "POST /sandboxes/{id}/pause", "PUT /sandboxes/{id}/network", "POST /sandboxes/{id}/fork",
         "POST /sandboxes/{id}/snapshots", "GET /sandboxes/{id}", "DELETE /sandboxes/{id}", "GET /sandboxes/{id}/metrics", "DELETE /templates/{id}",
-        "GET /templates/{id}", "GET /templates/aliases/{alias}", "GET /teams/{id}/metrics", "GET /teams/{id}/metrics/max"]
+        "PATCH /templates/{id}", "PATCH /v2/templates/{id}", "GET /templates/{id}", "GET /templates/aliases/{alias}", "GET /teams/{id}/metrics", "GET /teams/{id}/metrics/max"]
 STATE.update({name: {(404, "not_found")} for name in NONE})
 # Their callers would lose what they need for the rest: made after all others, one by one (see matrix.py).
 LATE = ["POST /v1/teams/{id}/leave", "DELETE /v1/me/logins", "DELETE /v1/teams/{id}", "POST /v1/auth/logout"]

@@ -73,6 +73,13 @@ for table in $tenant_tables; do
 done
 check "the tables of capsules, keys, jobs, events and audit are tenant tables" equals "api_keys audit_logs capsules events jobs" \
 	sql -c "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relrowsecurity AND relname IN ('api_keys','audit_logs','capsules','events','jobs')"
+shown() {
+	sql -c "UPDATE templates SET visibility = 'public' WHERE team_id = '$A'" && equals "$A" as_team "$B" "SELECT team_id FROM templates WHERE team_id = '$A'" &&
+		equals "" as_team "$B" "WITH u AS (UPDATE templates SET visibility = 'team' WHERE team_id = '$A' RETURNING 1) SELECT 1 FROM u" &&
+		equals 1 as_team "$A" "WITH u AS (UPDATE templates SET visibility = 'team' RETURNING 1) SELECT count(*) FROM u" &&
+		equals "" as_team "$B" "SELECT team_id FROM templates WHERE team_id = '$A'"
+}
+check "a template that a team shows is read by others, and changed by its own alone" shown
 check "a key cannot be made in another team" refused 'row-level security' as_team "$A" \
 	"INSERT INTO api_keys (id, team_id, kind, name, key_hash, key_prefix, scopes) VALUES (gen_random_uuid(), '$B', 'personal', 'k', sha256('x'), 'htc_', '{x}')"
 check "a capsule cannot be made in another team" refused 'row-level security' as_team "$A" \
