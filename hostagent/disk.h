@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /*
- * Writes an empty qcow2 (version 3, 64 KiB clusters) of `size` bytes into the new, empty file fd:
+ * Writes an empty qcow2 (version 3, 64 KiB clusters in 32 parts) of `size` bytes into the new, empty file fd:
  * four clusters of metadata, no process started. What the overlay lies on is said to QEMU
  * explicitly; `backing` (NULL: none) is only noted in the header, for people with qemu-img.
  */

@@ -6,7 +6,7 @@ usage: engine_sleep_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary 
 Acceptance rows of spec 02 §9, the agent's part: 12, 17, 18 (on the same host), 19, 20, 21 (5 children of 16 MiB),
 22, 38.
 """
-import glob, hashlib, os, sys, threading, time
+import glob, hashlib, os, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine_lib import Agent, main, new_id, wait_for
@@ -389,6 +389,7 @@ def test_poweroff_and_reboot():
 
 def test_long_chains_are_flattened():
     cid = make()
+    agent.run(cid, 'head -c 3000000 /dev/urandom >/root/big; md5sum /root/big >/root/sum; sync')
     for n in range(10):
         agent.run(cid, 'echo %d >/root/n%d; sync' % (n, n))
         status, got = agent.post(cid, 'snapshot', body={'memory': False}, op='c%d' % n)
@@ -399,6 +400,11 @@ def test_long_chains_are_flattened():
     assert status == 200, (status, h)
     status, got = agent.put(cid, 2, image={'memory': h['memory'], 'disk': h['disk']})
     assert status == 200 and agent.run(cid, 'cat /root/n0 /root/n9') == '0\n9\n', (status, got)
+    # read from the disk, not from memory
+    assert agent.run(cid, 'echo 3 >/proc/sys/vm/drop_caches; md5sum -c /root/sum') == '/root/big: OK\n'
+    disk = '%s/artifacts/%s/disk.qcow2' % (agent.state, h['disk'])
+    said = subprocess.run(['qemu-img', 'check', '-f', 'qcow2', disk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert said.returncode == 0, said.stdout
     assert agent.delete(cid)[0] == 204
 
 
