@@ -24,7 +24,7 @@ import capsules  # noqa: E402
 import h2  # noqa: E402
 import rest  # noqa: E402
 from bare import Machine, Pattern  # noqa: E402
-from instance import TOP, Cpu, Instance, cpu, pss, tree  # noqa: E402
+from instance import TOP, Cpu, Instance, cpu, own, pss, tree  # noqa: E402
 from table import Samples, show  # noqa: E402
 from watch_agent import TOKEN, Agent, new_id, wait_for  # noqa: E402
 
@@ -384,21 +384,18 @@ def density(b, memory, number):
     b.restart(pool_size=0, pool_waiting=0)
     b.delete(b.create(memory)[0])
     wait_for("the image", lambda: any(p["image"] == "ready" for p in b.agent.pools().values()), 90)
-    time.sleep(2)
-    free = available()
     ids = [b.create(memory)[0] for _ in range(number)]
     time.sleep(3)
     machines = b.pids("machines")
-    ours = at_rest(machines, number, free, blocks(b.agent.state + "/vm"))
+    ours = at_rest(machines, number, blocks(b.agent.state + "/vm"))
     store = blocks(b.agent.state + "/artifacts", "")
     pattern = Pattern(b, b.agent.dir + "/bare-rest")
     for cid in ids:
         b.verb(cid, "hibernate", {"memory": True, "by": "user"})
     asleep = (blocks(b.agent.state + "/artifacts", "") - store) / number
-    free = available()
     made = [spawned(pattern) for _ in range(number)]
     time.sleep(3)
-    bare = at_rest([m.proc.pid for m in made], number, free, sum(os.stat(m.disk).st_blocks / 2048 for m in made))
+    bare = at_rest([m.proc.pid for m in made], number, sum(os.stat(m.disk).st_blocks / 2048 for m in made))
     for m in made:
         m.close()
     rows = [[name, x, y] for (name, x), (_, y) in zip(ours, bare)]
@@ -407,11 +404,10 @@ def density(b, memory, number):
     REACHED.update({"idle clone: memory": ours[0][1], "idle clone: disk": ours[2][1], "hibernated: disk": asleep})
 
 
-def at_rest(machines, number, free, disks):
-    lost = (free - available()) / 1024 / number
+def at_rest(machines, number, disks):
     before = Cpu({"machines": machines})
     time.sleep(5)
-    return [("PSS, MiB", pss(machines) / number), ("MemAvailable lost, MiB", lost), ("disk, MiB", disks / number),
+    return [("PSS, MiB", pss(machines) / number), ("its own of it, MiB", own(machines) / number), ("disk, MiB", disks / number),
             ("CPU, percent of a core", before.spent(1)["machines"] / 1e4 / number / 5)]
 
 
@@ -419,11 +415,6 @@ def blocks(top, end=".qcow2"):
     """MiB on the disk below a folder."""
     return sum(os.stat(os.path.join(folder, f)).st_blocks for folder, _, files in os.walk(top) for f in files
                if f.endswith(end)) / 2048
-
-
-def available():
-    with open("/proc/meminfo", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
 
 
 def platform(args):

@@ -164,13 +164,23 @@ def cpu(pids):
     return total
 
 
-def pss(pids):
-    """Proportional set size in MB: shared pages are divided among those who share them."""
+def rollup(pids, field):
+    """MB of all these processes."""
     kb = 0
     for pid in pids:
         try:
             with open("/proc/%d/smaps_rollup" % pid, encoding="ascii") as f:
-                kb += int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1))
+                kb += sum(int(n) for n in re.findall(r"^(?:%s):\s+(\d+)" % field, f.read(), re.M))
         except OSError:
             pass
     return kb / 1024
+
+
+def pss(pids):
+    """Proportional set size in MB: shared pages are divided among those who share them."""
+    return rollup(pids, "Pss")
+
+
+def own(pids):
+    """What would be free again if they ended."""
+    return rollup(pids, "Private_Clean|Private_Dirty")
