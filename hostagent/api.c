@@ -2,6 +2,7 @@
 #include "api_sleep.h"
 #include "artifact.h"
 #include "api_call.h"
+#include "api_host.h"
 #include "api_watch.h"
 #include "artifact_api.h"
 #include "certs.h"
@@ -34,6 +35,8 @@ static api_handler decommission, info, inventory, capsule_put, capsule_get, caps
 static const struct api_route routes[] = {
 	/* clang-format off */
 	{ "GET",	BASE "/info",		info,		false },
+	{ "GET",	BASE "/metrics",	host_metrics,	false },
+	{ "GET",	BASE "/logs",		host_logs,	false },
 	{ "GET",	BASE "/capsules",	inventory,	false },
 	{ "GET",	BASE "/capsules/{id}",	capsule_get,	false },
 	{ "PUT",	BASE "/capsules/{id}",	capsule_put,	true },

@@ -672,6 +672,12 @@ control_trusts(const struct agent *a)
 	return !a->control || !a->control->distrusted;
 }
 
+size_t
+control_waiting(const struct agent *a)
+{
+	return a->control ? reports_waiting(a->control->reports) : 0;
+}
+
 const char *
 control_cluster(const struct agent *a)
 {

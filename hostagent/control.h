@@ -14,6 +14,8 @@ int control_start(struct agent *, struct err *);
 bool control_trusts(const struct agent *);
 /* Which database we registered with, or "". */
 const char *control_cluster(const struct agent *);
+/* How many reports it has not confirmed yet. */
+size_t control_waiting(const struct agent *);
 /* Is this our id at the control plane? */
 bool control_is_host(const struct agent *, const char *id);
 /* Destroys all capsules, forgets who we are and our keys; the agent then works alone. */

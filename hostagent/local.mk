@@ -25,7 +25,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/capsule_steps.c hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
 	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_patch.c hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
-	hostagent/logs.c hostagent/logs.h hostagent/hung.c hostagent/hung.h \
+	hostagent/logs.c hostagent/logs.h hostagent/own_log.c hostagent/own_log.h hostagent/load.c hostagent/load.h hostagent/api_host.c hostagent/api_host.h hostagent/hung.c hostagent/hung.h \
 	hostagent/metrics.c hostagent/metrics.h hostagent/metrics_in.h hostagent/metrics_sample.c \
 	hostagent/host.c hostagent/host.h hostagent/control.c hostagent/control.h \
 	hostagent/certs.c hostagent/certs.h hostagent/reports.c hostagent/reports.h hostagent/artifact_api.c hostagent/artifact_api.h hostagent/artifact_pull.c

@@ -17,7 +17,9 @@
 #include "image.h"
 #include "idle.h"
 #include "journal.h"
+#include "load.h"
 #include "net.h"
+#include "own_log.h"
 #include "posture.h"
 #include "metrics.h"
 #include "priv.h"
@@ -174,6 +176,7 @@ serve(struct agent *a)
 	image_load_all(a);
 	idle_load(a);
 	metrics_start(a);
+	load_start(a);
 	hung_start(a);
 	shutdown_over(a);
 	a->upkeep = timer_new(a, a->loop, UPKEEP_MS, UPKEEP_MS, upkeep, a);
@@ -248,6 +251,7 @@ run(const struct conf *conf)
 	    !(a->priv = priv_start(a, conf, a->posture, &e)) || state_open(a, &e) < 0 ||
 	    qemu_version(conf->agent_qemu, a->qemu_version, sizeof a->qemu_version, &e) < 0)
 		quit(a, &e);
+	own_log_open(a);
 	/* a call to the control plane and a few images must not keep the journal waiting */
 	(void)setenv("UV_THREADPOOL_SIZE", "8", 0);
 	a->loop = uv_default_loop();

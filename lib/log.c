@@ -8,12 +8,19 @@
 
 static const char *log_program = "hutch";
 static enum log_level log_least = LOG_LEVEL_INFO;
+static void (*log_also)(const char *, size_t);
 
 void
 log_open(const char *program, enum log_level least)
 {
 	log_program = program;
 	log_least = least;
+}
+
+void
+log_copy(void (*fn)(const char *, size_t))
+{
+	log_also = fn;
 }
 
 void
@@ -48,4 +55,6 @@ log_line(enum log_level level, const char *id, const char *fmt, ...)
 	buf_json(&b, text);
 	buf_str(&b, "}\n");
 	(void)!write(STDERR_FILENO, b.data, b.len);
+	if (log_also)
+		log_also(b.data, b.len);
 }

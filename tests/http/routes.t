@@ -63,6 +63,12 @@ PATCH /v1/hosts/$OWN {"schedulable":false}
 GET /v1/hosts/$OWN/delete-preview
 200 {"capsule_ids":[],...}
 
+GET /v1/hosts/$OWN/metrics
+409 {"error":{"code":"invalid_state",...}}
+
+GET /v1/hosts/$OWN/logs?tail=0
+400 {"error":{"code":"invalid_request",...}}
+
 as bob
 GET /v1/hosts
 200 []
@@ -71,6 +77,12 @@ GET /v1/hosts/$OWN
 404 {"error":{"code":"not_found",...}}
 
 GET /v1/hosts/$OWN/tags
+404 {"error":{"code":"not_found",...}}
+
+GET /v1/hosts/$OWN/metrics
+404 {"error":{"code":"not_found",...}}
+
+GET /v1/hosts/$OWN/logs
 404 {"error":{"code":"not_found",...}}
 
 POST /v1/hosts/$OWN/tags {"tag":"mine"}

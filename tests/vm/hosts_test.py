@@ -234,6 +234,33 @@ def test_capsules_on_both():
     drop(c, d)
 
 
+def test_metrics_and_log_of_a_host():
+    """Of each machine its own; one that does not answer is 503 and nothing else."""
+    c = capsule(b)
+    wait_for("its capsule in the metrics of b", 30, lambda: [
+        p for p in call("GET", f"/v1/hosts/{b.id}/metrics", **ADMIN)[1].get("points", []) if p["running"] == 1])
+    s, got = call("GET", f"/v1/hosts/{b.id}/metrics?range=5m", **ADMIN)
+    assert s == 200 and got["host_id"] == b.id and got["range"] == "5m" and got["agent"]["accel"] == "tcg", got
+    assert 0 < got["points"][-1]["mem_bytes"] < got["machine"]["mem_bytes"] and len(got["points"]) <= 61, got
+    assert [p["creates"] for p in got["pools"] if p["template"] == "minimal"], got["pools"]
+    s, got = call("GET", f"/v1/hosts/{a.id}/logs?tail=10000", **ADMIN)
+    assert s == 200 and any("ready on" in x["message"] for x in got["lines"]), got
+    assert len(call("GET", f"/v1/hosts/{a.id}/logs?tail=1", **ADMIN)[1]["lines"]) == 1
+    for bad in ("metrics?range=1s", "logs?tail=10001"):
+        assert call("GET", f"/v1/hosts/{a.id}/{bad}", **ADMIN)[0] == 400, bad
+    for what in ("metrics", "logs"):
+        assert call("GET", f"/v1/hosts/{a.id}/{what}", **KEY)[0] in (403, 404), "a key of a team that has no hosts"
+    b.cut()
+    try:
+        began = time.time()
+        s, got = call("GET", f"/v1/hosts/{b.id}/logs", **ADMIN)
+        assert s in (503, 504) and time.time() - began < 8, (s, got)
+    finally:
+        b.heal()
+    wait_for("b is back", 60, lambda: host(b)["status"] == "online")
+    drop(c)
+
+
 def test_sleeps_here_wakes_there():
     """Row 18: files, processes, environment and boot id as before, on another machine."""
     c = capsule(a, envs={"COLOUR": "blue"})

@@ -7,7 +7,7 @@ Real virtual machines, an agent of its own under /tmp. Rows of spec 02 §9: 13 w
 4 without a control plane at all, 5 and 17 on one machine.
 Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
 """
-import os, signal, subprocess, sys, threading, time
+import json, os, signal, subprocess, sys, threading, time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -194,6 +194,36 @@ def test_metrics():
 
 
 # ---- pools
+
+def test_what_the_agent_says_of_itself():
+    """Its log on disk is bounded and goes on over a restart; its metrics show the machine, itself and the pools."""
+    c = agent.create()
+    wait_for('a point', lambda: [p for p in agent.call('GET', '/metrics')[1]['points'] if p['running'] == 1], 20)
+    got = agent.call('GET', '/metrics?tier=10m')[1]
+    p = got['points'][-1]
+    assert abs(p['timestamp_unix'] - time.time()) < 30 and 0 <= p['cpu_pct'] <= 100, p
+    assert p['capsules'] == 1 and p['running'] == 1, p
+    assert 0 < p['mem_bytes'] < got['machine']['mem_bytes'] and 0 < p['disk_bytes'] < got['machine']['disk_bytes'], got
+    assert 1 << 20 < p['agent_mem_bytes'] < 4 << 30 and got['agent']['started_unix'] <= time.time(), got
+    shape = [q for q in got['pools'] if q['template'] == 'minimal' and q['memory_mb'] == 256]
+    assert shape and sum(shape[0]['creates'].values()) >= 0 and shape[0]['image'] == 'ready', got['pools']
+    assert agent.call('GET', '/metrics?tier=1s')[0] == 400
+    lines = agent.call('GET', '/logs?tail=10000')[1]['lines']
+    assert any('ready on' in x['message'] for x in lines) and all(x['program'] == 'agent' for x in lines), lines[-3:]
+    assert agent.call('GET', '/logs?tail=2')[1]['lines'] == lines[-2:]
+    for bad in ('0', '10001', 'x', ''):
+        assert agent.call('GET', '/logs?tail=' + bad)[0] == 400, bad
+    agent.delete(c)
+    file = agent.dir + '/state/log/agent.0'
+    with open(file, 'ab') as f:  # nearly full, its last line torn by a power cut
+        while f.tell() < (1 << 20) - 60:
+            f.write(b'{"message":"%s"}\n' % (b'x' * 80))
+        f.write(b'{"mess\n')
+    agent.restart()
+    lines = agent.call('GET', '/logs?tail=10000')[1]['lines']
+    assert 'ready on' in lines[-1]['message'] + lines[-2]['message'], lines[-2:]
+    assert os.path.getsize(file) < 1 << 20 and os.path.getsize(file[:-1] + '1') <= 1 << 20
+
 
 def test_pools_follow_demand():
     """A burst of creates makes more hot clones stand ready; the creates got hot, then waiting ones, then processes."""
