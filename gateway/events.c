@@ -18,7 +18,7 @@ struct events_in {
 };
 /* clang-format off */
 static const struct field events_in_fields[] = {
-	FIELD(events_in, topics, "topics", .flags = IN_QUERY, .text = "team", .max = 1024, .doc = "At most 20, with commas: me, team, capsule:cl-…, job:job-…"),
+	FIELD(events_in, topics, "topics", .flags = IN_QUERY, .text = "team", .max = 1024, .doc = "At most 20, with commas: me, team, capsule:cl-…, job:job-…, metrics"),
 	FIELD(events_in, events, "events", .flags = IN_QUERY, .max = 2048, .doc = "Names, prefix.* or *, with commas; without it all."),
 	FIELD(events_in, since, "since", .flags = IN_QUERY, .max = 32, .doc = "The last event that was seen, of the last 24 h; Last-Event-ID is the same."),
 	{ 0 },
@@ -65,6 +65,18 @@ sse_event(struct listener *l, struct sub *sub, const struct topic *t, const stru
 	buf_fmt(&b, "id: %s\nevent: %s\ndata: ", id_write(id, "evt-", &h->id), h->type);
 	buf_add(&b, h->json, h->n);
 	buf_str(&b, "\n\n");
+	put(l, &b);
+	talloc_free(b.data);
+}
+
+static void
+sse_live(struct listener *l, const struct topic *t, const char *what, const char *json, size_t n)
+{
+	struct buf b = BUF(l);
+
+	buf_fmt(&b, "event: live\ndata: {\"topic\":\"%s\",\"live\":\"%s\",\"data\":", t->name, what);
+	buf_add(&b, json, n);
+	buf_str(&b, "}\n\n");
 	put(l, &b);
 	talloc_free(b.data);
 }
@@ -138,10 +150,16 @@ sse_end(struct listener *l, int code, const char *reason, enum err_code e)
 }
 
 static void
+refuse(struct listener *l, enum err_code e)
+{
+	listener_end(l, WS_FORBIDDEN,
+	    e == E_NOT_FOUND ? "no such topic" : "you may not see this topic", e);
+}
+
+static void
 sse_refused(struct sub *sub, enum err_code e)
 {
-	listener_end(sub->l, WS_FORBIDDEN,
-	    e == E_NOT_FOUND ? "no such topic" : "you may not see this topic", e);
+	refuse(sub->l, e);
 }
 
 static void
@@ -157,6 +175,7 @@ sse_tick(struct listener *l, uint64_t now)
 }
 
 static const struct listener_kind sse_kind = { .event = sse_event,
+	.live = sse_live,
 	.queued = sse_queued,
 	.begun = sse_begun,
 	.refused = sse_refused,
@@ -192,11 +211,14 @@ ready(struct listener *l)
 	const char *since = request_header(l->r, "Last-Event-ID");
 	struct sub *sub = NULL;
 
-	for (size_t i = 0; i < s->n; i++)
-		if (!topic_allowed(&s->topic[i], &l->who)) {
-			listener_end(l, WS_FORBIDDEN, "you may not see this topic", E_FORBIDDEN);
+	for (size_t i = 0; i < s->n; i++) {
+		enum err_code e = topic_denied(&s->topic[i], &l->who);
+
+		if (e != E_OK) {
+			refuse(l, e);
 			return;
 		}
+	}
 	sub = sub_new(l, s->topic, s->n);
 	sub->filters = s->filters;
 	since = since && *since ? since : in->since;

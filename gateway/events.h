@@ -40,7 +40,7 @@ struct happening *happenings(void *mem, const struct q_live_event *, int n);
 
 /* ---- topics: events_topic.c */
 
-enum topic_kind { TOPIC_ME, TOPIC_TEAM, TOPIC_CAPSULE, TOPIC_JOB };
+enum topic_kind { TOPIC_ME, TOPIC_TEAM, TOPIC_CAPSULE, TOPIC_JOB, TOPIC_METRICS };
 struct topic {
 	enum topic_kind kind;
 	const char *name; /* as the client wrote it */
@@ -58,7 +58,8 @@ struct viewer {
 
 /* False: a foreign team, or no topic at all; nobody is told which. */
 bool topic_read(struct topic *, const char *name, const struct viewer *);
-bool topic_allowed(const struct topic *, const struct viewer *);
+/* E_OK, or why not: E_FORBIDDEN, and E_NOT_FOUND for what he is not told that it is there. */
+enum err_code topic_denied(const struct topic *, const struct viewer *);
 /* Is it of the topic, and may the viewer see it, now? */
 bool topic_shows(const struct topic *, const struct viewer *, const struct happening *);
 /* filters: exact names, prefix.*, *, and older names of ours; NULL: everything. */
@@ -76,6 +77,8 @@ struct sub;
 struct listener_kind {
 	void (*event)(
 	    struct listener *, struct sub *, const struct topic *, const struct happening *);
+	void (*live)(struct listener *, const struct topic *, const char *what, const char *json,
+	    size_t n); /* no event: gone when it was said */
 	size_t (*queued)(struct listener *);
 	void (*begun)(struct sub *); /* its topics hold; sub_go() lets its events follow */
 	void (*refused)(struct sub *,
@@ -93,7 +96,7 @@ struct listener {
 	struct right *right;
 	void (*ready)(struct listener *); /* once, when the viewer is known and counted */
 	bool known, counted;
-	void *state;                      /* the kind's */
+	void *state; /* the kind's */
 	struct sub *subs;
 	size_t topics;
 	bool over;
@@ -113,7 +116,8 @@ struct sub {
 	const char *const *filters; /* ended by NULL, or NULL */
 	struct uuid since;
 	bool has_since;
-	void *arg; /* the kind's */
+	bool metrics; /* of a capsule: what it uses, too */
+	void *arg;    /* the kind's */
 	/* events_sub.c's */
 	enum { SUB_ASKED, SUB_BEHIND, SUB_LIVE } state;
 	int64_t pos; /* everything up to here was shown */
@@ -123,6 +127,9 @@ struct sub {
 	bool held; /* until sub_go() */
 	const char *gap;
 	struct sub *next, **at;
+	/* events_live.c's */
+	struct watched *look;
+	struct sub *look_next, **look_at;
 };
 
 /* On mem of the listener; begun or refused follows, not before this returns. */
@@ -132,6 +139,12 @@ void sub_start(struct sub *);
 void sub_go(struct sub *);
 /* The client took something: a replay may go on. */
 void subs_room(struct listener *);
+
+/* ---- what is no event: events_live.c */
+
+/* If its topics have figures (metrics; a capsule's, when it wants them) they come from now on. */
+void live_look(struct sub *);
+void live_leave(struct sub *);
 
 /* ---- the feed: events_feed.c */
 

@@ -49,6 +49,7 @@ static void page_ask(struct sub *, bool first);
 static int
 sub_destroy(struct sub *s)
 {
+	live_leave(s);
 	if (s->page)
 		s->page->sub = NULL;
 	*s->at = s->next;
@@ -104,7 +105,7 @@ news(void *arg, const struct right_news *n)
 
 		next = s->next;
 		for (size_t i = 0; i < s->n; i++)
-			any = any || topic_allowed(&s->topic[i], &l->who);
+			any = any || topic_denied(&s->topic[i], &l->who) == E_OK;
 		if (!any && s->state != SUB_ASKED)
 			refuse(s, E_FORBIDDEN);
 	}
@@ -479,6 +480,7 @@ sub_go(struct sub *s)
 	if (!s->held || s->l->over)
 		return;
 	s->held = false;
+	live_look(s);
 	if (s->gap)
 		s->l->kind->gap(s, s->gap);
 	if (!s->l->over)

@@ -33,16 +33,12 @@ topic_read(struct topic *t, const char *name, const struct viewer *v)
 		t->kind = TOPIC_JOB;
 		if (!id_read(name + 4, "job-", &t->id))
 			return false;
+	} else if (strcmp(name, "metrics") == 0) {
+		t->kind = TOPIC_METRICS;
 	} else {
 		return false;
 	}
 	return true;
-}
-
-bool
-topic_allowed(const struct topic *t, const struct viewer *v)
-{
-	return t->kind == TOPIC_ME ? v->has_user && !v->by_key : v->has_team && v->sees_team;
 }
 
 static bool
@@ -58,6 +54,19 @@ runs_platform(const struct viewer *v)
 	return !v->by_key &&
 	    (strcmp(v->now.platform_role, "admin") == 0 ||
 		strcmp(v->now.platform_role, "operator") == 0);
+}
+
+enum err_code
+topic_denied(const struct topic *t, const struct viewer *v)
+{
+	switch (t->kind) {
+	case TOPIC_ME:
+		return v->has_user && !v->by_key ? E_OK : E_FORBIDDEN;
+	case TOPIC_METRICS:
+		return runs_platform(v) ? E_OK : E_NOT_FOUND;
+	default:
+		return v->has_team && v->sees_team ? E_OK : E_FORBIDDEN;
+	}
 }
 
 static bool
@@ -112,7 +121,7 @@ topic_shows(const struct topic *t, const struct viewer *v, const struct happenin
 {
 	char id[ID_SIZE];
 
-	if (!topic_allowed(t, v) || !shown(v, h))
+	if (topic_denied(t, v) != E_OK || !shown(v, h))
 		return false;
 	switch (t->kind) {
 	case TOPIC_ME:
@@ -125,6 +134,8 @@ topic_shows(const struct topic *t, const struct viewer *v, const struct happenin
 	case TOPIC_JOB:
 		return uuid_equal(&h->team, &v->team) && strcmp(h->resource_type, "job") == 0 &&
 		    strcmp(h->resource_id, id_write(id, "job-", &t->id)) == 0;
+	case TOPIC_METRICS:
+		return false;
 	}
 	return false;
 }

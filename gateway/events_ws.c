@@ -140,6 +140,20 @@ ws_event(struct listener *l, struct sub *s, const struct topic *t, const struct 
 	talloc_free(b.data);
 }
 
+static void
+ws_live(struct listener *l, const struct topic *t, const char *what, const char *json, size_t n)
+{
+	struct buf b = BUF(l);
+
+	buf_str(&b, "{\"type\":\"live\",\"topic\":");
+	buf_json(&b, t->name);
+	buf_fmt(&b, ",\"live\":\"%s\",\"data\":", what);
+	buf_add(&b, json, n);
+	buf_chr(&b, '}');
+	put(l->state, &b);
+	talloc_free(b.data);
+}
+
 static size_t
 client_queued(struct listener *l)
 {
@@ -200,6 +214,7 @@ end(struct listener *l, int code, const char *reason, enum err_code e)
 }
 
 static const struct listener_kind ws_kind = { .event = ws_event,
+	.live = ws_live,
 	.queued = client_queued,
 	.begun = begun,
 	.refused = refused,
@@ -238,10 +253,12 @@ find(struct listener *l, const char *topic)
 }
 
 static void
-subscribe_one(struct asked *a, const char *name, const char **filters, const char *since)
+subscribe_one(struct asked *a, const char *name, const char **filters, struct json_object *json)
 {
+	const char *since = json_str(json, "since", NULL);
 	struct listener *l = a->c->l;
 	struct sub *s = find(l, name);
+	enum err_code denied = E_OK;
 	struct topic t;
 
 	if (s && s->state == SUB_ASKED) {
@@ -253,12 +270,14 @@ subscribe_one(struct asked *a, const char *name, const char **filters, const cha
 		put_refused(&a->refused, name, E_NOT_FOUND);
 		return;
 	}
-	if (!topic_allowed(&t, &l->who) || l->topics >= TOPICS_MAX) {
-		put_refused(&a->refused, name, l->topics >= TOPICS_MAX ? E_RATE : E_FORBIDDEN);
+	denied = l->topics >= TOPICS_MAX ? E_RATE : topic_denied(&t, &l->who);
+	if (denied != E_OK) {
+		put_refused(&a->refused, name, denied);
 		return;
 	}
 	s = sub_new(l, &t, 1);
 	s->arg = a;
+	s->metrics = json_object_get_boolean(json_get(json, "metrics"));
 	if (filters) {
 		size_t n = talloc_array_length(filters);
 
@@ -303,7 +322,7 @@ subscribe(struct client *c, struct json_object *json, const char *id)
 			return;
 		}
 	for (; *names; names++)
-		subscribe_one(a, *names, filters, json_str(json, "since", NULL));
+		subscribe_one(a, *names, filters, json);
 	a->left--;
 	decided(a);
 }

@@ -14,6 +14,7 @@ struct tally;
 struct tally_all;
 struct rights;
 struct feed;
+struct live;
 struct sock;
 struct tls_ctx;
 
@@ -32,6 +33,7 @@ struct gateway {
 	struct tally_all *tally_all; /* streams and listeners at once, of all processes */
 	struct rights *rights;       /* of open streams, asked again and again; or NULL */
 	struct feed *feed;           /* live events; or NULL */
+	struct live *live;           /* figures that are shown live; or NULL */
 	struct sock *socks;          /* upgraded connections */
 	bool draining;
 };

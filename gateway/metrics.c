@@ -7,6 +7,7 @@
 #include "back.h"
 #include "capsule_data.h"
 #include "gateway.h"
+#include "metrics.h"
 #include "json.h"
 #include "route.h"
 #include "timer.h"
@@ -82,19 +83,18 @@ struct asked {
 };
 
 static void
-put_point(struct buf *b, bool *first, const struct point_out *p)
+put_point(struct buf *b, const struct point_out *p)
 {
 	buf_fmt(b,
 	    "%s{\"timestamp_unix\":%" PRId64 ",\"cpu_pct\":%.2f,\"mem_bytes\":%" PRId64
 	    ",\"disk_bytes\":%" PRId64,
-	    *first ? "" : ",", p->timestamp_unix, p->cpu_pct, p->mem_bytes, p->disk_bytes);
+	    b->data[b->len - 1] == '[' ? "" : ",", p->timestamp_unix, p->cpu_pct, p->mem_bytes, p->disk_bytes);
 	if (p->mem_guest_bytes > 0)
 		buf_fmt(b, ",\"mem_guest_bytes\":%" PRId64, p->mem_guest_bytes);
 	buf_fmt(b,
 	    ",\"net_rx\":%" PRId64 ",\"net_tx\":%" PRId64 ",\"disk_read\":%" PRId64
 	    ",\"disk_write\":%" PRId64 "}",
 	    p->net_rx, p->net_tx, p->disk_read, p->disk_write);
-	*first = false;
 }
 
 static double
@@ -106,13 +106,41 @@ number(struct json_object *o, const char *name)
 }
 
 static struct json_object *
-said_points(const struct asked *q, size_t *n)
+said_points(struct json_object *said, size_t *n)
 {
-	struct json_object *list = q->said ? json_get(q->said, "points") : NULL;
+	struct json_object *list = said ? json_get(said, "points") : NULL;
 
 	*n =
 	    list && json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
 	return list;
+}
+
+int64_t
+metrics_points(struct buf *b, struct json_object *said, int64_t from)
+{
+	size_t n = 0;
+	struct json_object *list = said_points(said, &n);
+	int64_t last = from - 1;
+
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = json_object_array_get_idx(list, i);
+		int64_t at = json_int(o, "timestamp_unix", 0);
+
+		if (at < from)
+			continue;
+		put_point(b,
+		    &(struct point_out){ .timestamp_unix = at,
+			.cpu_pct = number(o, "cpu_pct"),
+			.mem_bytes = json_int(o, "mem_bytes", 0),
+			.mem_guest_bytes = json_int(o, "mem_guest_bytes", 0),
+			.disk_bytes = json_int(o, "disk_bytes", 0),
+			.net_rx = json_int(o, "net_rx", 0),
+			.net_tx = json_int(o, "net_tx", 0),
+			.disk_read = json_int(o, "disk_read", 0),
+			.disk_write = json_int(o, "disk_write", 0) });
+		last = at > last ? at : last;
+	}
+	return last;
 }
 
 /* The tables' points up to the host's first, then the host's. */
@@ -123,10 +151,9 @@ answer(struct asked *q, const struct q_metric_point *old, int olds)
 	int64_t from = (int64_t)time(NULL) - q->range->seconds, first_said = INT64_MAX;
 	struct buf b = BUF(r);
 	struct json_object *list, *o;
-	bool first = true;
-	size_t n, i;
+	size_t n;
 
-	list = said_points(q, &n);
+	list = said_points(q->said, &n);
 	if (n)
 		first_said = json_int(json_object_array_get_idx(list, 0), "timestamp_unix", 0);
 	buf_str(&b, "{\"sandbox_id\":");
@@ -138,7 +165,7 @@ answer(struct asked *q, const struct q_metric_point *old, int olds)
 		    json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	buf_str(&b, ",\"points\":[");
 	for (int k = 0; k < olds && old[k].at < first_said; k++)
-		put_point(&b, &first,
+		put_point(&b,
 		    &(struct point_out){ .timestamp_unix = old[k].at,
 			.cpu_pct = old[k].cpu,
 			.mem_bytes = old[k].mem,
@@ -148,21 +175,7 @@ answer(struct asked *q, const struct q_metric_point *old, int olds)
 			.net_tx = old[k].tx,
 			.disk_read = old[k].rd,
 			.disk_write = old[k].wr });
-	for (i = 0; i < n; i++) {
-		o = json_object_array_get_idx(list, i);
-		if (json_int(o, "timestamp_unix", 0) < from)
-			continue;
-		put_point(&b, &first,
-		    &(struct point_out){ .timestamp_unix = json_int(o, "timestamp_unix", 0),
-			.cpu_pct = number(o, "cpu_pct"),
-			.mem_bytes = json_int(o, "mem_bytes", 0),
-			.mem_guest_bytes = json_int(o, "mem_guest_bytes", 0),
-			.disk_bytes = json_int(o, "disk_bytes", 0),
-			.net_rx = json_int(o, "net_rx", 0),
-			.net_tx = json_int(o, "net_tx", 0),
-			.disk_read = json_int(o, "disk_read", 0),
-			.disk_write = json_int(o, "disk_write", 0) });
-	}
+	(void)metrics_points(&b, q->said, from);
 	buf_str(&b, "]}");
 	reply_json(r, 200, &b);
 }
@@ -188,7 +201,7 @@ heard(struct asked *q)
 	size_t n;
 
 	TALLOC_FREE(q->g);
-	list = said_points(q, &n);
+	list = said_points(q->said, &n);
 	if (n)
 		first = json_int(json_object_array_get_idx(list, 0), "timestamp_unix", 0);
 	if (first <= from + 1)

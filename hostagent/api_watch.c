@@ -40,21 +40,6 @@ watch_touch(struct call *c)
 	}
 }
 
-void
-watch_metrics(struct call *c)
-{
-	struct capsule *k = api_capsule(c);
-	const char *tier = api_query(c, "tier");
-	struct buf b = BUF(c);
-
-	if (!k)
-		return;
-	if (metrics_json(k, tier ? tier : "10m", &b) < 0)
-		api_fail(c, E_BAD_INPUT, "\"tier\" is not 10m, 2h or 24h");
-	else
-		api_reply(c->stream, 200, &b);
-}
-
 /* A whole number of the query between 0 and most; -1: it is none. */
 static int64_t
 query_number(struct call *c, const char *name, int64_t absent, int64_t most)
@@ -67,6 +52,24 @@ query_number(struct call *c, const char *name, int64_t absent, int64_t most)
 		return absent;
 	n = strtoll(text, &end, 10);
 	return *text >= '0' && *text <= '9' && !*end && n <= most ? n : -1;
+}
+
+void
+watch_metrics(struct call *c)
+{
+	struct capsule *k = api_capsule(c);
+	const char *tier = api_query(c, "tier");
+	int64_t since = query_number(c, "since", 0, INT64_MAX);
+	struct buf b = BUF(c);
+
+	if (!k)
+		return;
+	if (since < 0)
+		api_fail(c, E_BAD_INPUT, "\"since\" is no number");
+	else if (metrics_json(k, tier ? tier : "10m", since, &b) < 0)
+		api_fail(c, E_BAD_INPUT, "\"tier\" is not 10m, 2h or 24h");
+	else
+		api_reply(c->stream, 200, &b);
 }
 
 /* Text, with the place behind it in hutch-next: a follower asks again with from=. */

@@ -17,8 +17,9 @@ void metrics_start(struct agent *);
 void metrics_changed(struct capsule *);
 /* The guest agent has not answered for half a minute: a condition, no more. */
 bool metrics_guest_silent(const struct capsule *);
-/* Appends {"points":[…],…} of a tier ("10m", "2h", "24h"). -1: no such tier. */
-int metrics_json(const struct capsule *, const char *tier, struct buf *);
+/* Appends {"points":[…],…} of a tier ("10m", "2h", "24h") that begin at `since` (unix seconds) or
+   later. -1: no such tier. */
+int metrics_json(const struct capsule *, const char *tier, int64_t since, struct buf *);
 /* Rows that wait for the control plane: appends at most `most` as JSON texts with commas; they stay
    until metrics_sent() hears the sequence that this returned. */
 bool metrics_waiting(void);

@@ -15,6 +15,35 @@
 -- row: live_job
 --   actor_id text?
 
+-- row: live_place
+--   id uuid, address text
+
+-- row: live_figures
+--   figures text
+
+-- name: live_places :many live_place
+-- Where these capsules (a JSON array) run; only those that do.
+SELECT c.id, h.dial AS address FROM capsules c JOIN hosts h ON h.id = c.host_id
+ WHERE c.id IN (SELECT i::uuid FROM jsonb_array_elements_text(:ids::text::jsonb) i) AND c.observed_state = 'running';
+
+-- name: live_figures_get :one live_figures
+-- The platform at a glance, for those who run it; counts of rows that live, by partial indexes where tables grow.
+SELECT json_build_object('at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+	'capsules', (SELECT coalesce(json_object_agg(s.state, s.n), '{}') FROM (SELECT observed_state AS state, count(*) AS n
+		FROM capsules WHERE observed_state <> 'stopped' GROUP BY 1 ORDER BY 1) s),
+	'reserved_vcpus', coalesce(r.vcpus, 0), 'reserved_memory_mb', coalesce(r.mb, 0),
+	'hosts', (SELECT coalesce(json_object_agg(s.status, s.n), '{}') FROM (SELECT status, count(*) AS n
+		FROM hosts WHERE deleted_at IS NULL GROUP BY 1 ORDER BY 1) s),
+	'host_cpu_cores', coalesce(h.cores, 0), 'host_memory_mb', coalesce(h.mb, 0), 'host_free_memory_mb', coalesce(h.free, 0),
+	'jobs_queued', (SELECT count(*) FROM jobs WHERE state = 'queued' AND run_at <= now()),
+	'jobs_running', (SELECT count(*) FROM jobs WHERE state = 'running'),
+	'events_waiting', (SELECT count(*) FROM events WHERE seq IS NULL))::text AS figures
+  FROM (SELECT sum(vcpus) AS vcpus, sum(memory_mb) AS mb FROM capsules
+	 WHERE observed_state IN ('starting','running','pausing','resuming','hibernating','missing')
+	    OR (observed_state = 'paused' AND residency IS DISTINCT FROM 'disk')) r,
+       (SELECT sum(cpu_cores) AS cores, sum(memory_mb) AS mb, sum(free_memory_mb) AS free FROM hosts
+	 WHERE status = 'online' AND deleted_at IS NULL) h;
+
 -- name: live_head_get :one live_head
 -- The number given last.
 SELECT gpos FROM event_relay;

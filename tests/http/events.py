@@ -264,6 +264,40 @@ def check_capsules(ada, bob, eve):
             and time.time() - end < 8, m)
 
 
+def check_figures(ada, eve):
+    """Ada is made an operator of the platform; Eve is not."""
+    ws = eve.socket()
+    ws.send(type="subscribe", id="1", topics=["metrics", "alerts", "queues", "build:bld-" + "0" * 25, "nonsense"])
+    m = ws.recv(10)
+    R.check("figures of the platform are not there for others", m["topics"] == [] and len(m["refused"]) == 5
+            and {r["code"] for r in m["refused"]} == {"not_found"}, m)
+    a, b = eve.stream("?topics=metrics"), eve.stream("?topics=nonsense")
+    R.check("SSE: nor there", a.status == b.status == 404 and a.body()["error"]["message"] == b.body()["error"]["message"], a.head)
+    HOUSE.sql("UPDATE users SET platform_role = 'operator' WHERE id = '%s'" % ada.user, user="postgres")
+    HOUSE.capsule(ada.team, ada.user)
+    HOUSE.sql("INSERT INTO hosts (id, name, status, cpu_cores, memory_mb) VALUES (gen_random_uuid(), 'h', 'online', 8, 16384); "
+              "UPDATE capsules SET desired_state = 'running', observed_state = 'running', host_id = (SELECT id FROM hosts LIMIT 1) "
+              "WHERE team_id = '%s'" % ada.team, user="postgres")
+    many = [ada.listen("metrics") for _ in range(3)]
+    s = ada.stream("?topics=metrics,team")
+    begin = time.time()
+    got = [ws.recv(8) for ws in many]
+    f = got[0]["data"]
+    R.check("an operator has them", got[0]["type"] == "live" and got[0]["topic"] == "metrics" and got[0]["live"] == "metrics", got[0])
+    R.check("as they are", f["capsules"].get("running", 0) >= 1 and f["reserved_vcpus"] >= 1 and f["reserved_memory_mb"] >= 128 and f["hosts"] == {"online": 1} and f["host_cpu_cores"] == 8
+            and f["jobs_running"] >= 0 and f["events_waiting"] == 0, f)
+    R.check("all who listen the same", all(m == got[0] for m in got), got)
+    event = s.next(8)
+    R.check("SSE, too", event["event"] == "live" and event["data"]["topic"] == "metrics" and "id" not in event, event)
+    seen = [many[0].recv(8) for _ in range(2)]
+    R.check("every 5 s", 8 < time.time() - begin < 14 and [m["live"] for m in seen] == ["metrics"] * 2, time.time() - begin)
+    HOUSE.sql("UPDATE users SET platform_role = 'user' WHERE id = '%s'" % ada.user, user="postgres")
+    code, said = closed(many[0], 11)
+    refusal = [m for m in said if m["type"] == "refused"]
+    R.check("who runs the platform no more is told so, and nothing more", refusal == [{"type": "refused", "topic": "metrics", "code": "forbidden"}]
+            and said[-1] == refusal[0] and code is None, said)
+
+
 def check_replay(ada):
     s = ada.stream("?topics=team&events=app.*")
     HOUSE.write(ada.team, first=0, n=5)
@@ -436,6 +470,7 @@ def main():
     bob.headers = {"Authorization": "Bearer " + a.json["token"]}
     only = sys.argv[1:]
     for check, args in ((check_live, (ada, eve)), (check_filters, (ada,)), (check_audience, (ada, bob)), (check_capsules, (ada, bob, eve)),
+                        (check_figures, (ada, eve)),
                         (check_replay, (ada,)), (check_no_hole, (ada,)), (check_many, (ada,)), (check_credentials, (ada,)),
                         (check_limits, (ada,)), (check_slow, (ada,)), (check_member, (ada, bob)), (check_logout, (eve,)),
                         (check_redis_away, (ada,)), (check_restart, (ada,))):

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""watch.py - metrics in every state, logs with follow, ping: through the web server, on an instance with real capsules."""
+"""watch.py - metrics in every state and live, logs with follow, ping: through the web server, on an instance with real capsules."""
 import http.client
 import json
 import os
 import sys
 import time
 from urllib.parse import urlsplit
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from sockets import Socket  # noqa: E402
 
 URL = urlsplit(os.environ.get("HUTCH_URL", "http://localhost:8080"))
 KEY = {"X-API-Key": os.environ.get("HUTCH_API_KEY", "")}
@@ -57,6 +61,55 @@ def metrics(base):
     check("no credential", call("GET", base + "/metrics", headers={})[0] == 401)
 
 
+def live(base):
+    """Two who listen to one capsule: what its host measures, every 5 s, each second once."""
+    capsule = "capsule:" + base.rsplit("/", 1)[1]
+
+    def listen(**more):
+        ws = Socket(os.environ.get("HUTCH_URL", "http://localhost:8080"), "/v1/events/ws", KEY)
+        ws.send(type="subscribe", id="1", topics=[capsule], **more)
+        check("subscribed", ws.recv(10)["topics"] == [capsule])
+        return ws
+    a, b, none = listen(metrics=True), listen(metrics=True), listen()
+    begin, got = time.time(), []
+    while len(got) < 3 and time.time() < begin + 30:
+        m = a.recv(15)
+        if m["type"] == "live":
+            got.append(m)
+    took = time.time() - begin
+    check("figures of a capsule every 5 s", 9 < took < 18 and all(m["topic"] == capsule and m["live"] == "metrics" for m in got), (took, got))
+    points = [p for m in got for p in m["data"]["points"]]
+    times = [p["timestamp_unix"] for p in points]
+    check("each second once, in order", len(times) >= 10 and times == sorted(set(times)) and abs(times[-1] - time.time()) < 8, times)
+    stored = {p["timestamp_unix"]: p for p in call("GET", base + "/metrics?range=5m")[1]["points"]}
+    same = [p == stored[p["timestamp_unix"]] for p in points if p["timestamp_unix"] in stored]
+    check("the same as GET …/metrics tells", len(same) >= 10 and all(same), (points[:2], same))
+    other = []
+    while len(other) < 1:
+        m = b.recv(15)
+        other += [m] if m["type"] == "live" else []
+    check("all who listen hear the same", other[0] in got, other)
+    quiet = None
+    try:
+        while quiet is None or quiet["type"] != "live":
+            quiet = none.recv(0.5)
+    except TimeoutError:
+        quiet = None
+    check("who did not ask for them hears none", quiet is None, quiet)
+    a.send(type="subscribe", id="2", topics=[capsule])
+    while a.recv(10).get("id") != "2":
+        pass
+    try:
+        m = None
+        while m is None or m["type"] != "live":
+            m = a.recv(7)
+    except TimeoutError:
+        m = None
+    check("nor who asks anew without", m is None, m)
+    for ws in (a, b, none):
+        ws.close()
+
+
 def logs(base):
     for i in range(3):
         call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo word-%d >/dev/hvc0" % i]})
@@ -94,6 +147,7 @@ def main():
     wait_for(lambda: call("GET", base)[1]["status"] == "running", 60)
     try:
         metrics(base)
+        live(base)
         logs(base)
         follow(base)
         check("ping", call("POST", base + "/ping")[0] == 204)
