@@ -18,12 +18,12 @@
 
 enum {
 	READ_SIZE = 64 * 1024,
+	PIECE_MAX = 4096, /* a read() of the port gives one of the driver's pages at most */
 	OUT_SIZE = 64 * 1024,
 	FLUSH_MAX = 1024 * 1024,
 	PORT_WAIT_MS = 10000,
 	RETRY_MS = 500,
-	LOOK_MS = 20,   /* an end of file that may not be one is looked at again */
-	YOUNG_MS = 500, /* such a session of a port began less than this ago */
+	GONE_MS = 30000, /* nobody there for so long: what the session holds is given back */
 };
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,10 +38,11 @@ struct link {
 	struct watch watch;
 	struct timer retry;
 	enum link_state state;
-	bool port;  /* outlives its peers */
-	bool fed;   /* the session has had bytes */
-	bool doubt; /* an end of file was seen that may not have been one */
-	uint64_t begun;
+	bool port;      /* outlives its peers */
+	bool fed;       /* the session has had bytes */
+	bool cut;       /* an end of file was seen behind the last byte */
+	bool shut;      /* nobody seems to be at the port's other end */
+	uint64_t since; /* when that was first seen */
 	struct h2 *h2;
 	struct buf out; /* some frames: one write for many is what the port likes */
 	size_t at;      /* of out, written already */
@@ -88,16 +89,19 @@ link_end(struct link *l)
 	talloc_free(l);
 }
 
+/* p: the host's first bytes; the mark in them is said back. */
 static void
-link_begin(struct link *l)
+link_begin(struct link *l, const uint8_t *p, size_t n)
 {
+	struct h2_mark mark = h2_mark_of(p, n);
+	struct h2_limits limits = server_limits;
+
 	timer_stop(&l->retry);
 	session_drop(l);
 	l->state = LINK_OPEN;
-	l->begun = loop_now();
-	l->fed = false;
-	l->doubt = false;
-	l->h2 = h2_new(l, H2_SERVER, &server_events, &server_limits, l);
+	l->fed = l->cut = l->shut = false;
+	limits.mark = &mark;
+	l->h2 = h2_new(l, H2_SERVER, &server_events, &limits, l);
 	watch_set(&l->watch, EPOLLIN);
 }
 
@@ -124,13 +128,14 @@ out_fill(struct link *l)
 	return l->out.len > 0;
 }
 
-/* What an open link waits for. In doubt POLLHUP may stand: level-triggered it would spin. */
+/* What an open link waits for. Behind an end of file POLLHUP stands: level-triggered it would spin.
+ */
 static void
 link_watch(struct link *l, bool more)
 {
 	if (l->state != LINK_OPEN)
 		return;
-	if (l->doubt)
+	if (l->shut)
 		watch_set(&l->watch, EPOLLIN | EPOLLOUT | EPOLLET);
 	else
 		watch_set(&l->watch, EPOLLIN | (more ? EPOLLOUT : 0));
@@ -177,7 +182,8 @@ broken(struct link *l)
 /*
  * A host that comes back may find us with the old session: its end of file is not seen when it is
  * quick, or when it restored us from memory. Its preface then is no frame, and where a frame must
- * begin it breaks the old session; inside of one it is somebody's data and means nothing.
+ * begin it breaks the old session; inside of one it is somebody's data and means nothing, unless an
+ * end of file stands before it.
  */
 static void
 link_fed(struct link *l, const uint8_t *p, size_t n)
@@ -185,8 +191,9 @@ link_fed(struct link *l, const uint8_t *p, size_t n)
 	bool anew = is_preface(p, n);
 	struct err e = { 0 };
 
-	if (l->state == LINK_WAITING || (anew && (l->state == LINK_MUTE || l->doubt)))
-		link_begin(l);
+	if (l->state == LINK_WAITING || (anew && (l->state == LINK_MUTE || l->cut)))
+		link_begin(l, p, n);
+	l->cut = l->shut = false;
 	if (l->state == LINK_MUTE)
 		return;
 	if (h2_feed(l->h2, p, n, &e) == 0 && !(anew && l->fed && broken(l))) {
@@ -195,7 +202,7 @@ link_fed(struct link *l, const uint8_t *p, size_t n)
 	}
 	if (anew && l->fed) {
 		e = (struct err){ 0 };
-		link_begin(l);
+		link_begin(l, p, n);
 		l->fed = true;
 		if (h2_feed(l->h2, p, n, &e) == 0)
 			return;
@@ -214,7 +221,7 @@ gather(struct link *l, uint8_t *in, size_t *got)
 	size_t n = 0;
 
 	*got = 0;
-	while (n < READ_SIZE) {
+	while (READ_SIZE - n >= PIECE_MAX) {
 		ssize_t k = read(l->watch.fd, in + n, READ_SIZE - n);
 
 		if (k < 0 && errno == EINTR)
@@ -237,6 +244,26 @@ gather(struct link *l, uint8_t *in, size_t *got)
 	return 0;
 }
 
+/*
+ * An end of file of a port is old news: that a host came or went is told in another queue than its
+ * bytes, and on a busy machine long after them, so it may speak of the host before this one.
+ * Whoever is there, nothing is lost by waiting: the same host goes on when the news are up to date,
+ * another one begins with a preface, and hears nothing that is not marked as its own.
+ */
+static void
+link_shut(struct link *l)
+{
+	if (!l->shut)
+		l->since = loop_now();
+	l->cut = l->shut = true;
+	if (loop_now() - l->since >= GONE_MS) {
+		link_end(l);
+		return;
+	}
+	link_watch(l, false);
+	timer_set(&l->retry, RETRY_MS);
+}
+
 static void
 link_ready(void *arg, uint32_t events)
 {
@@ -248,20 +275,17 @@ link_ready(void *arg, uint32_t events)
 	(void)events;
 	if (n)
 		link_fed(l, in, n);
-	else if (rc == 0 && l->state == LINK_WAITING)
-		link_wait(l);
-	if (rc < 0 && l->port && l->state == LINK_OPEN && loop_now() - l->begun < YOUNG_MS) {
-		/* The host's bytes came before the word that it is there (another queue): until
-		   then read() says end of file. Looked at again, before the session is given up. */
-		l->doubt = true;
-		link_watch(l, false);
-		timer_set(&l->retry, LOOK_MS);
-		return;
-	}
-	if (rc == 0)
-		l->doubt = false;
-	if (rc < 0 || (l->state == LINK_MUTE && !l->port))
+	if (rc < 0 && l->port && l->state == LINK_OPEN)
+		link_shut(l);
+	else if (rc < 0 || (l->state == LINK_MUTE && !l->port))
 		link_end(l);
+	else if (l->state == LINK_WAITING)
+		link_wait(l);
+	else if (l->shut) {
+		l->shut = false;
+		timer_stop(&l->retry);
+		link_watch(l, false);
+	}
 }
 
 static void

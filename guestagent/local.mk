@@ -15,7 +15,7 @@ guest_sources = \
 	guestagent/sha256.c guestagent/sha256.h guestagent/signature.c guestagent/signature.h guestagent/trust.c guestagent/trust.h guestagent/multipart.c guestagent/multipart.h \
 	guestagent/observer.c guestagent/observer.h guestagent/watch_rpc.c guestagent/tunnel.c guestagent/ports.c guestagent/reset.c guestagent/reset.h guestagent/filesystem.c guestagent/entry.c guestagent/entry.h guestagent/remove.c guestagent/remove.h \
 	lib/err.c lib/err.h lib/errors.def lib/buf.c lib/buf.h lib/log.c lib/log.h lib/json.c lib/json.h \
-	lib/h2.c lib/h2.h lib/cleanup.h
+	lib/h2.c lib/h2.h lib/h2_mark.c lib/h2_mark.h lib/cleanup.h
 
 guestagent_hutch_guest_SOURCES = $(guest_sources)
 guestagent_hutch_guest_CFLAGS = $(WARN) -ffunction-sections -fdata-sections -fstack-protector-strong
@@ -29,4 +29,4 @@ guestagent_hutch_guest_test_LDADD = $(NGHTTP2_LIBS) $(JSONC_LIBS) $(TALLOC_LIBS)
 TESTS += tests/vm/guest_test.py
 EXTRA_DIST += guestagent/README.md tests/vm/guest_test.py tests/vm/h2_client.py tests/vm/guest_lib.py tests/vm/guest_init.py \
 	tests/vm/guest_process.py tests/vm/guest_files.py tests/vm/guest_files2.py tests/vm/guest_filesystem.py tests/vm/guest_watch.py tests/vm/guest_bounds.py tests/vm/guest_front.py tests/vm/guest_ports.py tests/vm/guest_session.py \
-	tests/vm/guest_machine.py
+	tests/vm/guest_machine.py tests/vm/guest_hosts.py

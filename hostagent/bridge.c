@@ -16,7 +16,7 @@
 #include <nghttp2/nghttp2.h>
 #include <string.h>
 
-enum { HEADERS_MAX = 96, HELD_MAX = 64 * 1024, AGAIN_MS = 20, FRESH_MS = 10000 };
+enum { HEADERS_MAX = 96, HELD_MAX = 128 * 1024, AGAIN_MS = 20, FRESH_MS = 10000 };
 
 struct bridge {
 	struct api_peer near;          /* first: what hangs on the API's stream */

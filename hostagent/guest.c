@@ -3,17 +3,20 @@
 #include "h2_uv.h"
 
 #include <nghttp2/nghttp2.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* A guest takes 512 streams: some stay for the agent's own calls. */
-enum { ANSWER_MAX = 65536, LEAVE_MS = 20, BRIDGED_MAX = 480 };
+enum { ANSWER_MAX = 65536, LEAVE_MS = 500, HAIL_MS = 1000, HAILS = 5, BRIDGED_MAX = 480 };
 
 struct guest {
 	uv_loop_t *loop;
 	struct h2_uv *h2;
 	void (*gone)(void *, const struct err *);
 	void *user;
-	struct timer *leave;
+	struct timer *leave, *meet;
+	int hails;
 };
 
 struct call {
@@ -65,11 +68,39 @@ on_sent(struct h2_stream *s, size_t n)
 		peer(s)->events->on_sent(s, n);
 }
 
+static struct guest *
+guest_of(struct h2_stream *s)
+{
+	return h2_user(h2_stream_session(s));
+}
+
 static void
 on_close(struct h2_stream *s, uint32_t error)
 {
+	if (!h2_met(h2_stream_session(s)))
+		error = NGHTTP2_REFUSED_STREAM; /* it never left */
 	if (peer(s) && peer(s)->events->on_close)
 		peer(s)->events->on_close(s, error);
+}
+
+static void
+leave_now(void *arg)
+{
+	struct guest *g = arg;
+
+	h2_uv_close(g->h2);
+}
+
+/* From the loop: a session is not ended in its own event. */
+static void
+on_pong(struct h2 *h)
+{
+	struct guest *g = h2_user(h);
+
+	if (!g->leave)
+		return;
+	TALLOC_FREE(g->leave);
+	g->leave = timer_new(g, g->loop, 0, 0, leave_now, g);
 }
 
 static const struct h2_events session_events = {
@@ -78,6 +109,7 @@ static const struct h2_events session_events = {
 	.on_end = on_end,
 	.on_sent = on_sent,
 	.on_close = on_close,
+	.on_pong = on_pong,
 };
 
 /* Calls of the agent itself. */
@@ -113,12 +145,6 @@ call_end_later(struct call *c, struct guest *g)
 	TALLOC_FREE(c->deadline);
 	if (!c->late)
 		c->late = timer_new(c, g->loop, 0, 0, call_end, c);
-}
-
-static struct guest *
-guest_of(struct h2_stream *s)
-{
-	return h2_user(h2_stream_session(s));
 }
 
 static void
@@ -184,6 +210,45 @@ call_free(struct call *c)
 	return 0;
 }
 
+static void
+mark_new(struct h2_mark *m)
+{
+	if (getrandom(m, sizeof *m, 0) != sizeof *m)
+		abort();
+}
+
+/* A guest that is slow, or one that stands inside of a frame of the session before. */
+static void
+meet_late(void *arg)
+{
+	struct guest *g = arg;
+	struct h2_mark mark;
+
+	if (h2_met(h2_uv_session(g->h2)))
+		return;
+	if (g->hails == HAILS) {
+		h2_uv_close(g->h2);
+		return;
+	}
+	mark_new(&mark);
+	h2_hail(h2_uv_session(g->h2), &mark);
+	TALLOC_FREE(g->meet);
+	g->meet = timer_new(g, g->loop, HAIL_MS << ++g->hails, 0, meet_late, g);
+}
+
+/* Every request goes through here. */
+static struct h2_stream *
+request(struct guest *g, const struct h2_header *head, bool end, void *user, struct err *e)
+{
+	if (g->leave) {
+		(void)err_set(e, E_CLOSED, "the session ends");
+		return NULL;
+	}
+	if (!g->meet && !h2_met(h2_uv_session(g->h2)))
+		g->meet = timer_new(g, g->loop, HAIL_MS, 0, meet_late, g);
+	return h2_request(h2_uv_session(g->h2), head, end, user, e);
+}
+
 void
 guest_call(
     struct guest *g, void *owner, const struct guest_call *what, guest_answer *answer, void *arg)
@@ -210,7 +275,7 @@ guest_call(
 		snprintf(c->nonce, sizeof c->nonce, "%s", what->nonce);
 		head[n++] = (struct h2_header){ "x-hutch-nonce", c->nonce };
 	}
-	c->stream = h2_request(h2_uv_session(g->h2), head, !what->len, c, &c->err);
+	c->stream = request(g, head, !what->len, c, &c->err);
 	if (!c->stream) {
 		call_end_later(c, g);
 		return;
@@ -230,13 +295,13 @@ guest_stream(
 		(void)err_set(e, E_UNAVAILABLE, "%d streams to the capsule are open", BRIDGED_MAX);
 		return NULL;
 	}
-	return h2_request(h2_uv_session(g->h2), head, end, p, e);
+	return request(g, head, end, p, e);
 }
 
 bool
 guest_takes(const struct guest *g)
 {
-	return h2_takes(h2_uv_session(g->h2));
+	return !g->leave && h2_takes(h2_uv_session(g->h2));
 }
 
 static void
@@ -252,28 +317,29 @@ guest_open(void *mem, uv_loop_t *loop, int fd, void (*gone)(void *, const struct
     struct err *e)
 {
 	struct guest *g = talloc_zero(mem, struct guest);
+	struct h2_mark mark;
+	struct h2_limits limits = { .mark = &mark };
 
+	mark_new(&mark);
 	g->loop = loop;
 	g->gone = gone;
 	g->user = user;
-	g->h2 = h2_uv_open(g, loop, fd, H2_CLIENT, &session_events, NULL, g, on_gone, e);
+	g->h2 = h2_uv_open(g, loop, fd, H2_CLIENT, &session_events, &limits, g, on_gone, e);
 	if (!g->h2)
 		TALLOC_FREE(g);
 	return g;
 }
 
-static void
-leave_now(void *arg)
-{
-	struct guest *g = arg;
-
-	h2_uv_close(g->h2);
-}
-
+/* Streams end, then a ping: its answer says that the guest has read every frame to its end. What is
+   taken of its memory then holds no half of one. */
 void
 guest_leave(struct guest *g)
 {
-	h2_goaway(h2_uv_session(g->h2));
-	if (!g->leave)
-		g->leave = timer_new(g, g->loop, LEAVE_MS, 0, leave_now, g);
+	struct h2 *h = h2_uv_session(g->h2);
+
+	if (g->leave)
+		return;
+	h2_reset_all(h, NGHTTP2_CANCEL);
+	h2_ping(h);
+	g->leave = timer_new(g, g->loop, h2_met(h) ? LEAVE_MS : 0, 0, leave_now, g);
 }

@@ -1,6 +1,8 @@
 /*
  * guest.h - the agent's HTTP/2 session with one guest, over the VM's virtio-serial port.
  *
+ * A session begins with a mark (h2_mark.h): no request leaves before the guest has said it back, so
+ * none is sent to or answered by a session of before. One that cannot begin refuses its streams.
  * The guest is hostile: answers are bounded, calls have deadlines, a broken session is closed.
  */
 #pragma once
@@ -44,5 +46,6 @@ bool guest_takes(const struct guest *);
 struct h2_stream *guest_stream(
     struct guest *, const struct h2_header *head, bool end, struct guest_peer *, struct err *);
 
-/* Says goodbye (GOAWAY), sends what is due, closes: gone() follows. Before memory is taken. */
+/* Ends the streams, waits until the guest has read all of it, closes: gone() follows. Before memory
+ * is taken. */
 void guest_leave(struct guest *);

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { AGAIN_MS = 50, PROOF_MS = 1500 };
+enum { AGAIN_MS = 50, PROOF_MS = 8000 };
 
 struct ask {
 	struct agent *agent;

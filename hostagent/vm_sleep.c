@@ -15,7 +15,7 @@ enum {
 	FREEZE_MS = 3000,
 	SYNC_MS = 20000,
 	MEET_MS = 20000,
-	TRY_MS = 1500,
+	TRY_MS = 8000,
 	AGAIN_MS = 60,
 	LOOK_MS = 3
 };

@@ -2,6 +2,7 @@
 #include "h2.h"
 
 #include "buf.h"
+#include "h2_mark.h"
 
 #include <assert.h>
 #include <nghttp2/nghttp2.h>
@@ -14,6 +15,9 @@ extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *, uint64_
     __attribute__((weak));
 
 enum { HEADERS_MAX = 128, ROOM_KEPT = 16 * 1024, CLIENT_STREAMS = 4096 };
+/* More than a frame, and whole pages: the hello behind it is at the beginning of one, where a
+   port's reader sees it. */
+enum { FILL = 5 * 4096 };
 
 struct h2 {
 	nghttp2_session *ng;
@@ -26,10 +30,13 @@ struct h2 {
 	size_t queued; /* of all streams */
 	size_t header_list;
 	enum h2_role role;
-	int busy;     /* inside h2_feed() or h2_pull() */
-	bool over;    /* h2_close(): no events, no effects */
-	bool freed;   /* by its owner, inside an event */
-	bool leaving; /* our GOAWAY or theirs: the end is no error */
+	struct h2_gate *gate; /* NULL: the peer was met */
+	struct buf hello;     /* of a client that marks its session: all it says before */
+	size_t said;          /* of hello */
+	int busy;             /* inside h2_feed() or h2_pull() */
+	bool over;            /* h2_close(): no events, no effects */
+	bool freed;           /* by its owner, inside an event */
+	bool leaving;         /* our GOAWAY or theirs: the end is no error */
 };
 
 /* What is collected of a message's headers, until they are complete. */
@@ -223,6 +230,9 @@ on_frame(nghttp2_session *ng, const nghttp2_frame *f, void *arg)
 
 	if (f->hd.type == NGHTTP2_GOAWAY)
 		h->leaving = true;
+	if (f->hd.type == NGHTTP2_PING && f->hd.flags & NGHTTP2_FLAG_ACK && !h->over &&
+	    h->on->on_pong)
+		h->on->on_pong(h);
 	if (!s || silent(s))
 		return h->over ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 	if (f->hd.type == NGHTTP2_HEADERS && s->head)
@@ -317,7 +327,9 @@ on_read(nghttp2_session *ng, int32_t id, uint8_t *p, size_t room, uint32_t *flag
 		if (h->over)
 			return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
-	if (s->finished && h2_queued(s) == 0)
+	/* A client's end goes alone: where a line breaks inside of its last frame, what comes next
+	   may fill that up, but never make a body whole that is not. */
+	if (s->finished && h2_queued(s) == 0 && (n == 0 || h->role == H2_SERVER))
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
 	else if (n == 0) {
 		s->deferred = true;
@@ -376,6 +388,13 @@ h2_reset(struct h2_stream *s, uint32_t error)
 	s->quiet = true;
 	(void)nghttp2_submit_rst_stream(s->h->ng, NGHTTP2_FLAG_NONE, s->id, error);
 	due(s->h);
+}
+
+void
+h2_reset_all(struct h2 *h, uint32_t error)
+{
+	for (struct h2_stream *s = h->first; s; s = s->next)
+		h2_reset(s, error);
 }
 
 void
@@ -476,6 +495,24 @@ h2_respond(struct h2_stream *s, int status, const struct h2_header *extra, bool 
 
 /* ---- the session */
 
+/* What comes before the peer says our mark is not ours. */
+static int
+gate_feed(struct h2 *h, const uint8_t *p, size_t n, struct err *e)
+{
+	struct h2_gate *g = h->gate;
+	int rc = h2_gate_feed(g, p, n);
+
+	if (rc < 0)
+		return err_set(e, E_PROTOCOL, "the peer does not say whose session it is");
+	if (rc == 0)
+		return 0;
+	h->gate = NULL;
+	rc = h2_feed(h, (const uint8_t *)g->in.data, g->in.len, e);
+	if (rc == 0) /* or the session may be gone, and the gate with it */
+		talloc_free(g);
+	return rc;
+}
+
 int
 h2_feed(struct h2 *h, const uint8_t *p, size_t n, struct err *e)
 {
@@ -483,6 +520,8 @@ h2_feed(struct h2 *h, const uint8_t *p, size_t n, struct err *e)
 
 	if (h->over)
 		return err_set(e, E_CLOSED, "the session was closed");
+	if (h->gate)
+		return gate_feed(h, p, n, e);
 	h->busy++;
 	got = nghttp2_session_mem_recv(h->ng, p, n);
 	h->busy--;
@@ -504,6 +543,12 @@ h2_pull(struct h2 *h, const uint8_t **ret)
 
 	if (h->over)
 		return -1;
+	if (h->gate) {
+		n = (ssize_t)(h->hello.len - h->said);
+		*ret = (const uint8_t *)h->hello.data + h->said;
+		h->said = h->hello.len;
+		return n;
+	}
 	h->busy++;
 	n = nghttp2_session_mem_send(h->ng, ret);
 	h->busy--;
@@ -522,6 +567,15 @@ h2_goaway(struct h2 *h)
 	h->leaving = true;
 	(void)nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE,
 	    nghttp2_session_get_last_proc_stream_id(h->ng), NGHTTP2_NO_ERROR, NULL, 0);
+	due(h);
+}
+
+void
+h2_ping(struct h2 *h)
+{
+	if (h->over)
+		return;
+	(void)nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, NULL);
 	due(h);
 }
 
@@ -570,21 +624,24 @@ submit_settings(struct h2 *h, const struct h2_limits *l)
 	uint64_t most = h->role == H2_SERVER ? streams : CLIENT_STREAMS;
 	/* Twice: nghttp2 opens the connection's window again only when half of it was consumed. */
 	uint64_t all = l && l->connection ? l->connection : 2 * window * (most + 1);
+	const struct h2_mark *mark = l ? l->mark : NULL;
 	nghttp2_settings_entry set[] = {
+		{ H2_MARK_SETTING, mark ? mark->word[0] : 0 },
+		{ H2_MARK_SETTING + 1, mark ? mark->word[1] : 0 },
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)h->header_list },
 		{ NGHTTP2_SETTINGS_ENABLE_PUSH, 0 },
 		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, streams },
 		{ NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
 	};
-	size_t client = 3, server = 5; /* a client offers no streams, and no CONNECT */
+	size_t first = mark ? 0 : H2_MARK_WORDS;
+	size_t end = h->role == H2_SERVER ? 7 : 5; /* a client offers no streams, and no CONNECT */
 
 	if (all > INT32_MAX)
 		all = INT32_MAX;
 	if (h->role == H2_SERVER)
-		set[2] = (nghttp2_settings_entry){ NGHTTP2_SETTINGS_MAX_FRAME_SIZE, 16384 };
-	(void)nghttp2_submit_settings(
-	    h->ng, NGHTTP2_FLAG_NONE, set, h->role == H2_SERVER ? server : client);
+		set[4] = (nghttp2_settings_entry){ NGHTTP2_SETTINGS_MAX_FRAME_SIZE, 16384 };
+	(void)nghttp2_submit_settings(h->ng, NGHTTP2_FLAG_NONE, set + first, end - first);
 	(void)nghttp2_session_set_local_window_size(h->ng, NGHTTP2_FLAG_NONE, 0, (int32_t)all);
 }
 
@@ -617,6 +674,44 @@ session_new(struct h2 *h)
 	nghttp2_session_callbacks_del(cb);
 }
 
+static void
+gate_close(struct h2 *h, const struct h2_mark *mark)
+{
+	const uint8_t *p = NULL;
+	ssize_t n;
+
+	h->hello = BUF(h);
+	while ((n = nghttp2_session_mem_send(h->ng, &p)) > 0)
+		buf_add(&h->hello, p, (size_t)n);
+	h->gate = talloc_zero(h, struct h2_gate);
+	if (!h->gate)
+		abort();
+	h->gate->mark = *mark;
+	h->gate->in = BUF(h->gate);
+}
+
+void
+h2_hail(struct h2 *h, const struct h2_mark *mark)
+{
+	struct buf b = BUF(h);
+
+	if (h->over || !h->gate)
+		return;
+	h->gate->mark = *mark;
+	h->gate->again = true;
+	if (h->hello.len < FILL) {
+		buf_need(&b, FILL + h->hello.len);
+		memset(b.data, 0, FILL);
+		b.len = FILL;
+		buf_add(&b, h->hello.data, h->hello.len);
+		talloc_free(h->hello.data);
+		h->hello = b;
+	}
+	h2_mark_put((uint8_t *)h->hello.data + FILL, mark);
+	h->said = 0;
+	due(h);
+}
+
 struct h2 *
 h2_new(void *mem, enum h2_role role, const struct h2_events *on, const struct h2_limits *limits,
     void *user)
@@ -632,6 +727,8 @@ h2_new(void *mem, enum h2_role role, const struct h2_events *on, const struct h2
 	session_new(h);
 	talloc_set_destructor(h, h2_destroy);
 	submit_settings(h, limits);
+	if (role == H2_CLIENT && limits && limits->mark)
+		gate_close(h, limits->mark);
 	return h;
 }
 
@@ -659,6 +756,12 @@ bool
 h2_alive(const struct h2 *h)
 {
 	return !h->over && (nghttp2_session_want_read(h->ng) || nghttp2_session_want_write(h->ng));
+}
+
+bool
+h2_met(const struct h2 *h)
+{
+	return !h->gate;
 }
 
 bool

@@ -18,6 +18,7 @@
  */
 #pragma once
 #include "err.h"
+#include "h2_mark.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,7 @@ struct h2_events {
 	void (*on_drain)(struct h2_stream *);        /* h2_queued() fell below H2_LOW */
 	void (*on_close)(
 	    struct h2_stream *, uint32_t error); /* last call; NGHTTP2_NO_ERROR or why */
+	void (*on_pong)(struct h2 *);            /* what was sent before h2_ping() was read */
 };
 
 struct h2_limits {
@@ -57,6 +59,9 @@ struct h2_limits {
 	                         once (a client: 4,096 of them), and still no other is stopped */
 	uint32_t streams;     /* concurrent streams the peer may open; default 256 */
 	uint32_t header_list; /* bytes of headers in one message; default 32 KiB */
+	/* NULL: none. A client's: nothing but its hello is sent, nothing heard, before the peer
+	   says it. A server's: what it says back. */
+	const struct h2_mark *mark;
 };
 
 enum { H2_LOW = 64 * 1024, H2_HIGH = 256 * 1024 };
@@ -76,11 +81,17 @@ int h2_feed(struct h2 *, const uint8_t *, size_t, struct err *);
 ssize_t h2_pull(struct h2 *, const uint8_t **);
 /* Tells the peer to open no more streams; the connection is over when the last one closes. */
 void h2_goaway(struct h2 *);
+/* Of a client that was not met: the peer may stand inside of a frame of a session before, and take
+   the hello for its rest. Says enough to end that frame, which ends that session, and another hello
+   with this mark. */
+void h2_hail(struct h2 *, const struct h2_mark *);
+void h2_ping(struct h2 *); /* on_pong follows, from a peer that reads */
 /* Every stream gets its on_close now, nothing happens on the session any more. */
 void h2_close(struct h2 *);
 size_t h2_streams(const struct h2 *); /* open now */
 bool h2_alive(const struct h2 *);     /* false: nothing to read or write any more */
 bool h2_takes(const struct h2 *);     /* of a client: requests may begin */
+bool h2_met(const struct h2 *); /* of a client: the peer said its mark; no request left before */
 
 /* A client's request: pseudo headers in any place of head; ":scheme" and ":authority" are added
    when missing. end: it has no body. NULL and err when the connection is going away. */
@@ -92,6 +103,7 @@ void
 h2_write(struct h2_stream *, const void *, size_t); /* copied; watch h2_queued() against H2_HIGH */
 void h2_finish(struct h2_stream *);                 /* END_STREAM after what is queued */
 void h2_reset(struct h2_stream *, uint32_t error);  /* RST_STREAM, drops what is queued */
+void h2_reset_all(struct h2 *, uint32_t error);     /* every stream that is open */
 void h2_consume(struct h2_stream *, size_t);        /* n body bytes were used up */
 size_t h2_queued(const struct h2_stream *);         /* bytes not yet given to h2_pull() */
 size_t h2_queued_all(const struct h2 *);            /* the same of all streams */

@@ -6,7 +6,7 @@ lib_libhutch_a_SOURCES = \
 	lib/conf.def lib/conf.c lib/conf.h lib/db.c lib/db.h lib/field.c lib/field.h lib/rfc3339.c lib/rfc3339.h \
 	lib/crypto.c lib/crypto.h lib/password.c lib/password.h lib/passwords.def lib/totp.c lib/totp.h lib/token.c lib/token.h lib/token_seen.c lib/token_seen.h \
 	lib/principal.c lib/principal.h proto/permissions.def
-lib_libhutch_a_SOURCES += lib/h2.c lib/h2.h lib/h2_uv.c lib/h2_uv.h
+lib_libhutch_a_SOURCES += lib/h2.c lib/h2.h lib/h2_mark.c lib/h2_mark.h lib/h2_uv.c lib/h2_uv.h
 nodist_lib_libhutch_a_SOURCES = $(QUERY_C) $(QUERY_H)
 lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.h lib/job.c lib/job.h lib/bell.h \
 	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/cidr.c lib/cidr.h lib/oidc.c lib/oidc.h lib/jws.c lib/jws.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h

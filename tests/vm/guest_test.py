@@ -28,6 +28,7 @@ import guest_bounds  # noqa: F401
 import guest_front  # noqa: F401
 import guest_session  # noqa: F401
 import guest_machine  # noqa: F401
+import guest_hosts  # noqa: F401
 
 def agent_start(program, folder):
     a = Agent(folder + "/agent.sock")

@@ -53,14 +53,14 @@ def status_of(block):
 
 
 class Session:
-    def __init__(self, path, timeout=10, window=None):
-        """path: of a unix socket, or a socket that is connected already."""
+    def __init__(self, path, timeout=10, window=None, settings=b""):
+        """path: of a unix socket, or a socket that is connected already. settings: entries that come first."""
         self.socket = socket.socket(socket.AF_UNIX) if isinstance(path, str) else path
         self.socket.settimeout(timeout)
         if isinstance(path, str):
             self.socket.connect(path)
         self.buffer, self.next = b"", 1
-        settings = struct.pack(">HI", 1, 0) + (struct.pack(">HI", 4, window) if window is not None else b"")
+        settings += struct.pack(">HI", 1, 0) + (struct.pack(">HI", 4, window) if window is not None else b"")
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
 
     def request(self, head, flags=0):
