@@ -207,6 +207,12 @@ def error(s, name, a, status, slug):
 
 def test_errors(s):
     """What the server refuses by itself."""
+    if s.kind == "apache":
+        here = os.path.join(TOP, "conf/apache/error")
+        for name in sorted(n for n in os.listdir(here) if n.endswith(".json")):
+            with open(os.path.join(here, name)) as f, open(os.path.join(here, "e2b", name)) as g:
+                one, two = json.load(f)["error"], json.load(g)
+            check("apache: %s says the same in both shapes" % name, two == {"code": int(name[:3]), "message": one["message"], "error_code": one["code"]}, two)
     lt = s.kind == "lighttpd"
     error(s, "missing page", s.ask("GET", "/nothing"), 404, "not_found")
     error(s, "%00", s.ask("GET", "/v1/a%00b"), 400 if lt else 404, "invalid_request" if lt else "not_found")
@@ -225,11 +231,17 @@ def test_errors(s):
         error(s, "2 MiB chunked", s.ask("POST", "/v1/capsules", ["Transfer-Encoding: chunked"],
               b"200000\r\n" + b"x" * (2 << 20) + b"\r\n0\r\n\r\n"), 413, "too_large")
     for pool, method, target in (("api", "GET", "/v1/x"), ("ops", "POST", "/v1/capsules"),
-                                 ("gateway", "POST", "/v1/capsules/%s/exec" % ID)):
+                                 ("gateway", "POST", "/v1/capsules/%s/exec" % ID), ("api", "GET", "/templates"),
+                                 ("api", "GET", "/v2/sandboxes?limit=3"), ("ops", "POST", "/sandboxes")):
         sock = s.path("sock/%s.sock" % pool)
         os.rename(sock, sock + ".away")
         a = s.ask(method, target)
-        error(s, pool + " away", a, 503, "unavailable")
+        if target.startswith("/v1"):
+            error(s, pool + " away", a, 503, "unavailable")
+        else:
+            check("%s: %s %s away, as E2B's clients read it" % (s.kind, pool, target), a.status == 503 and a.headers.get("x-request-id")
+                  and a.headers.get("content-type", "").startswith("application/json")
+                  and a.json() == {"code": 503, "message": "Not available at the moment", "error_code": "unavailable"}, "%d %s" % (a.status, a.body))
         check("%s: %s away has Retry-After" % (s.kind, pool), "retry-after" in a.headers, a.headers)
         os.rename(sock + ".away", sock)
         for _ in range(40):
