@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""streams.py - WebSockets: memory of idle ones, echo of busy terminals beside slow readers, a command's round trip.
+"""streams.py - WebSockets: memory of idle ones, echo of busy terminals beside slow readers, a command's round trip, a resize.
 
 On a running instance (tests/lib/instance env DIR): the gateway's settings are changed while it measures, and put back.
 """
@@ -167,6 +167,48 @@ def trip(base, n):
           flush=True)
 
 
+# Tells each size it is given, without a fork.
+TELLS = """import os, signal, time
+def tell(*_):
+    c, r = os.get_terminal_size(0)
+    os.write(1, b"<%d %d>" % (r, c))
+signal.signal(signal.SIGWINCH, tell)
+os.write(1, b"<ready>")
+while True:
+    time.sleep(1)
+"""
+
+
+def resize(base, n):
+    """From the resize to the program's word of its new size: on a quiet terminal, and behind input that nobody takes."""
+    for flood in (False, True):
+        s = started(base, "/pty")
+        s.send(type="start", cmd="python3", args=["-c", TELLS])
+        seen, took = b"", []
+
+        def until(mark):
+            nonlocal seen
+            while mark not in seen:
+                m = s.recv(30)
+                seen += base64.b64decode(m["data"]) if m["type"] == "output" else b""
+        until(b"<ready>")
+        if flood:  # more than a terminal takes, less than stops the socket
+            data = base64.b64encode(b"x" * 1000).decode()
+            for _ in range(60):
+                s.send(type="input", data=data)
+            time.sleep(0.5)
+        for i in range(n):
+            began = time.perf_counter()
+            s.send(type="resize", cols=100 + i, rows=30)
+            until(b"<30 %d>" % (100 + i))
+            took.append((time.perf_counter() - began) * 1e3)
+        took.sort()
+        print("%-44s %.1f ms (median), slowest of %d %.1f ms" % ("resize, seen by the program" + (", input waits" if flood else ""),
+              statistics.median(took), n, took[-1]), flush=True)
+        s.send(type="kill")
+        s.cut()
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     a.add_argument("--idle", type=int, default=5000)
@@ -175,17 +217,22 @@ def main():
     a.add_argument("--slow", type=int, default=4)
     a.add_argument("--seconds", type=float, default=20)
     a.add_argument("--trips", type=int, default=50)
+    a.add_argument("--only", help="trip, resize, echo or idle")
     o = a.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(20000, o.idle + 1000),) * 2)
     c = call("POST", "/v1/capsules", {"template": "minimal"})["id"]
     base = "/v1/capsules/" + c
+    while call("GET", base)["status"] == "starting":  # the first of a template is booted
+        time.sleep(0.5)
     try:
         setting("capsule_streams", 100000)
         setting("credential_streams", 100000)
         assert gateway()
-        trip(base, o.trips)
-        echo(base, o.terminals, o.slow, o.seconds)
-        idle(base, o.idle, o.attached)
+        parts = {"trip": lambda: trip(base, o.trips), "resize": lambda: resize(base, o.trips),
+                 "echo": lambda: echo(base, o.terminals, o.slow, o.seconds), "idle": lambda: idle(base, o.idle, o.attached)}
+        for name, part_of in parts.items():
+            if o.only in (None, name):
+                part_of()
     finally:
         setting("capsule_streams", None)
         setting("credential_streams", None)
