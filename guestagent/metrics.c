@@ -106,8 +106,8 @@ stats_get(struct call *c)
 		alive += process_alive(p);
 	network(&rx, &tx);
 	buf_fmt(&b,
-	    "{\"mem_used\":%" PRIu64 ",\"net_rx\":%" PRIu64 ",\"net_tx\":%" PRIu64
-	    ",\"processes\":%d}",
-	    memory("MemTotal") - memory("MemAvailable"), rx, tx, alive);
+	    "{\"mem_used\":%" PRIu64 ",\"mem_cache\":%" PRIu64 ",\"net_rx\":%" PRIu64
+	    ",\"net_tx\":%" PRIu64 ",\"processes\":%d}",
+	    memory("MemTotal") - memory("MemAvailable"), memory("Cached"), rx, tx, alive);
 	call_reply_json(c, &b);
 }

@@ -104,6 +104,7 @@ metrics_add(struct metrics *m, const struct point *p)
 		r->sum.cpu += p->cpu;
 		r->sum.mem_kb = p->mem_kb;
 		r->sum.guest_kb = p->guest_kb;
+		r->sum.cache_kb = p->cache_kb;
 		r->sum.disk_kb = p->disk_kb;
 		for (i = 0; i < IO; i++)
 			r->sum.io[i] += p->io[i];
@@ -113,9 +114,22 @@ metrics_add(struct metrics *m, const struct point *p)
 
 /* What goes to the control plane. */
 
+/* In the order of their names in row_json(). */
+enum series { S_CPU, S_MEM, S_GUEST, S_CACHE, S_DISK, S_IO };
+
+static uint32_t
+kilobytes(const struct point *p, int which)
+{
+	return which == S_MEM  ? p->mem_kb
+	    : which == S_GUEST ? p->guest_kb
+	    : which == S_CACHE ? p->cache_kb
+			       : p->disk_kb;
+}
+
 static void
 number(struct buf *b, const char *name, const struct point *const *slot, uint32_t n, int which)
 {
+	bool of_guest = which == S_GUEST || which == S_CACHE;
 	uint32_t i;
 
 	buf_fmt(b, ",\"%s\":[", name);
@@ -124,18 +138,14 @@ number(struct buf *b, const char *name, const struct point *const *slot, uint32_
 
 		if (i)
 			buf_chr(b, ',');
-		if (!p || (which == 2 && !p->guest_kb))
+		if (!p || (of_guest && !kilobytes(p, which)))
 			buf_str(b, "null");
-		else if (which == 0)
+		else if (which == S_CPU)
 			buf_fmt(b, "%.2f", p->cpu);
-		else if (which < IO)
-			buf_int(b,
-			    1024LL *
-				(which == 1          ? p->mem_kb
-					: which == 2 ? p->guest_kb
-						     : p->disk_kb));
+		else if (which < S_IO)
+			buf_int(b, 1024LL * kilobytes(p, which));
 		else
-			buf_int(b, (int64_t)p->io[which - IO]);
+			buf_int(b, (int64_t)p->io[which - S_IO]);
 	}
 	buf_chr(b, ']');
 }
@@ -143,8 +153,8 @@ number(struct buf *b, const char *name, const struct point *const *slot, uint32_
 static char *
 row_json(void *mem, const struct capsule *c, int k, uint32_t from, const struct point **slot)
 {
-	static const char *const names[] = { "cpu", "mem", "mem_guest", "disk", "rx", "tx", "rd",
-		"wr" };
+	static const char *const names[] = { "cpu", "mem", "mem_guest", "mem_cache", "disk", "rx",
+		"tx", "rd", "wr" };
 	struct buf b = BUF(mem);
 	struct uuid id = { 0 };
 	uint32_t n = tiers[k].chunk;
@@ -285,7 +295,7 @@ metrics_changed(struct capsule *c)
 /* What is answered. */
 
 int
-metrics_json(const struct capsule *c, const char *tier, int64_t since, struct buf *b)
+metrics_json(const struct capsule *c, const char *tier, struct buf *b)
 {
 	static const char *const io[IO] = { "net_rx", "net_tx", "disk_read", "disk_write" };
 	const struct metrics *m = c->metrics;
@@ -300,20 +310,21 @@ metrics_json(const struct capsule *c, const char *tier, int64_t since, struct bu
 	r = m ? &m->ring[k] : NULL;
 	buf_fmt(b,
 	    "{\"tier\":\"%s\",\"step_ms\":%u,\"sources\":{\"cpu\":\"%s\",\"mem\":\"%s\",\"disk\":"
-	    "\"host\",\"disk_io\":\"vmm\",\"net\":\"guest\",\"mem_guest\":\"guest\"},\"points\":[",
+	    "\"host\",\"disk_io\":\"vmm\",\"net\":\"guest\",\"mem_guest\":\"guest\","
+	    "\"mem_cache\":\"guest\"},\"points\":[",
 	    tier, tiers[k].step * 1000, m && m->own_cgroup ? "cgroup" : "process",
 	    m && m->own_cgroup ? "cgroup" : "process");
 	for (i = 0; r && i < r->count; i++) {
 		const struct point *p = point_at(r, i);
 
-		if (p->at < since)
-			continue;
 		buf_fmt(b,
 		    "%s{\"timestamp_unix\":%u,\"cpu_pct\":%.2f,\"mem_bytes\":%llu,"
 		    "\"disk_bytes\":%llu",
-		    b->data[b->len - 1] == '[' ? "" : ",", p->at, p->cpu, 1024ULL * p->mem_kb, 1024ULL * p->disk_kb);
+		    i ? "," : "", p->at, p->cpu, 1024ULL * p->mem_kb, 1024ULL * p->disk_kb);
 		if (p->guest_kb)
 			buf_fmt(b, ",\"mem_guest_bytes\":%llu", 1024ULL * p->guest_kb);
+		if (p->cache_kb)
+			buf_fmt(b, ",\"mem_cache_bytes\":%llu", 1024ULL * p->cache_kb);
 		for (n = 0; n < IO; n++)
 			buf_fmt(b, ",\"%s\":%lld", io[n], (long long)p->io[n]);
 		buf_chr(b, '}');

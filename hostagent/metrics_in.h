@@ -10,7 +10,7 @@ enum io { IO_RX, IO_TX, IO_RD, IO_WR };
 struct point {
 	uint32_t at; /* unix seconds */
 	float cpu;   /* percent of its vCPUs */
-	uint32_t mem_kb, guest_kb, disk_kb;
+	uint32_t mem_kb, guest_kb, cache_kb, disk_kb;
 	float io[IO]; /* bytes in this step */
 };
 
@@ -33,6 +33,7 @@ struct metrics {
 	float rate[IO]; /* bytes a second to hand out, read at once, spent over the next seconds */
 	float left[IO]; /* what of it is left */
 	uint32_t guest_kb;   /* 0: the guest did not say */
+	uint32_t cache_kb;   /* its page cache, not within guest_kb; 0: the same */
 	int processes;       /* -1: the same */
 	int64_t guest_heard; /* now_mono() of its last answer; 0: never */
 	bool guest_asked;

@@ -142,7 +142,7 @@ metrics_look(struct metrics *m, struct point *ret)
 		/* the first look at this process: everything counts from here */
 		m->pid = vm->pid;
 		memset(m->total, 0, sizeof m->total);
-		m->guest_kb = 0;
+		m->guest_kb = m->cache_kb = 0;
 		m->processes = -1;
 		m->guest_heard = now;
 		metrics_ask(m);
@@ -154,6 +154,7 @@ metrics_look(struct metrics *m, struct point *ret)
 		.cpu = (float)(used * 100 / (double)(now - past) / m->capsule->vcpus),
 		.mem_kb = (uint32_t)mem_kb,
 		.guest_kb = m->guest_kb,
+		.cache_kb = m->cache_kb,
 		.disk_kb = (uint32_t)(st.st_blocks / 2) };
 	if (ret->cpu < 0 || ret->cpu > 100)
 		ret->cpu = ret->cpu < 0 ? 0 : 100;
@@ -204,6 +205,7 @@ on_guest(void *arg, int status, const char *body, size_t len, const struct err *
 	if (!j)
 		return;
 	m->guest_kb = (uint32_t)(json_int(j, "mem_used", 0) / KIB);
+	m->cache_kb = (uint32_t)(json_int(j, "mem_cache", 0) / KIB);
 	m->processes = (int)json_int(j, "processes", -1);
 	counted(m, IO_RX, (uint64_t)json_int(j, "net_rx", 0));
 	counted(m, IO_TX, (uint64_t)json_int(j, "net_tx", 0));

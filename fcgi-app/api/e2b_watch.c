@@ -43,7 +43,7 @@ static const struct field metric_fields[] = {
 	FIELD(metric, mem_used, "memUsed", .flags = NEEDED, .doc = "Bytes, like what follows."),
 	FIELD(metric, mem_total, "memTotal", .flags = NEEDED),
 	FIELD(metric, mem_cache, "memCache", .flags = NEEDED,
-	    .doc = "Not measured: 0; the cache is within memUsed."),
+	    .doc = "Not within memUsed; 0 until the guest says."),
 	FIELD(metric, disk_used, "diskUsed", .flags = NEEDED),
 	FIELD(metric, disk_total, "diskTotal", .flags = NEEDED),
 	{ 0 },
@@ -134,6 +134,11 @@ const struct route e2b_watch_routes[] = {
 
 /* --- metrics -------------------------------------------------------------------------------- */
 
+struct seen {
+	int64_t at, mem, guest, cache, disk; /* of the guest: 0 and below where it did not say */
+	double cpu;
+};
+
 /* The finest tier that reaches back so far. */
 static const char *
 tier_of(int64_t seconds)
@@ -142,15 +147,16 @@ tier_of(int64_t seconds)
 }
 
 static struct metric
-point(const struct q_sandbox *s, int64_t at, double cpu, int64_t mem, int64_t disk)
+point(const struct q_sandbox *s, const struct seen *p)
 {
-	return (struct metric){ .timestamp = at * 1000000,
-		.unix_seconds = at,
+	return (struct metric){ .timestamp = p->at * 1000000,
+		.unix_seconds = p->at,
 		.cpus = s->vcpus,
-		.cpu = cpu,
-		.mem_used = mem,
+		.cpu = p->cpu,
+		.mem_used = p->guest > 0 ? p->guest : p->mem,
+		.mem_cache = p->cache > 0 ? p->cache : 0,
 		.mem_total = (int64_t)s->memory_mb << 20,
-		.disk_used = disk,
+		.disk_used = p->disk,
 		.disk_total = (int64_t)s->disk_size_mb << 20 };
 }
 
@@ -180,12 +186,13 @@ of_host(struct request *r, const struct uuid *id, const char *tier)
 static int
 points(struct request *r, const struct q_sandbox *s, int64_t from, int64_t to, struct metric **ret)
 {
-	int64_t now = time(NULL), first = INT64_MAX, at, guest;
+	int64_t now = time(NULL), first = INT64_MAX;
 	const char *tier = tier_of(now - from);
 	struct json_object *list = of_host(r, s->id, tier), *o;
 	size_t said =
 	    json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
 	struct q_metric_point *old;
+	struct seen p;
 	size_t n = 0, i;
 	int olds = q_metrics_read(r->work.db, &old, .team = s->team_id, .capsule = s->id,
 	    .tier = tier, .seconds = now - from);
@@ -197,16 +204,17 @@ points(struct request *r, const struct q_sandbox *s, int64_t from, int64_t to, s
 		first = json_int(json_object_array_get_idx(list, 0), "timestamp_unix", 0);
 	for (i = 0; i < (size_t)olds && old[i].at < first; i++)
 		if (old[i].at >= from && old[i].at <= to)
-			(*ret)[n++] = point(s, old[i].at, old[i].cpu,
-			    old[i].mem_guest > 0 ? old[i].mem_guest : old[i].mem, old[i].disk);
+			(*ret)[n++] = point(s,
+			    &(struct seen){ old[i].at, old[i].mem, old[i].mem_guest,
+				old[i].mem_cache, old[i].disk, old[i].cpu });
 	for (i = 0; i < said; i++) {
 		o = json_object_array_get_idx(list, i);
-		at = json_int(o, "timestamp_unix", 0);
-		guest = json_int(o, "mem_guest_bytes", 0);
-		if (at >= from && at <= to)
-			(*ret)[n++] = point(s, at, json_object_get_double(json_get(o, "cpu_pct")),
-			    guest > 0 ? guest : json_int(o, "mem_bytes", 0),
-			    json_int(o, "disk_bytes", 0));
+		p = (struct seen){ json_int(o, "timestamp_unix", 0), json_int(o, "mem_bytes", 0),
+			json_int(o, "mem_guest_bytes", 0), json_int(o, "mem_cache_bytes", 0),
+			json_int(o, "disk_bytes", 0),
+			json_object_get_double(json_get(o, "cpu_pct")) };
+		if (p.at >= from && p.at <= to)
+			(*ret)[n++] = point(s, &p);
 	}
 	return n;
 }

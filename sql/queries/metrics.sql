@@ -2,9 +2,9 @@
 
 -- name: metrics_store :exec
 -- Chunks of tiers as a host sends them: only of capsules that it has, or had last; none of purged teams.
-INSERT INTO capsule_metrics (team_id, capsule_id, tier, from_at, step_ms, cpu, mem, mem_guest, disk, rx, tx, rd, wr)
-SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem, m.mem_guest, m.disk, m.rx, m.tx, m.rd, m.wr
-  FROM jsonb_to_recordset(:rows::jsonb) AS m(id uuid, tier text, from_s int8, step_ms int4, cpu real[], mem int8[], mem_guest int8[],
+INSERT INTO capsule_metrics (team_id, capsule_id, tier, from_at, step_ms, cpu, mem, mem_guest, mem_cache, disk, rx, tx, rd, wr)
+SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem, m.mem_guest, coalesce(m.mem_cache, '{}'), m.disk, m.rx, m.tx, m.rd, m.wr
+  FROM jsonb_to_recordset(:rows::jsonb) AS m(id uuid, tier text, from_s int8, step_ms int4, cpu real[], mem int8[], mem_guest int8[], mem_cache int8[],
        disk int8[], rx int8[], tx int8[], rd int8[], wr int8[])
   JOIN hosts h ON h.id = :host::uuid
   JOIN capsules c ON c.id = m.id AND (c.host_id = h.id OR (c.host_id IS NULL AND (h.team_id IS NULL OR h.team_id = c.team_id)))
@@ -13,7 +13,7 @@ SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem,
    AND to_timestamp(m.from_s) BETWEEN now() - interval '2 days' AND now() + interval '1 hour'
     ON CONFLICT (capsule_id, tier, from_at) DO UPDATE SET cpu = series_join(capsule_metrics.cpu, excluded.cpu),
        mem = series_join(capsule_metrics.mem, excluded.mem), mem_guest = series_join(capsule_metrics.mem_guest, excluded.mem_guest),
-       disk = series_join(capsule_metrics.disk, excluded.disk), rx = series_join(capsule_metrics.rx, excluded.rx),
+       mem_cache = series_join(capsule_metrics.mem_cache, excluded.mem_cache), disk = series_join(capsule_metrics.disk, excluded.disk), rx = series_join(capsule_metrics.rx, excluded.rx),
        tx = series_join(capsule_metrics.tx, excluded.tx), rd = series_join(capsule_metrics.rd, excluded.rd),
        wr = series_join(capsule_metrics.wr, excluded.wr);
 
@@ -25,14 +25,14 @@ SELECT c.team_id, c.id, m.tier, to_timestamp(m.from_s), m.step_ms, m.cpu, m.mem,
 SELECT set_config('hutch.team', :team::uuid::text, true) AS team;
 
 -- row: metric_point
---   at int8, cpu float8, mem int8, mem_guest int8?, disk int8, rx int8, tx int8, rd int8, wr int8
+--   at int8, cpu float8, mem int8, mem_guest int8?, mem_cache int8?, disk int8, rx int8, tx int8, rd int8, wr int8
 
 -- name: metrics_read :many metric_point
 -- A capsule's points of a tier since a moment, oldest first.
-SELECT (extract(epoch FROM m.from_at) + (p.i - 1) * m.step_ms / 1000)::int8 AS at, p.cpu::float8 AS cpu, p.mem, p.mem_guest, p.disk,
+SELECT (extract(epoch FROM m.from_at) + (p.i - 1) * m.step_ms / 1000)::int8 AS at, p.cpu::float8 AS cpu, p.mem, p.mem_guest, p.mem_cache, p.disk,
        coalesce(p.rx, 0) AS rx, coalesce(p.tx, 0) AS tx, coalesce(p.rd, 0) AS rd, coalesce(p.wr, 0) AS wr
-  FROM capsule_metrics m, unnest(m.cpu, m.mem, m.mem_guest, m.disk, m.rx, m.tx, m.rd, m.wr)
-       WITH ORDINALITY AS p(cpu, mem, mem_guest, disk, rx, tx, rd, wr, i)
+  FROM capsule_metrics m, unnest(m.cpu, m.mem, m.mem_guest, m.mem_cache, m.disk, m.rx, m.tx, m.rd, m.wr)
+       WITH ORDINALITY AS p(cpu, mem, mem_guest, mem_cache, disk, rx, tx, rd, wr, i)
  WHERE m.team_id = :team::uuid AND m.capsule_id = :capsule::uuid AND m.tier = :tier::text
    AND m.from_at > now() - make_interval(secs => :seconds::int8 + 7200) AND p.cpu IS NOT NULL AND p.mem IS NOT NULL AND p.disk IS NOT NULL
    AND m.from_at + make_interval(secs => (p.i - 1) * m.step_ms / 1000) >= now() - make_interval(secs => :seconds::int8)

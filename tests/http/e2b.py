@@ -253,9 +253,10 @@ def _():
 def _():
     for _ in range(50):
         m = js(call("GET", f"/sandboxes/{box['sandboxID']}/metrics"))
-        if m:
+        if m and m[-1]["memCache"]:  # the guest is asked once in ten seconds
             break
         time.sleep(0.3)
+    assert 1 << 20 < m[-1]["memCache"] < m[-1]["memTotal"] and 0 < m[-1]["memUsed"] < m[-1]["memTotal"], m[-1]
     same(list(m[0]), ["timestamp", "timestampUnix", "cpuCount", "cpuUsedPct", "memUsed", "memTotal", "memCache", "diskUsed", "diskTotal"])
     many = js(call("GET", f"/sandboxes/metrics?sandbox_ids={box['sandboxID']},{'0' * 25}"))
     same(list(many["sandboxes"]), [box["sandboxID"]])
@@ -276,6 +277,7 @@ def _():
     a = call("POST", path + "/pause", {})
     same((a[0], js(a)), (409, {"code": 409, "message": "already paused", "error_code": "invalid_state"}))
     error(call("POST", path + "/timeout", {"timeout": 100}), 404, "not_found")
+    assert max(p["memCache"] for p in js(call("GET", path + "/metrics"))) > 1 << 20, "what the host remembered went with it"
     copy = js(call("POST", path + "/fork", {"timeout": 120}))[0]["sandbox"]  # while it sleeps
     same(js(call("GET", "/sandboxes/" + copy["sandboxID"]))["state"], "running")
     same(call("DELETE", "/sandboxes/" + copy["sandboxID"])[0], 204)

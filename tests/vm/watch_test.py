@@ -171,6 +171,18 @@ def test_a_flood_is_bounded():
     agent.delete(c)
 
 
+def cache_of_a_file(c, size):
+    """/root/big has the size: without it in the guest's page cache, and with it."""
+    def last():
+        return agent.call('GET', '/capsules/%s/metrics?tier=10m' % c)[1]['points'][-1].get('mem_cache_bytes', 0)
+    agent.run(c, 'sync; echo 3 >/proc/sys/vm/drop_caches')
+    time.sleep(12)  # the guest is asked once in 10 s
+    empty = last()
+    assert 1 << 20 < empty < 256 << 20, empty
+    agent.run(c, 'cat /root/big >/dev/null')
+    wait_for('a cache that grew', lambda: last() > empty + size * 3 // 4, 25)
+
+
 def test_metrics():
     c = agent.create()
     agent.run(c, 'dd if=/dev/zero of=/root/big bs=1M count=20 2>/dev/null; sync; timeout 3 sh -c "while :; do :; done"; true')
@@ -186,6 +198,7 @@ def test_metrics():
     assert all(x['mem_bytes'] > 10 << 20 for x in points) and points[-1]['disk_bytes'] > 20 << 20, points[-1]
     times = [x['timestamp_unix'] for x in points]
     assert times == sorted(times) and abs(times[-1] - time.time()) < 3
+    cache_of_a_file(c, 20 << 20)
     assert agent.call('GET', '/capsules/%s/metrics?tier=1y' % c)[0] == 400
     status, got = agent.call('GET', '/capsules/%s/metrics?tier=24h' % c)
     assert status == 200 and got['step_ms'] == 300000
