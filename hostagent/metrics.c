@@ -295,7 +295,7 @@ metrics_changed(struct capsule *c)
 /* What is answered. */
 
 int
-metrics_json(const struct capsule *c, const char *tier, struct buf *b)
+metrics_json(const struct capsule *c, const char *tier, int64_t since, struct buf *b)
 {
 	static const char *const io[IO] = { "net_rx", "net_tx", "disk_read", "disk_write" };
 	const struct metrics *m = c->metrics;
@@ -317,10 +317,12 @@ metrics_json(const struct capsule *c, const char *tier, struct buf *b)
 	for (i = 0; r && i < r->count; i++) {
 		const struct point *p = point_at(r, i);
 
+		if (p->at < since)
+			continue;
 		buf_fmt(b,
 		    "%s{\"timestamp_unix\":%u,\"cpu_pct\":%.2f,\"mem_bytes\":%llu,"
 		    "\"disk_bytes\":%llu",
-		    i ? "," : "", p->at, p->cpu, 1024ULL * p->mem_kb, 1024ULL * p->disk_kb);
+		    b->data[b->len - 1] == '[' ? "" : ",", p->at, p->cpu, 1024ULL * p->mem_kb, 1024ULL * p->disk_kb);
 		if (p->guest_kb)
 			buf_fmt(b, ",\"mem_guest_bytes\":%llu", 1024ULL * p->guest_kb);
 		if (p->cache_kb)
