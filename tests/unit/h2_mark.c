@@ -154,7 +154,6 @@ START_TEST(mark_hailed)
 	while ((k = h2_pull(server, &p)) > 0)
 		ck_assert_int_eq(h2_feed(client, p, (size_t)k, &e), 0);
 	ck_assert(!h2_met(client));
-	ck_assert_int_lt(
 	/* a session that is in the middle of nothing breaks at what fills up a frame */
 	(void)h2_feed(server, copy, 5 * 4096, &e);
 	while (h2_pull(server, &p) > 0)
