@@ -74,12 +74,15 @@ secure(struct work *w, const struct agent_call *c, struct http_call *call)
 	return 0;
 }
 
-int
-agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
+/* The call over HTTP, with what it points to on w. */
+static int
+ready(struct work *w, const struct agent_call *c, struct http_call *call)
 {
-	char epoch[24];
-	struct pair headers[8] = { { "content-type", "application/json" } };
-	struct http_call call = { .method = c->method,
+	struct pair *headers = talloc_zero_array(w, struct pair, 8);
+	int n = 1;
+
+	headers[0] = (struct pair){ "content-type", "application/json" };
+	*call = (struct http_call){ .method = c->method,
 		.url = talloc_asprintf(w, "http://agent/agent/v1%s", c->path),
 		.headers = headers,
 		.body = c->body,
@@ -88,20 +91,15 @@ agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 		.connect_ms = 2000,
 		.total_ms = c->total_ms,
 		.answer_max = 8 << 20 };
-	struct http_answer a;
-	int n = 1;
-
-	*ret = NULL;
 	if (!c->address)
 		return err_set(&w->err, E_HOST_UNAVAILABLE, "it is on no host");
 	if (strncmp(c->address, "unix:", 5) == 0)
-		call.unix_socket = c->address + 5;
-	else if (secure(w, c, &call) < 0)
+		call->unix_socket = c->address + 5;
+	else if (secure(w, c, call) < 0)
 		return -1;
-	if (c->epoch) {
-		snprintf(epoch, sizeof epoch, "%" PRId64, c->epoch);
-		headers[n++] = (struct pair){ "hutch-epoch", epoch };
-	}
+	if (c->epoch)
+		headers[n++] =
+		    (struct pair){ "hutch-epoch", talloc_asprintf(w, "%" PRId64, c->epoch) };
 	if (c->op)
 		headers[n++] = (struct pair){ "hutch-op", c->op };
 	if (w->id)
@@ -110,15 +108,76 @@ agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
 		headers[n++] = (struct pair){ "x-access-token", c->token };
 	if (c->activity)
 		headers[n++] = (struct pair){ "hutch-activity", c->activity };
-	if (http_send(w, &call, &a, &w->err) < 0) {
+	return 0;
+}
+
+/* What the agent said; e: it said nothing. */
+static int
+heard(struct work *w, const struct agent_call *c, const struct http_answer *a, const struct err *e,
+    struct json_object **ret)
+{
+	if (e) {
+		w->err = *e;
 		if (w->err.code != E_TIMEOUT)
 			w->err.code = E_HOST_UNAVAILABLE;
 		return -1;
 	}
-	if (a.status < 200 || a.status > 299)
-		return refused(w, c, &a);
-	if (!a.len)
+	if (a->status < 200 || a->status > 299)
+		return refused(w, c, a);
+	if (!a->len)
 		return 0;
-	*ret = json_parse(w, a.body, a.len, &(struct json_limits){ .keys = 1000000 }, &w->err);
+	*ret = json_parse(w, a->body, a->len, &(struct json_limits){ .keys = 1000000 }, &w->err);
 	return *ret ? 0 : -1;
+}
+
+int
+agent_send(struct work *w, const struct agent_call *c, struct json_object **ret)
+{
+	struct http_call call;
+	struct http_answer a;
+	struct err e = { 0 };
+
+	*ret = NULL;
+	if (ready(w, c, &call) < 0)
+		return -1;
+	return http_send(w, &call, &a, &e) < 0 ? heard(w, c, NULL, &e, ret)
+					       : heard(w, c, &a, NULL, ret);
+}
+
+struct sent_all {
+	struct work *w;
+	const struct agent_call *calls;
+	const size_t *which; /* of the calls that were made */
+	void (*done)(void *, size_t, struct json_object *);
+	void *arg;
+};
+
+static void
+one_done(void *arg, size_t i, const struct http_answer *a, const struct err *e)
+{
+	struct sent_all *all = arg;
+	struct json_object *answer = NULL;
+	size_t k = all->which[i];
+
+	if (heard(all->w, &all->calls[k], a, e, &answer) == 0 && !answer)
+		(void)err_set(&all->w->err, E_AGENT, "the answer is empty");
+	all->done(all->arg, k, all->w->err.code == E_OK ? answer : NULL);
+}
+
+void
+agent_send_all(struct work *w, const struct agent_call *calls, size_t n,
+    void (*done)(void *arg, size_t i, struct json_object *answer), void *arg)
+{
+	struct http_call *list = talloc_zero_array(w, struct http_call, n + 1);
+	size_t *which = talloc_zero_array(w, size_t, n + 1), i, made = 0;
+	struct sent_all all = { .w = w, .calls = calls, .which = which, .done = done, .arg = arg };
+
+	for (i = 0; i < n; i++)
+		if (ready(w, &calls[i], &list[made]) == 0)
+			which[made++] = i;
+		else
+			done(arg, i, NULL);
+	http_send_all(w, list, made, one_done, &all);
+	talloc_free(list);
+	talloc_free(which);
 }

@@ -26,3 +26,11 @@ void agent_keys(const struct keys *);
  * words.
  */
 int agent_send(struct work *, const struct agent_call *, struct json_object **ret);
+
+/*
+ * The same of many at once, each with its own deadline: done(arg, i, answer) as each ends, with
+ * answer NULL and the unit's error set when it failed; done clears it. A host that hangs keeps
+ * nobody waiting.
+ */
+void agent_send_all(struct work *, const struct agent_call *, size_t n,
+    void (*done)(void *arg, size_t i, struct json_object *answer), void *arg);

@@ -234,56 +234,95 @@ absent(const struct visit *v)
 	return 0;
 }
 
+/* The rows first: what changed in them since is left alone. */
 static int
-inventory(struct work *w, const struct op_env *env, const struct q_host_seen *h)
+look(struct visit *v)
 {
-	struct agent_call call = { .address = h->address,
-		.method = "GET",
-		.path = "/capsules",
-		.total_ms = INVENTORY_MS };
-	struct visit v = { .w = w, .env = env, .host = h };
-	struct json_object *answer, *list;
+	v->n = q_host_capsules(v->w->db, &v->known, .host = v->host->id);
+	return v->n < 0 ? -1 : 0;
+}
+
+static int
+inventory(struct visit *v, struct json_object *answer)
+{
+	struct work *w = v->w;
+	struct json_object *list = json_get(answer, "capsules");
 	struct q_cluster *cluster;
 	size_t i, len;
 
-	v.n = q_host_capsules(w->db, &v.known, .host = h->id);
-	if (v.n < 0 || q_cluster_id(w->db, &cluster) <= 0 || agent_send(w, &call, &answer) < 0)
+	if (q_cluster_id(w->db, &cluster) <= 0)
 		return -1;
-	v.ours = strcmp(json_str(answer, "cluster", ""), id_text(w, "cluster-", cluster->id)) == 0;
-	list = json_get(answer, "capsules");
+	v->ours = strcmp(json_str(answer, "cluster", ""), id_text(w, "cluster-", cluster->id)) == 0;
 	len = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
 	for (i = 0; i < len; i++)
-		if (compare(&v, json_object_array_get_idx(list, i)) < 0)
+		if (compare(v, json_object_array_get_idx(list, i)) < 0)
 			return -1;
-	if (json_flag(answer, "journal_complete", false) && absent(&v) < 0)
+	if (json_flag(answer, "journal_complete", false) && absent(v) < 0)
 		return -1;
-	return q_sightings_forget(w->db, .host = h->id, .age = env->conf->host_proof_sec) < 0 ? -1
-											      : 0;
+	return q_sightings_forget(w->db, .host = v->host->id, .age = v->env->conf->host_proof_sec) <
+		0
+	    ? -1
+	    : 0;
+}
+
+/* One host that is silent or lies does not keep the others from being watched. */
+static void
+answered(void *arg, size_t i, struct json_object *answer)
+{
+	struct visit *v = (struct visit *)arg + i;
+	struct work *w = v->w;
+
+	if (answer && inventory(v, answer) == 0)
+		return;
+	log_warn(w->id, "host %s: inventory: %s", v->host->name, w->err.text);
+	db_rollback(w->db);
+	w->err = (struct err){ 0 };
+}
+
+/* All are asked at the same time; each is compared when it has answered. */
+static int
+visit_all(
+    struct work *w, const struct op_env *env, const struct q_host_seen *const *hosts, size_t n)
+{
+	struct agent_call *calls = talloc_zero_array(w, struct agent_call, n + 1);
+	struct visit *v = talloc_zero_array(w, struct visit, n + 1);
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		v[i] = (struct visit){ .w = w, .env = env, .host = hosts[i] };
+		calls[i] = (struct agent_call){ .address = hosts[i]->address,
+			.method = "GET",
+			.path = "/capsules",
+			.total_ms = INVENTORY_MS };
+		if (look(&v[i]) < 0)
+			return -1;
+	}
+	agent_send_all(w, calls, n, answered, v);
+	return 0;
 }
 
 int
 host_monitor(struct work *w, const struct op_env *env)
 {
 	struct q_host_seen *h;
+	const struct q_host_seen **live;
 	int n, i;
+	size_t alive = 0;
 
 	n = q_hosts_watched(w->db, &h);
+	if (n < 0)
+		return -1;
+	live = talloc_zero_array(w, const struct q_host_seen *, n + 1);
 	for (i = 0; i < n; i++) {
-		if (h[i].silent_s > env->conf->host_unreachable_sec) {
-			if (strcmp(h[i].status, "unreachable") != 0 && mark_down(w, env, &h[i]) < 0)
-				return -1;
-			continue;
-		}
-		if (h[i].silent_s > env->conf->host_suspect_sec)
-			continue;
-		if (inventory(w, env, &h[i]) < 0) {
-			/* one silent host does not keep the others from being watched */
-			log_warn(w->id, "host %s: inventory: %s", h[i].name, w->err.text);
-			db_rollback(w->db);
-			w->err = (struct err){ 0 };
-		}
+		if (h[i].silent_s <= env->conf->host_suspect_sec)
+			live[alive++] = &h[i];
+		else if (h[i].silent_s > env->conf->host_unreachable_sec &&
+		    strcmp(h[i].status, "unreachable") != 0 && mark_down(w, env, &h[i]) < 0)
+			return -1;
 	}
+	if (visit_all(w, env, live, alive) < 0)
+		return -1;
 	if (n > 0 && env->queue)
 		job_announce(w, env->queue);
-	return n < 0 ? -1 : 0;
+	return 0;
 }

@@ -357,25 +357,13 @@ now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* One try. 1: answered, with a status that is worth another try; 0: answered; -1: failed. */
+/* How it ended. 0: answered; -1: failed. */
 static int
-send_once(CURL *h, struct send *s, int64_t left_ms, bool *again, struct err *e)
+outcome(CURL *h, struct send *s, CURLcode rc, const char *text, bool *again, struct err *e)
 {
-	struct curl_slist *headers = header_list(s->call, e);
-	char text[CURL_ERROR_SIZE] = "";
 	char *type = NULL;
-	CURLcode rc;
 	long status = 0;
 
-	*again = false;
-	if (!headers)
-		return -1;
-	set_options(h, s, headers, left_ms);
-	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, text);
-	buf_clear(&s->body);
-	rc = curl_easy_perform(h);
-	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, NULL);
-	curl_slist_free_all(headers);
 	if (s->refused)
 		return err_set(e, E_REFUSED, "target not allowed");
 	if (s->too_large)
@@ -392,6 +380,26 @@ send_once(CURL *h, struct send *s, int64_t left_ms, bool *again, struct err *e)
 	s->ret->content_type = type ? talloc_strdup(s->mem, type) : NULL;
 	*again = status == 429 || (status >= 502 && status <= 504);
 	return 0;
+}
+
+/* One try; *again: it is worth another. */
+static int
+send_once(CURL *h, struct send *s, int64_t left_ms, bool *again, struct err *e)
+{
+	struct curl_slist *headers = header_list(s->call, e);
+	char text[CURL_ERROR_SIZE] = "";
+	CURLcode rc;
+
+	*again = false;
+	if (!headers)
+		return -1;
+	set_options(h, s, headers, left_ms);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, text);
+	buf_clear(&s->body);
+	rc = curl_easy_perform(h);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, NULL);
+	curl_slist_free_all(headers);
+	return outcome(h, s, rc, text, again, e);
 }
 
 /* Charges the host's budget for a repeat; false when it is used up. */
@@ -432,6 +440,15 @@ pause_ms(int n, int64_t retry_after)
 	return ms - ms / 5 * (r % 1000) / 1000;
 }
 
+static void
+finish(struct send *s, int64_t start)
+{
+	buf_add(&s->body, "", 0);
+	s->ret->body = s->body.data ? s->body.data : "";
+	s->ret->len = s->body.len;
+	s->ret->took_ms = now_ms() - start;
+}
+
 int
 http_send(void *mem, const struct http_call *c, struct http_answer *ret, struct err *e)
 {
@@ -467,10 +484,112 @@ http_send(void *mem, const struct http_call *c, struct http_answer *ret, struct 
 		curl_easy_cleanup(h);
 	if (rc < 0)
 		return err_set(e, last.code, "%s", last.text);
-	buf_add(&s.body, "", 0);
-	got.body = s.body.data ? s.body.data : "";
-	got.len = s.body.len;
-	got.took_ms = now_ms() - start;
+	finish(&s, start);
 	*ret = got;
 	return 0;
+}
+
+/* ---- many at once */
+
+enum { AT_ONCE = 256 };
+
+struct one {
+	struct send s;
+	struct http_answer got;
+	struct curl_slist *headers;
+	char text[CURL_ERROR_SIZE];
+	int64_t start;
+	CURL *h;
+	size_t i;
+};
+
+struct all {
+	void *mem;
+	CURLM *multi;
+	const struct http_call *calls;
+	size_t n, next, open;
+	void (*done)(void *, size_t, const struct http_answer *, const struct err *);
+	void *arg;
+};
+
+/* Begins as many as may be open at once. */
+static void
+begin_more(struct all *a)
+{
+	while (a->next < a->n && a->open < AT_ONCE) {
+		const struct http_call *c = &a->calls[a->next];
+		struct one *o = talloc_zero(a->mem, struct one);
+		struct err e = { 0 };
+
+		*o = (struct one){ .i = a->next++, .start = now_ms(), .h = curl_easy_init() };
+		o->s = (struct send){ .mem = o,
+			.call = c,
+			.body = BUF(o),
+			.ret = &o->got,
+			.max = c->answer_max ? c->answer_max : 65536 };
+		o->got.retry_after = -1;
+		o->headers = header_list(c, &e);
+		if (!o->h || !o->headers || !(c->flags & HTTP_INTERNAL)) {
+			if (e.code == E_OK)
+				(void)err_set(&e, E_SYSTEM, "%s: not made", c->url);
+			curl_easy_cleanup(o->h);
+			curl_slist_free_all(o->headers);
+			a->done(a->arg, o->i, NULL, &e);
+			talloc_free(o);
+			continue;
+		}
+		set_options(o->h, &o->s, o->headers, c->total_ms ? c->total_ms : 10000);
+		curl_easy_setopt(o->h, CURLOPT_ERRORBUFFER, o->text);
+		curl_easy_setopt(o->h, CURLOPT_PRIVATE, o);
+		curl_multi_add_handle(a->multi, o->h);
+		a->open++;
+	}
+}
+
+static void
+ended(struct all *a, CURL *h, CURLcode rc)
+{
+	struct err e = { 0 };
+	struct one *o;
+	bool again;
+
+	curl_easy_getinfo(h, CURLINFO_PRIVATE, &o);
+	curl_multi_remove_handle(a->multi, h);
+	a->open--;
+	if (outcome(h, &o->s, rc, o->text, &again, &e) == 0) {
+		finish(&o->s, o->start);
+		a->done(a->arg, o->i, &o->got, NULL);
+	} else
+		a->done(a->arg, o->i, NULL, &e);
+	curl_easy_cleanup(h);
+	curl_slist_free_all(o->headers);
+	talloc_free(o);
+}
+
+void
+http_send_all(void *mem, const struct http_call *calls, size_t n,
+    void (*done)(void *arg, size_t i, const struct http_answer *, const struct err *), void *arg)
+{
+	struct all a = { .mem = mem,
+		.multi = curl_multi_init(),
+		.calls = calls,
+		.n = n,
+		.done = done,
+		.arg = arg };
+	CURLMsg *m;
+	int running, left;
+
+	if (!a.multi)
+		abort();
+	/* a connection each: sharing would let one wait for another */
+	curl_multi_setopt(a.multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+	for (begin_more(&a); a.open; begin_more(&a)) {
+		curl_multi_perform(a.multi, &running);
+		while ((m = curl_multi_info_read(a.multi, &left)) != NULL)
+			if (m->msg == CURLMSG_DONE)
+				ended(&a, m->easy_handle, m->data.result);
+		if (a.open)
+			curl_multi_poll(a.multi, NULL, 0, 1000, NULL);
+	}
+	curl_multi_cleanup(a.multi);
 }

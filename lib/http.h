@@ -58,6 +58,14 @@ struct http_answer {
  */
 int http_send(void *mem, const struct http_call *, struct http_answer *ret, struct err *);
 
+/*
+ * Makes all calls at the same time, each once (tries is not looked at) and with a deadline of its
+ * own: done(arg, i, answer, NULL) or done(arg, i, NULL, err) as each ends, so that one that hangs
+ * keeps nobody waiting. Of parts of Hutch only (HTTP_INTERNAL). Returns behind the last done().
+ */
+void http_send_all(void *mem, const struct http_call *, size_t n,
+    void (*done)(void *arg, size_t i, const struct http_answer *, const struct err *), void *arg);
+
 /* May an external request go there? Exposed for tests. */
 bool http_address_ok(const struct sockaddr *);
 bool http_url_ok(const char *url);

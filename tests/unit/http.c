@@ -6,7 +6,11 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
 
 static bool
 ok(const char *text)
@@ -118,6 +122,107 @@ START_TEST(header_lines)
 }
 END_TEST
 
+/* ---- many at once */
+
+enum { MANY = 40 };
+
+/* Takes every third call and never answers it; the others are answered at once. */
+static void *
+some_answer(void *arg)
+{
+	static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+	int listener = *(int *)arg, fd, i;
+	char text[2048];
+	ssize_t n;
+
+	for (i = 0; i < MANY; i++) {
+		fd = accept(listener, NULL, NULL);
+		n = read(fd, text, sizeof text - 1);
+		text[n > 0 ? n : 0] = '\0';
+		if (strstr(text, "/silent "))
+			continue; /* open until the process ends */
+		(void)!write(fd, answer, sizeof answer - 1);
+		close(fd);
+	}
+	return NULL;
+}
+
+struct ends {
+	int answered, late, order;
+	int last_answer; /* its place among all ends */
+};
+
+static void
+one_ended(void *arg, size_t i, const struct http_answer *a, const struct err *e)
+{
+	struct ends *n = arg;
+
+	ck_assert_int_eq(a != NULL, i % 3 != 0);
+	n->order++;
+	if (a) {
+		ck_assert_str_eq(a->body, "{}");
+		n->answered++;
+		n->last_answer = n->order;
+	} else {
+		ck_assert_int_eq(e->code, E_TIMEOUT);
+		n->late++;
+	}
+}
+
+START_TEST(a_silent_one_delays_nobody)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct http_call call[MANY];
+	struct ends n = { 0 };
+	struct timespec begin, end;
+	pthread_t thread;
+	int listener = socket(AF_UNIX, SOCK_STREAM, 0), i;
+
+	snprintf(a.sun_path, sizeof a.sun_path, "/tmp/hutch-many-%d.sock", (int)getpid());
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(listen(listener, MANY), 0);
+	for (i = 0; i < MANY; i++)
+		call[i] =
+		    (struct http_call){ .url = i % 3 ? "http://agent/x" : "http://agent/silent",
+			    .unix_socket = a.sun_path,
+			    .flags = HTTP_INTERNAL,
+			    .total_ms = 1500 };
+	pthread_create(&thread, NULL, some_answer, &listener);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	http_send_all(mem, call, MANY, one_ended, &n);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	(void)unlink(a.sun_path);
+	ck_assert_int_eq(n.late, (MANY + 2) / 3);
+	ck_assert_int_eq(n.answered, MANY - (MANY + 2) / 3);
+	ck_assert_int_eq(
+	    n.last_answer, n.answered); /* all of them before the first that was late */
+	ck_assert_int_lt(end.tv_sec - begin.tv_sec, 4);
+}
+END_TEST
+
+/* What cannot be made is told as well; outside targets are not for this. */
+static void
+refused_one(void *arg, size_t i, const struct http_answer *a, const struct err *e)
+{
+	(void)i;
+	ck_assert_ptr_null(a);
+	ck_assert_int_ne(e->code, E_OK);
+	++*(int *)arg;
+}
+
+START_TEST(many_are_ours)
+{
+	struct http_call call[] = {
+		{ .url = "https://example.org/" },
+		{ .url = "http://agent/", .unix_socket = "/tmp/none.sock", .flags = HTTP_INTERNAL }
+	};
+	int n = 0;
+
+	http_send_all(mem, call, nitems(call), refused_one, &n);
+	ck_assert_int_eq(n, 2);
+}
+END_TEST
+
 Suite *
 http_suite(void)
 {
@@ -127,6 +232,8 @@ http_suite(void)
 	tcase_add_loop_test(c, refused, 0, nitems(inside));
 	tcase_add_loop_test(c, allowed, 0, nitems(outside));
 	tcase_add_test(c, own_addresses);
+	tcase_add_test(c, a_silent_one_delays_nobody);
+	tcase_add_test(c, many_are_ours);
 	tcase_add_loop_test(c, urls_refused, 0, nitems(bad_urls));
 	tcase_add_loop_test(c, urls_allowed, 0, nitems(good_urls));
 	tcase_add_loop_test(c, spellings, 0, 21);

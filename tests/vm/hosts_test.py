@@ -364,6 +364,52 @@ def test_refused():
     drop(c)
 
 
+def test_silent_agents_delay_nobody():
+    """Three hosts that beat, but whose agents take a connection and never answer: what another host says is heard all the same."""
+    listeners, silent, kept, stop = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(3)], [], {}, threading.Event()
+    for one in listeners:
+        s, made = call("POST", "/v1/hosts", {"name": "silent"}, **ADMIN)
+        s, got = call("POST", "/v1/hosts/register", {
+            "token": made["registration_token"], "address": f"https://127.0.0.1:{one.getsockname()[1]}", "csr": csr(), **REGISTER})
+        assert s == 201, got
+        silent.append(got)
+        one.setblocking(False)
+
+    def asked():
+        for one in listeners:
+            try:
+                while True:
+                    kept.setdefault(one, []).append(one.accept()[0])
+            except BlockingIOError:
+                pass
+        return len(kept) == 3
+
+    def beat():
+        n = 0
+        while not stop.wait(0.5):
+            n += 1
+            for h in silent:
+                call("POST", f"/v1/hosts/{h['host']['id']}/heartbeat", {"seq": n, "boot_id": "x", "free_memory_mb": 1, "free_disk_mb": 1},
+                     X_Host_Token=h["token"])
+    c = capsule(a)
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        wait_for("the silent hosts are asked", 30, asked)
+        began = time.monotonic()
+        sql(f"UPDATE capsules SET observed_state = 'missing', missing_from = 'running' WHERE id = '{uuid_of(c)}'")
+        wait_for("what a says of it", 40, lambda: state(c) == "running")
+        took = time.monotonic() - began
+        # a turn that has begun lasts as long as its slowest host, 10 s; one after the other they were 30 s
+        assert took < 20, took
+    finally:
+        stop.set()
+        for h in silent:
+            call("DELETE", f"/v1/hosts/{h['host']['id']}?force=true", **ADMIN)
+        for one in listeners:
+            one.close()
+    drop(c)
+
+
 def test_cut_off():
     """Row 8: missing, then what they were; none stopped, the paused one still paused."""
     c, d = capsule(a), capsule(a)
