@@ -406,10 +406,11 @@ artifact_remove(int state, const char *id)
 		folder_remove(state, id, "");
 }
 
+/* Reads it, unless who wrote it summed it. */
 static int
 file_sum(int dir, struct artifact *a, struct artifact_file *f, struct err *e)
 {
-	auto_talloc unsigned char *p = talloc_size(NULL, ARTIFACT_CHUNK);
+	auto_talloc unsigned char *p = NULL;
 	auto_fd fd = openat(dir, f->name, O_RDONLY | O_CLOEXEC);
 	struct stat s;
 	size_t i;
@@ -417,44 +418,29 @@ file_sum(int dir, struct artifact *a, struct artifact_file *f, struct err *e)
 
 	if (fd < 0 || fstat(fd, &s) < 0)
 		return err_sys(e, "artifact: %s", f->name);
-	f->size = (uint64_t)s.st_size;
-	f->chunks = chunks_of(f->size);
-	f->sum = talloc_zero_size(a, (f->chunks + 1) * sizeof *f->sum);
-	for (i = 0; i < f->chunks; i++) {
-		r = chunk_read(fd, (uint64_t)i * ARTIFACT_CHUNK, chunk_len(f, i), p, e);
-		if (r < 0)
-			return -1;
-		if (r && !is_zero(p, chunk_len(f, i)))
-			sum_of(p, chunk_len(f, i), f->sum[i]);
+	if (f->sum && f->size != (uint64_t)s.st_size)
+		return err_set(e, E_TAMPERED, "artifact: %s is not what was written", f->name);
+	if (!f->sum) {
+		p = talloc_size(NULL, ARTIFACT_CHUNK);
+		f->size = (uint64_t)s.st_size;
+		f->chunks = chunks_of(f->size);
+		f->sum = talloc_zero_size(a, (f->chunks + 1) * sizeof *f->sum);
+		for (i = 0; i < f->chunks; i++) {
+			r = chunk_read(fd, (uint64_t)i * ARTIFACT_CHUNK, chunk_len(f, i), p, e);
+			if (r < 0)
+				return -1;
+			if (r && !is_zero(p, chunk_len(f, i)))
+				sum_of(p, chunk_len(f, i), f->sum[i]);
+		}
 	}
 	(void)fchmod(fd, 0400);
-	return fsync(fd) < 0 ? err_sys(e, "fsync %s", f->name) : 0;
-}
-
-/* The finished folder gets its name; if that is there already, this one was superfluous. */
-static int
-name_it(int state, int dir, const char *name, const char *id, struct err *e)
-{
-	char from[PATH_LEN], to[PATH_LEN];
-	auto_fd all = openat(state, "artifacts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	snprintf(from, sizeof from, "artifacts/%.100s.tmp", name);
-	snprintf(to, sizeof to, "artifacts/%.64s", id);
-	if (fsync(dir) < 0)
-		return err_sys(e, "fsync %s", from);
-	if (renameat(state, from, state, to) < 0) {
-		if (errno != ENOTEMPTY && errno != EEXIST)
-			return err_sys(e, "%s", to);
-		artifact_abort(state, name);
-	}
-	if (all < 0 || fsync(all) < 0)
-		return err_sys(e, "fsync artifacts");
-	good_add(id);
+	/* on its way while the next one is summed: artifact_commit() waits for less */
+	(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	return 0;
 }
 
 int
-artifact_finish(int state, const char *name, struct artifact *meta, struct err *e)
+artifact_prepare(int state, const char *name, struct artifact *meta, struct err *e)
 {
 	auto_talloc char *mem = talloc_new(NULL);
 	struct buf b = BUF(mem);
@@ -471,9 +457,79 @@ artifact_finish(int state, const char *name, struct artifact *meta, struct err *
 		return err_set(e, E_TOO_LARGE, "the manifest is too long");
 	sum_of(b.data, b.len, meta->id);
 	fd = openat(dir, "manifest.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
-	if (fd < 0 || write(fd, b.data, b.len) != (ssize_t)b.len || fsync(fd) < 0)
+	if (fd < 0 || write(fd, b.data, b.len) != (ssize_t)b.len)
 		return err_sys(e, "manifest.json");
-	return name_it(state, dir, name, meta->id, e);
+	(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	return 0;
+}
+
+/* All files of a prepared folder, and the folder. */
+static int
+folder_sync(int state, const char *name, struct err *e)
+{
+	auto_fd dir = folder(state, name, ".tmp", e);
+	DIR *d = dir < 0 ? NULL : fdopendir(dup(dir));
+	struct dirent *entry;
+	int r = d ? 0 : -1;
+
+	while (r == 0 && (entry = readdir(d))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		auto_fd fd = openat(dir, entry->d_name, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 || fsync(fd) < 0)
+			r = err_sys(e, "fsync %s", entry->d_name);
+	}
+	if (d)
+		closedir(d);
+	return r == 0 && fsync(dir) < 0 ? err_sys(e, "fsync %.100s.tmp", name) : r;
+}
+
+/* The finished folder gets its name; if that is there already, this one was superfluous. */
+static int
+name_it(int state, const char *name, const char *id, struct err *e)
+{
+	char from[PATH_LEN], to[PATH_LEN];
+
+	snprintf(from, sizeof from, "artifacts/%.100s.tmp", name);
+	snprintf(to, sizeof to, "artifacts/%.64s", id);
+	if (renameat(state, from, state, to) == 0)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return err_sys(e, "%s", to);
+	artifact_abort(state, name);
+	return 0;
+}
+
+int
+artifact_commit(int state, const struct artifact_new *list, size_t n, struct err *e)
+{
+	auto_fd all = openat(state, "artifacts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (folder_sync(state, list[i].name, e) < 0)
+			return -1;
+	for (i = 0; i < n; i++)
+		if (name_it(state, list[i].name, list[i].id, e) < 0)
+			return -1;
+	if (all < 0 || fsync(all) < 0)
+		return err_sys(e, "fsync artifacts");
+	for (i = 0; i < n; i++)
+		good_add(list[i].id);
+	return 0;
+}
+
+int
+artifact_finish(int state, const char *name, struct artifact *meta, struct err *e)
+{
+	struct artifact_new one;
+
+	if (artifact_prepare(state, name, meta, e) < 0)
+		return -1;
+	snprintf(one.name, sizeof one.name, "%s", name);
+	memcpy(one.id, meta->id, sizeof one.id);
+	return artifact_commit(state, &one, 1, e);
 }
 
 int
@@ -482,6 +538,7 @@ artifact_accept(int state, const char *name, const char *id, struct err *e)
 	auto_talloc char *text = NULL;
 	auto_talloc struct artifact *a = NULL;
 	auto_fd dir = folder(state, name, ".tmp", e), fd = -1;
+	struct artifact_new one;
 	struct stat s;
 	size_t i;
 
@@ -495,14 +552,12 @@ artifact_accept(int state, const char *name, const char *id, struct err *e)
 	a = artifact_parse(NULL, id, text, (size_t)s.st_size, e);
 	if (!a || files_verify(dir, a, e) < 0)
 		return -1;
-	for (i = 0; i < a->files; i++) {
-		auto_fd file = openat(dir, a->file[i].name, O_RDONLY | O_CLOEXEC);
-
-		(void)fchmod(file, 0400);
-		if (file < 0 || fsync(file) < 0)
-			return err_sys(e, "fsync %s", a->file[i].name);
-	}
-	return fsync(fd) < 0 ? err_sys(e, "fsync manifest.json") : name_it(state, dir, name, id, e);
+	for (i = 0; i < a->files; i++)
+		if (fchmodat(dir, a->file[i].name, 0400, 0) < 0)
+			return err_sys(e, "artifact: %s", a->file[i].name);
+	snprintf(one.name, sizeof one.name, "%s", name);
+	memcpy(one.id, a->id, sizeof one.id);
+	return artifact_commit(state, &one, 1, e);
 }
 
 void

@@ -65,9 +65,19 @@ bool artifact_chunk_is(const struct artifact_file *, size_t n, const void *data,
 /* Makes the folder artifacts/<name>.tmp, empty, and opens it. name: of the maker, no id. */
 int artifact_begin(int state, const char *name, struct err *);
 /*
- * Sums, fsyncs and names what is in that folder. meta: everything but id, sizes and sums; its files
- * are the names to take. The id goes to meta->id. The same content twice is one artifact.
+ * Sums what is in that folder and writes the manifest. meta: everything but id, sizes and sums; its
+ * files are the names to take; one that has its sums already (sums.h) is not read. The id goes to
+ * meta->id: another one may refer to it.
  */
+int artifact_prepare(int state, const char *name, struct artifact *meta, struct err *);
+/* The folder `name` is prepared, and becomes `id`. */
+struct artifact_new {
+	char name[128], id[ARTIFACT_ID];
+};
+/* Fsyncs and names them, all with as few waits for the disk as there can be. The same content twice
+   is one artifact. Those that an error leaves nameless are the caller's to abort. */
+int artifact_commit(int state, const struct artifact_new *, size_t n, struct err *);
+/* Both, of one. */
 int artifact_finish(int state, const char *name, struct artifact *meta, struct err *);
 /* The same for one that was pulled: the folder has manifest.json too, and must be this id. */
 int artifact_accept(int state, const char *name, const char *id, struct err *);

@@ -1,6 +1,7 @@
 /* capsule_hibernate.c - memory and disk become artifacts (capsule_seal.c), and the VM goes. */
 #include "capsule_in.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void
@@ -16,13 +17,35 @@ step_hibernate_freeze(void *user)
 	capsule_step_freeze(user);
 }
 
+/* Sealing waits for the disk, once for all: what is asleep here if that fails is its process. */
+static void
+step_name(void *user)
+{
+	struct capsule_op *op = user;
+	struct vm *vm = op->capsule->vm;
+	struct err e = { 0 };
+
+	if (op->capsule->persisted || !op->memory) {
+		flow_next(op->flow);
+		return;
+	}
+	capsule_state_sums(op);
+	if (!op->sums) {
+		(void)err_set(&e, E_TAMPERED, "the image of the capsule is missing");
+		flow_fail(op->flow, &e);
+	} else if (renameat(vm->dir, "state.tmp", vm->dir, "state") < 0) {
+		err_sys(&e, "the image of the capsule");
+		flow_fail(op->flow, &e);
+	} else
+		flow_next(op->flow);
+}
+
 static void
 step_seal(void *user)
 {
 	struct capsule_op *op = user;
 
 	crash_point("hibernate.4");
-	op->persisted = op->capsule->persisted;
 	op->capsule->persisted = op->memory;
 	capsule_seal(op, true, op->memory ? "state" : NULL);
 }
@@ -51,7 +74,7 @@ static const struct step hibernate_steps[] = {
 	{ "stopping", capsule_step_stop },
 	{ "loading the image below", capsule_step_parent },
 	{ "saving memory", capsule_step_take },
-	{ "making it durable", capsule_step_durable },
+	{ "naming it", step_name },
 	{ "sealing", step_seal },
 	{ "writing the journal", step_hibernated },
 	{ 0 },
@@ -72,8 +95,7 @@ hibernated(void *user, const struct err *e)
 			memcpy(c->vm_name, op->folder, sizeof c->vm_name);
 		*c->memory_artifact = *c->disk_artifact = '\0';
 		memcpy(c->paused_by, op->by, sizeof c->paused_by);
-		if (!op->memory)
-			c->persisted = op->persisted;
+		c->persisted = op->persisted;
 		capsule_unseal(c);
 		if (!vm && op->disk_alone) {
 			(void)capsule_step(c, EV_EXITED, &ignore);
@@ -141,6 +163,7 @@ capsule_hibernate_as(struct agent *a, const char *id, int64_t epoch, const char 
 	op = capsule_op_new(c, "hibernate");
 	op->was_running = running;
 	op->disk_alone = failed;
+	op->persisted = c->persisted;
 	op->memory = memory;
 	memcpy(op->by, q.by, sizeof op->by);
 	if (memory)

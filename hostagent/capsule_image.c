@@ -3,6 +3,7 @@
 #include "capsule_in.h"
 #include "host.h"
 #include "image.h"
+#include "sums.h"
 #include "template.h"
 
 #include <fcntl.h>
@@ -163,14 +164,15 @@ struct state_job {
 	struct capsule_op *op; /* NULL: nobody waits */
 	int folder;
 	bool write;
-	char sum[LAYER_NAME];
+	char sum[LAYER_NAME]; /* write: of what was written; else what it must be */
 	int fd;
 	int result;
 	struct err err;
 };
 
+/* As agents before 0.2 summed it: all of the file at once. */
 static int
-sum_file(int fd, char ret[LAYER_NAME], struct err *e)
+sum_before(int fd, char ret[LAYER_NAME], struct err *e)
 {
 	auto_talloc unsigned char *p = talloc_size(NULL, SUM_CHUNK);
 	unsigned char sum[EVP_MAX_MD_SIZE];
@@ -191,33 +193,47 @@ sum_file(int fd, char ret[LAYER_NAME], struct err *e)
 	return n < 0 ? err_sys(e, "read the image") : 0;
 }
 
+static int
+check(int fd, const char *want, struct err *e)
+{
+	auto_talloc struct sums *sums = sums_new(NULL);
+	char got[LAYER_NAME];
+
+	if (sums_read(sums, fd, e) < 0)
+		return -1;
+	sums_whole(sums, got);
+	if (strcmp(got, want) == 0)
+		return 0;
+	if (sum_before(fd, got, e) < 0)
+		return -1;
+	return strcmp(got, want) == 0
+	    ? 0
+	    : err_set(e, E_TAMPERED, "the image of the capsule is damaged");
+}
+
+/* One wait for the disk: the file's takes the new name along, the folder's finds it there. Until
+   the journal says so nobody believes the name. */
+static int
+settle(struct state_job *j)
+{
+	auto_fd dir = openat(j->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (renameat(j->folder, "state.tmp", j->folder, "state") < 0 || fsync(j->fd) < 0 ||
+	    dir < 0 || fsync(dir) < 0)
+		return err_sys(&j->err, "the image of the capsule");
+	return 0;
+}
+
 static void
 state_run(void *arg)
 {
 	struct state_job *j = arg;
-	char sum[LAYER_NAME];
 
-	j->result = -1;
 	j->fd = openat(j->folder, j->write ? "state.tmp" : "state", O_RDONLY | O_CLOEXEC);
-	if (j->fd < 0) {
-		(void)err_set(&j->err, E_TAMPERED, "the image of the capsule is missing");
-		return;
-	}
-	if (sum_file(j->fd, sum, &j->err) < 0)
-		return;
-	if (!j->write) {
-		j->result = strcmp(sum, j->sum) == 0
-		    ? 0
-		    : err_set(&j->err, E_TAMPERED, "the image of the capsule is damaged");
-		return;
-	}
-	memcpy(j->sum, sum, sizeof sum);
-	auto_fd dir = openat(j->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fsync(j->fd) < 0 || renameat(j->folder, "state.tmp", j->folder, "state") < 0 ||
-	    dir < 0 || fsync(dir) < 0)
-		err_sys(&j->err, "the image of the capsule");
+	if (j->fd < 0)
+		j->result = err_set(&j->err, E_TAMPERED, "the image of the capsule is missing");
 	else
-		j->result = 0;
+		j->result = j->write ? settle(j) : check(j->fd, j->sum, &j->err);
 }
 
 static void
@@ -248,6 +264,16 @@ state_done(void *arg)
 }
 
 void
+capsule_state_sums(struct capsule_op *op)
+{
+	struct vm *vm = op->capsule->vm;
+
+	TALLOC_FREE(op->sums);
+	if (vm)
+		op->sums = talloc_move(op, &vm->sums);
+}
+
+void
 capsule_state_start(struct capsule_op *op, bool write)
 {
 	struct capsule *c = op->capsule;
@@ -257,7 +283,10 @@ capsule_state_start(struct capsule_op *op, bool write)
 	j->write = write;
 	j->fd = -1;
 	j->folder = vm_folder_open(c->agent, c->vm_name);
-	memcpy(j->sum, c->image_sum, sizeof j->sum);
+	if (write)
+		sums_whole(op->sums, j->sum);
+	else
+		memcpy(j->sum, c->image_sum, sizeof j->sum);
 	op->state_job = j;
 	background(c->agent->loop, state_run, state_done, j);
 }

@@ -29,6 +29,7 @@ struct capsule_op {
 	bool was_running, stopped; /* what must be undone */
 	struct image_check *check; /* capsule.c */
 	struct seal_job *seal;
+	struct sums *sums; /* of the image that was written; NULL: it is to be read */
 	struct state_job *state_job; /* capsule_sleep.c */
 	struct err why;              /* what is undone because of */
 	char folder[32];             /* of the VM that goes */
@@ -120,6 +121,8 @@ int capsule_image_room(struct capsule *, struct err *);
 void capsule_state_orphan(struct capsule_op *);
 /* capsule_image.c: the image in the VM's folder is made durable, or verified and opened. */
 void capsule_state_start(struct capsule_op *, bool write);
+/* The sums of what the VM's save wrote are the op's. */
+void capsule_state_sums(struct capsule_op *);
 void capsule_state_remove(struct capsule *, const char *name);
 /* The disk that is written is in its folder. -1: E_BAD_STATE says that it is not. */
 int capsule_disk_here(struct capsule *, struct err *);

@@ -2,6 +2,7 @@
 #include "capsule_in.h"
 #include "host.h"
 #include "qemu.h"
+#include "sums.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -14,8 +15,10 @@ struct seal_job {
 	struct capsule_op *op; /* NULL: nobody waits any more, what is made is removed */
 	int state_fd, folder;
 	struct artifact meta;
-	char vm[32], parent[LAYER_NAME], made[LAYERS_MAX + 2][LAYER_NAME];
+	char vm[32], parent[LAYER_NAME];
+	struct artifact_new made[LAYERS_MAX + 2];
 	size_t count;
+	struct sums *sums;  /* of the state, when it was written a moment ago */
 	bool written, copy; /* copy: the folder goes on with a copy of the state */
 	const char *state;
 	struct chain chain;
@@ -24,34 +27,35 @@ struct seal_job {
 	struct err err;
 };
 
-/* One file as an artifact of its own. */
+/* One file as an artifact of its own; it has its name when all of them are there. */
 static int
 make(struct seal_job *j, const char *kind, const char *file, const char *name, const char *parent,
     char ret[LAYER_NAME])
 {
 	auto_talloc struct artifact *a = talloc(NULL, struct artifact);
-	char temporary[64];
+	struct artifact_new *new = &j->made[j->count];
 	struct stat s;
 	int r;
 
 	*a = j->meta;
 	a->kind = kind;
 	a->parent = parent && *parent ? parent : NULL;
+	if (j->sums && j->state && strcmp(file, j->state) == 0)
+		sums_file(j->sums, &a->file[0]);
 	a->file[0].name = name;
 	a->files = 1;
-	snprintf(temporary, sizeof temporary, "%s-%zu", j->vm, j->count);
-	auto_fd dir = artifact_begin(j->state_fd, temporary, &j->err);
+	snprintf(new->name, sizeof new->name, "%s-%zu", j->vm, j->count);
+	auto_fd dir = artifact_begin(j->state_fd, new->name, &j->err);
 	if (dir < 0)
 		return -1;
+	j->count++;
 	r = linkat(j->folder, file, dir, name, 0) < 0 || fstatat(dir, name, &s, 0) < 0
 	    ? err_sys(&j->err, "%s", file)
-	    : artifact_finish(j->state_fd, temporary, a, &j->err);
-	if (r < 0) {
-		artifact_abort(j->state_fd, temporary);
+	    : artifact_prepare(j->state_fd, new->name, a, &j->err);
+	if (r < 0)
 		return -1;
-	}
 	memcpy(ret, a->id, LAYER_NAME);
-	memcpy(j->made[j->count++], a->id, LAYER_NAME);
+	memcpy(new->id, a->id, LAYER_NAME);
 	j->out.bytes += (uint64_t)s.st_blocks * BLOCK;
 	return 0;
 }
@@ -99,6 +103,8 @@ seal_all(struct seal_job *j)
 		return -1;
 	if (j->state)
 		memcpy(j->out.memory_parent, j->parent, LAYER_NAME);
+	if (artifact_commit(j->state_fd, j->made, j->count, &j->err) < 0)
+		return -1;
 	return j->state && j->copy ? copy_state(j) : 0;
 }
 
@@ -106,8 +112,12 @@ static void
 seal_run(void *arg)
 {
 	struct seal_job *j = arg;
+	size_t i;
 
 	j->result = seal_all(j);
+	/* what has its name already is the failure's to find, by the files that it shares */
+	for (i = 0; j->result < 0 && i < j->count; i++)
+		artifact_abort(j->state_fd, j->made[i].name);
 }
 
 static void
@@ -126,7 +136,7 @@ seal_done(void *arg)
 			flow_next(op->flow);
 	} else
 		while (j->count)
-			artifact_remove(j->state_fd, j->made[--j->count]);
+			artifact_remove(j->state_fd, j->made[--j->count].id);
 	close(j->folder);
 	talloc_free(j);
 }
@@ -147,6 +157,8 @@ capsule_seal(struct capsule_op *op, bool written, const char *state)
 	j->chain = c->vm ? c->vm->chain : c->chain;
 	snprintf(j->vm, sizeof j->vm, "%s", c->vm_name);
 	memcpy(j->parent, op->parent, sizeof j->parent);
+	j->sums = talloc_steal(j, op->sums);
+	op->sums = NULL;
 	j->out.logical = c->disk_size + (state ? (uint64_t)c->memory_mb << 20 : 0);
 	j->meta = (struct artifact){ .cpu_class = talloc_strdup(j, host_cpu_class(a)),
 		.qemu = a->qemu_version,

@@ -85,11 +85,19 @@ void
 capsule_step_durable(void *user)
 {
 	struct capsule_op *op = user;
+	struct err e = { 0 };
 
-	if (op->capsule->persisted || !op->memory)
+	if (op->capsule->persisted || !op->memory) {
 		flow_next(op->flow);
-	else
+		return;
+	}
+	capsule_state_sums(op);
+	if (op->sums) {
 		capsule_state_start(op, true);
+		return;
+	}
+	(void)err_set(&e, E_TAMPERED, "the image of the capsule is missing");
+	flow_fail(op->flow, &e);
 }
 
 /* Room for the image, at most what QEMU has of its own. */

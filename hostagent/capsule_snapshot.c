@@ -103,6 +103,8 @@ step_seal(void *user)
 	struct capsule_op *op = user;
 
 	crash_point("snapshot.4");
+	if (op->memory)
+		capsule_state_sums(op);
 	capsule_seal(op, false, op->memory ? "snapshot" : NULL);
 }
 

@@ -14,7 +14,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/accel.c hostagent/accel.h \
 	hostagent/qemu.c hostagent/qemu.h hostagent/qmp.c hostagent/qmp.h \
 	hostagent/disk.c hostagent/disk.h hostagent/stream_filter.c hostagent/stream_filter.h \
-	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/vm_end.c hostagent/vm_sleep.c hostagent/vm_guest.c hostagent/vm_guest.h \
+	hostagent/vm.c hostagent/vm.h hostagent/vm_run.h hostagent/vm_save.c hostagent/sums.c hostagent/sums.h hostagent/vm_end.c hostagent/vm_sleep.c hostagent/vm_guest.c hostagent/vm_guest.h \
 	hostagent/artifact.c hostagent/artifact.h hostagent/artifact_used.c hostagent/chain.c hostagent/chain.h \
 	hostagent/starts.c hostagent/starts.h \
 	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \
@@ -37,9 +37,9 @@ EXTRA_DIST += hostagent/README.md docs/design/sleep.md
 check_PROGRAMS += tests/vm/engine_filter_test
 TESTS += tests/vm/engine_filter_test
 tests_vm_engine_filter_test_SOURCES = tests/vm/engine_filter_test.c \
-	hostagent/stream_filter.c hostagent/stream_filter.h hostagent/disk.c hostagent/disk.h
+	hostagent/stream_filter.c hostagent/stream_filter.h hostagent/disk.c hostagent/disk.h hostagent/sums.c hostagent/sums.h
 tests_vm_engine_filter_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
-tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS)
+tests_vm_engine_filter_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(CRYPTO_LIBS)
 check_PROGRAMS += tests/vm/isolation_parse_test
 TESTS += tests/vm/isolation_parse_test
 tests_vm_isolation_parse_test_SOURCES = tests/vm/isolation_parse_test.c hostagent/egress_head.c hostagent/egress_dns.c \

@@ -83,6 +83,8 @@ flush(struct filter *f)
 			return err_sys(f->e, "write thin stream");
 		done += n;
 	}
+	if (f->s->wrote)
+		f->s->wrote(f->s->arg, f->out, f->fill);
 	f->s->bytes_out += f->fill;
 	f->fill = 0;
 	return 0;

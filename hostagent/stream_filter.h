@@ -24,6 +24,9 @@ struct stream_filter {
 	   is not in it stays */
 	bool over;
 	const char *block;  /* name of the RAM block, "mem" */
+	/* hears of all bytes of the thin stream, in order, when they are in `out`; NULL: nobody */
+	void (*wrote)(void *arg, const void *, size_t);
+	void *arg;
 	uint64_t size;      /* its size: another one in the stream is refused */
 	uint64_t pages;     /* out: written to memory, or kept in the stream */
 	uint64_t bytes_out; /* out: length of the thin stream */

@@ -49,6 +49,7 @@ struct vm {
 	/* called once when the process ends without vm_destroy(); may destroy the VM */
 	void (*on_dead)(void *user, struct vm *);
 	void *user;
+	struct sums *sums;  /* of the state file that vm_save() made last, until somebody takes it */
 	struct vm_run *run; /* what is going on with it; inside vm.c */
 };
 

@@ -1,10 +1,13 @@
 /* vm_save.c - the memory and device state of a stopped VM, through the stream filter into files. */
 #include "stream_filter.h"
+#include "sums.h"
 #include "vm_run.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+
+enum { WRITE_BACK = 8 << 20 };
 
 struct save {
 	struct vm *vm;
@@ -19,6 +22,8 @@ struct save {
 struct filter_job {
 	struct save *save;
 	struct stream_filter filter;
+	struct sums *sums; /* of the thin stream */
+	uint64_t written;  /* of it, how far the disk was told */
 	struct err err;
 	int result;
 };
@@ -54,12 +59,29 @@ vm_save_event(struct vm *vm)
 	save_moved(vm->run->save);
 }
 
+/* Summed beside the filter; and the disk begins before the fsync asks for all of it. */
+static void
+on_wrote(void *arg, const void *p, size_t n)
+{
+	struct filter_job *j = arg;
+	uint64_t at = j->filter.bytes_out + n;
+
+	sums_add(j->sums, p, n);
+	if (at - j->written >= WRITE_BACK) {
+		(void)sync_file_range(j->filter.out, (off_t)j->written, (off_t)(at - j->written),
+		    SYNC_FILE_RANGE_WRITE);
+		j->written = at;
+	}
+}
+
 static void
 filter_run(void *arg)
 {
 	struct filter_job *j = arg;
 
+	j->sums = sums_new(j);
 	j->result = stream_filter(&j->filter, &j->err);
+	sums_end(j->sums);
 	/* QEMU gets EPIPE when the filter gave up: the save fails on both sides */
 	close(j->filter.in);
 }
@@ -76,6 +98,8 @@ filter_done(void *arg)
 	if (s) {
 		s->job = NULL;
 		s->filtered = true;
+		TALLOC_FREE(s->vm->sums);
+		s->vm->sums = talloc_steal(s->vm, j->sums);
 		if (j->result < 0)
 			flow_fail(s->vm->run->flow, &j->err);
 		else
@@ -108,6 +132,8 @@ step_pipe(void *user)
 		.memory = s->memory < 0 ? -1 : fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
 		.parent = s->parent < 0 ? -1 : fcntl(s->parent, F_DUPFD_CLOEXEC, 0),
 		.block = "mem",
+		.wrote = on_wrote,
+		.arg = j,
 		.size = (uint64_t)vm->memory_mb << 20 };
 	background(vm->agent->loop, filter_run, filter_done, j);
 	/* the default would hold it at 128 MiB/s */

@@ -6,11 +6,13 @@
  */
 #include "../../hostagent/disk.h"
 #include "../../hostagent/stream_filter.h"
+#include "../../hostagent/sums.h"
 #include "cleanup.h"
 
 #include <check.h>
 #include <endian.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -442,6 +444,46 @@ START_TEST(overlay)
 }
 END_TEST
 
+/* In pieces of any size, and from a file: what one digest of each chunk says. */
+START_TEST(sums)
+{
+	static const size_t sizes[] = { 0, 1, 262144, 300000, ARTIFACT_CHUNK, ARTIFACT_CHUNK + 1,
+		2 * ARTIFACT_CHUNK + 5000 };
+	const size_t size = sizes[_i];
+	auto_talloc uint8_t *data = talloc_size(NULL, size + 1);
+	auto_talloc struct sums *a = sums_new(NULL), *b = sums_new(NULL);
+	char one[ARTIFACT_ID], other[ARTIFACT_ID], want[ARTIFACT_ID];
+	struct artifact_file f = { 0 };
+	unsigned char sum[EVP_MAX_MD_SIZE];
+	struct err e = { 0 };
+
+	for (size_t i = 0; i < size; i++)
+		data[i] = (uint8_t)(i * 2654435761u >> 13);
+	for (size_t i = 0, n; i < size; i += n) {
+		n = i % 70001 + 1 < size - i ? i % 70001 + 1 : size - i;
+		sums_add(a, data + i, n);
+	}
+	sums_end(a);
+	sums_file(a, &f);
+	ck_assert_uint_eq(f.size, size);
+	ck_assert_uint_eq(f.chunks, (size + ARTIFACT_CHUNK - 1) / ARTIFACT_CHUNK);
+	for (size_t i = 0; i < f.chunks; i++) {
+		size_t at = i * ARTIFACT_CHUNK,
+		       n = size - at < ARTIFACT_CHUNK ? size - at : ARTIFACT_CHUNK;
+
+		ck_assert_int_eq(EVP_Digest(data + at, n, sum, NULL, EVP_sha256(), NULL), 1);
+		for (int k = 0; k < 32; k++)
+			snprintf(want + 2 * k, 3, "%02x", sum[k]);
+		ck_assert_str_eq(f.sum[i], want);
+	}
+	auto_fd fd = file((const char *)data, size);
+	ck_assert_int_eq(sums_read(b, fd, &e), 0);
+	sums_whole(a, one);
+	sums_whole(b, other);
+	ck_assert_str_eq(one, other);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -460,6 +502,7 @@ main(void)
 	tcase_add_test(t, out_of_place);
 	tcase_add_test(t, random_damage);
 	tcase_add_test(t, overlay);
+	tcase_add_loop_test(t, sums, 0, 7);
 	suite_add_tcase(s, t);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
