@@ -100,22 +100,7 @@ fill(struct happening *h, const struct q_live_event *r, void *mem)
 		h->capsule = *r->capsule_id;
 	if (r->owner_id)
 		h->owner = *r->owner_id;
-	event_envelope(&b,
-	    &(struct event_row){ .id = r->id,
-		.team = r->team_id,
-		.capsule = r->capsule_id,
-		.at = r->at,
-		.seq = r->seq,
-		.v = r->v,
-		.type = r->type,
-		.category = r->category,
-		.actor_type = r->actor_type,
-		.actor_id = r->actor_id,
-		.actor_name = r->actor_name,
-		.resource_type = r->resource_type,
-		.resource_id = r->resource_id,
-		.data = r->data,
-		.request_id = r->request_id });
+	event_envelope(&b, EVENT_ROW(r));
 	h->json = b.data;
 	h->n = b.len;
 }

@@ -9,14 +9,14 @@
 #include "access.h"
 #include "events.h"
 #include "json.h"
-#include "tally.h"
+#include "stream.h"
 #include "timer.h"
 #include "ws.h"
 
 #include <string.h>
 #include <talloc.h>
 
-enum { AUTH_MS = 5000, STRANGERS = 128, RETRY_S = 1 };
+enum { RETRY_S = 1 };
 
 struct client {
 	struct request *r;
@@ -426,21 +426,14 @@ auth_bad(struct request *r)
 static void
 auth_message(struct client *c, const char *type, struct json_object *json)
 {
-	const char *token = json_str(json, "token", NULL);
-	struct creds *who = NULL;
+	const struct access_ask ask = { .ok = auth_good, .no = auth_bad, .alone = true };
 
-	if (strcmp(type, "auth") != 0 || !token) {
+	if (!ws_door_said(c->r, type, json, &ask)) {
 		close_with(c, WS_UNAUTHORIZED, "unauthorized", "authentication failed");
 		return;
 	}
-	who = talloc_zero(c->r, struct creds);
-	if (!who)
-		abort();
-	who->bearer = talloc_strdup(who, token);
-	c->r->creds = who;
 	TALLOC_FREE(c->timer);
 	ws_pause(c->ws);
-	access_look(c->r, &(struct access_ask){ .ok = auth_good, .no = auth_bad, .alone = true });
 }
 
 static void
@@ -536,29 +529,15 @@ int
 events_ws(struct request *r)
 {
 	struct client *c = talloc_zero(r, struct client);
-	struct creds *who = creds_read(r);
+	int door = 0;
 
 	if (!c)
 		abort();
 	c->r = r;
 	r->state = c;
-	r->creds = who;
-	r->ip = request_address(r, r);
-	if (!origin_allowed(r->gw->conf, who->origin))
-		return err_set(&r->work.err, E_FORBIDDEN, "the origin is not one that may connect");
-	if (creds_any(who)) {
-		access_look(
-		    r, &(struct access_ask){ .ok = known, .no = reply_error, .alone = true });
-		request_admit(r);
-		return 0;
-	}
-	if (!ws_asked(r)) {
-		r->work.err = (struct err){ 0 };
-		return err_set(&r->work.err, E_UNAUTHORIZED,
-		    "a credential is needed: X-API-Key, or Authorization: Bearer");
-	}
-	if (!tally_take(&r->gw->strangers, c, r->ip ? r->ip : "", STRANGERS))
-		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
+	door = ws_door(r, &(struct access_ask){ .ok = known, .no = reply_error, .alone = true });
+	if (door != 0)
+		return door < 0 ? -1 : 0;
 	request_admit(r);
 	accept_it(c);
 	return 0;

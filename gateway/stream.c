@@ -16,7 +16,6 @@
 #include <talloc.h>
 
 enum {
-	AUTH_MS = 5000,
 	LOSS_MS = 1000, /* between looks at a capsule whose guest broke off */
 	LOSSES = 4,
 	AGAIN_MS = 100,
@@ -335,22 +334,14 @@ auth_bad(struct request *r)
 static void
 auth_message(struct stream *s, const char *type, struct json_object *json)
 {
-	const char *token = json_str(json, "token", NULL);
-	struct creds *c = NULL;
+	const struct access_ask ask = { .ok = auth_good, .no = auth_bad, .any_state = true };
 
-	if (strcmp(type, "auth") != 0 || !token) {
+	if (!ws_door_said(s->r, type, json, &ask)) {
 		fail_with(s, WS_UNAUTHORIZED, "unauthorized", "authentication failed");
 		return;
 	}
-	c = talloc_zero(s->r, struct creds);
-	if (!c)
-		abort();
-	c->bearer = talloc_strdup(c, token);
-	s->r->creds = c;
 	TALLOC_FREE(s->timer);
 	ws_pause(s->ws);
-	access_look(
-	    s->r, &(struct access_ask){ .ok = auth_good, .no = auth_bad, .any_state = true });
 }
 
 static void
@@ -427,7 +418,6 @@ accept_it(struct request *r)
 {
 	struct stream *s = r->state;
 
-	r->ip = r->ip ? r->ip : request_address(r, r);
 	s->ws = ws_accept(s, r, &events, s);
 	if (!s->ws)
 		reply_error(r);
@@ -506,36 +496,64 @@ origin_allowed(const struct conf *c, const char *origin)
 }
 
 int
-stream_accept(struct request *r, const struct stream_kind *kind)
+ws_door(struct request *r, const struct access_ask *ask)
 {
-	struct stream *s = talloc_zero(r, struct stream);
 	struct creds *c = creds_read(r);
-	struct uuid id;
 
-	if (!s)
-		abort();
-	*s = (struct stream){ .r = r, .kind = kind };
-	r->state = s;
 	r->creds = c;
+	r->ip = request_address(r, r);
 	if (!origin_allowed(r->gw->conf, c->origin))
 		return err_set(&r->work.err, E_FORBIDDEN, "the origin is not one that may connect");
 	if (creds_any(c)) {
-		access_look(
-		    r, &(struct access_ask){ .ok = known, .no = not_known, .any_state = true });
+		access_look(r, ask);
 		request_admit(r);
-		return 0;
+		return 1;
 	}
 	if (!ws_asked(r)) {
 		r->work.err = (struct err){ 0 };
 		return err_set(&r->work.err, E_UNAUTHORIZED,
 		    "a credential is needed: X-API-Key, or Authorization: Bearer");
 	}
+	if (!tally_take(&r->gw->strangers, r, r->ip ? r->ip : "", STRANGERS))
+		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
+	return 0;
+}
+
+bool
+ws_door_said(
+    struct request *r, const char *type, struct json_object *json, const struct access_ask *ask)
+{
+	const char *token = json_str(json, "token", NULL);
+	struct creds *c = NULL;
+
+	if (strcmp(type, "auth") != 0 || !token)
+		return false;
+	c = talloc_zero(r, struct creds);
+	if (!c)
+		abort();
+	c->bearer = talloc_strdup(c, token);
+	r->creds = c;
+	access_look(r, ask);
+	return true;
+}
+
+int
+stream_accept(struct request *r, const struct stream_kind *kind)
+{
+	struct stream *s = talloc_zero(r, struct stream);
+	struct uuid id;
+	int door = 0;
+
+	if (!s)
+		abort();
+	*s = (struct stream){ .r = r, .kind = kind };
+	r->state = s;
+	door = ws_door(r, &(struct access_ask){ .ok = known, .no = not_known, .any_state = true });
+	if (door != 0)
+		return door < 0 ? -1 : 0;
 	if (!id_read(r->param[0], "cl-", &id))
 		return err_set(&r->work.err, E_BAD_INPUT,
 		    "the capsule's id is not cl- and 25 characters of 0-9a-z");
-	r->ip = request_address(r, r);
-	if (!tally_take(&r->gw->strangers, s, r->ip ? r->ip : "", STRANGERS))
-		return err_set(&r->work.err, E_RATE, "too many sockets that do not say who asks");
 	s->phase = STREAM_AUTH;
 	request_admit(r);
 	(void)accept_it(r);

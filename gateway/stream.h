@@ -42,6 +42,14 @@ struct stream {
 };
 
 int stream_accept(struct request *, const struct stream_kind *);
+
+/* Of every WebSocket. The handshake: 1: it shows a credential, which is looked at (ask); 0: who
+   asks is to say so in the first message, within AUTH_MS; -1: r->work.err. */
+enum { AUTH_MS = 5000 };
+int ws_door(struct request *, const struct access_ask *);
+/* That message, {"type":"auth","token":…}: it is looked at. False: it is another one. */
+bool
+ws_door_said(struct request *, const char *type, struct json_object *, const struct access_ask *);
 void stream_send(struct stream *, const struct buf *);
 /* {"type":"error",…,"fatal":false} */
 void stream_warn(struct stream *, const struct err *);

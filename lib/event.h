@@ -48,3 +48,10 @@ struct event_row {
 	const char *data, *request_id;
 };
 void event_envelope(struct buf *, const struct event_row *);
+/* Of a row that a query has found, whichever has these columns. */
+/* clang-format off */
+#define EVENT_ROW(r) (&(struct event_row){ .id = (r)->id, .team = (r)->team_id, .capsule = (r)->capsule_id, \
+	.at = (r)->at, .seq = (r)->seq, .v = (r)->v, .type = (r)->type, .category = (r)->category, \
+	.actor_type = (r)->actor_type, .actor_id = (r)->actor_id, .actor_name = (r)->actor_name, \
+	.resource_type = (r)->resource_type, .resource_id = (r)->resource_id, .data = (r)->data, .request_id = (r)->request_id })
+/* clang-format on */

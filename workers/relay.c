@@ -25,22 +25,7 @@ add_to_stream(struct process *p, struct work *w, const struct q_relayed *rows, i
 		const struct q_relayed *r = &rows[i];
 
 		buf_clear(&b);
-		event_envelope(&b,
-		    &(struct event_row){ .id = r->id,
-			.team = r->team_id,
-			.capsule = r->capsule_id,
-			.at = r->at,
-			.seq = r->seq,
-			.v = r->v,
-			.type = r->type,
-			.category = r->category,
-			.actor_type = r->actor_type,
-			.actor_id = r->actor_id,
-			.actor_name = r->actor_name,
-			.resource_type = r->resource_type,
-			.resource_id = r->resource_id,
-			.data = r->data,
-			.request_id = r->request_id });
+		event_envelope(&b, EVENT_ROW(r));
 		queue_append(p->queue, "XADD hutch:ev MAXLEN ~ 100000 * g %lld e %b",
 		    (long long)r->gpos, b.data, b.len);
 		if (i % 100 == 99)
