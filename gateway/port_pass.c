@@ -3,8 +3,8 @@
  *
  * The request's head is written anew, the answer's head is read strictly; bodies pass as they come,
  * in both directions, and are consumed only when the other side took them. After a 101 the bytes
- * are nobody's business: keep-alive of a WebSocket is its two ends' own. A service that speaks TLS
- * gets it from here (port_tls.h).
+ * are nobody's business, but for the pings that keep a WebSocket's way open (port_ws.h). A service
+ * that speaks TLS gets it from here (port_tls.h).
  */
 #include "port_pass.h"
 
@@ -16,6 +16,7 @@
 #include "port_creds.h"
 #include "port_page.h"
 #include "port_tls.h"
+#include "port_ws.h"
 #include "tally.h"
 #include "timer.h"
 #include "upgrade.h"
@@ -30,6 +31,7 @@ enum {
 	AGAIN_MAX = 100,
 	AGAIN_MS = 100,
 	LOOK_MS = 2000, /* may they still? */
+	PING_MS = 20000,
 	HEAD_MAX = 64 * 1024,
 };
 
@@ -47,9 +49,11 @@ struct port_call {
 	bool speaks_tls;
 	struct port_tls *tls; /* between g and what follows; or NULL */
 	struct sock *sock;    /* after the 101 */
-	bool open;            /* the service took the connection */
-	bool refused;         /* a header had two meanings */
-	bool whole;           /* the answer is complete */
+	struct port_ws *ws;   /* if it is a WebSocket's */
+	struct timer *pinger;
+	bool open;    /* the service took the connection */
+	bool refused; /* a header had two meanings */
+	bool whole;   /* the answer is complete */
 	unsigned dials, again;
 	struct http1 in;
 	size_t untaken; /* by the client */
@@ -207,6 +211,7 @@ over(struct port_call *c)
 {
 	if (c->tls)
 		port_tls_stop(c->tls);
+	TALLOC_FREE(c->pinger);
 	TALLOC_FREE(c->g);
 }
 
@@ -219,12 +224,25 @@ answer_header(struct request *r, const struct http1_header *h)
 
 static const struct sock_events sock_events;
 
+/* No traffic of the port: it keeps web servers and what else is on the way from closing. */
+static void
+ping(void *arg)
+{
+	struct port_call *c = arg;
+	uint8_t frame[16];
+	size_t n = c->g && sock_queued(c->sock) < SOCK_LOW ? port_ws_ping(c->ws, frame) : 0;
+
+	if (n)
+		sock_write(c->sock, frame, n);
+}
+
 /* The service takes the upgrade: what follows is passed as it is. */
 static void
 answer_upgrade(struct port_call *c, const struct http1_head *head)
 {
 	struct request *r = c->r;
 	const char *to = c->upgrade;
+	bool websocket = false;
 
 	for (const struct http1_header *h = head->header; h->name; h++)
 		if (strcasecmp(h->name, "upgrade") == 0)
@@ -233,9 +251,14 @@ answer_upgrade(struct port_call *c, const struct http1_head *head)
 		page_fail(r, &c->at, E_PROTOCOL, "the service switched protocols unasked");
 		return;
 	}
+	websocket = strcasecmp(to, "websocket") == 0 && request_header(r, "Sec-WebSocket-Key");
 	c->sock = upgrade_raw(r, to, &sock_events, c);
-	if (!c->sock)
+	if (!c->sock) {
 		page_fail(r, &c->at, r->work.err.code, r->work.err.text);
+	} else if (websocket) {
+		c->ws = port_ws_new(c);
+		c->pinger = timer_start(c, r->gw->loop, PING_MS, PING_MS, ping, c);
+	}
 }
 
 static void
@@ -300,6 +323,15 @@ broken(struct port_call *c, const struct err *e)
 }
 
 static void
+pass_on(struct port_call *c, const char *p, size_t n)
+{
+	if (c->ws)
+		port_ws_down(c->ws, p, n);
+	c->untaken += n;
+	sock_write(c->sock, p, n);
+}
+
+static void
 feed(struct port_call *c, const char *p, size_t n)
 {
 	struct err e = { 0 };
@@ -309,10 +341,8 @@ feed(struct port_call *c, const char *p, size_t n)
 		broken(c, &e);
 		return;
 	}
-	if (c->sock && (size_t)used < n) {
-		c->untaken += n - (size_t)used;
-		sock_write(c->sock, p + used, n - (size_t)used);
-	}
+	if (c->sock && (size_t)used < n)
+		pass_on(c, p + used, n - (size_t)used);
 }
 
 /* ---- the tunnel */
@@ -345,12 +375,10 @@ said(void *arg, const char *p, size_t n)
 {
 	struct port_call *c = arg;
 
-	if (c->sock) {
-		c->untaken += n;
-		sock_write(c->sock, p, n);
-	} else {
+	if (c->sock)
+		pass_on(c, p, n);
+	else
 		feed(c, p, n);
-	}
 }
 
 static void
@@ -359,12 +387,14 @@ said_all(void *arg)
 	struct port_call *c = arg;
 	struct err e = { 0 };
 
-	if (c->sock)
+	if (c->sock) {
+		TALLOC_FREE(c->pinger);
 		sock_finish(c->sock);
-	else if (http1_eof(&c->in, &e) < 0)
+	} else if (http1_eof(&c->in, &e) < 0) {
 		broken(c, &e);
-	else
+	} else {
 		leave(c);
+	}
 }
 
 static void
@@ -528,7 +558,16 @@ sock_data(struct sock *s, const uint8_t *p, size_t n)
 
 	if (!c->g)
 		return;
-	put(c, p, n);
+	if (c->ws) {
+		struct buf on = BUF(c);
+
+		port_ws_up(c->ws, p, n, &on);
+		if (on.len)
+			put(c, on.data, on.len);
+		talloc_free(on.data);
+	} else {
+		put(c, p, n);
+	}
 	if (guest_queued(c->g) >= H2_HIGH)
 		sock_pause(s);
 }

@@ -75,9 +75,15 @@ def websocket(host, headers=None):
 
 
 def echo(s, text):
+    """The text comes back, and nothing else but pings, which are answered; echo.pings is how many."""
     s.sendall(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text)
-    want, got = bytes([0x81, len(text)]) + text, b""
-    while len(got) < len(want):
+    want, got, echo.pings = bytes([0x81, len(text)]) + text, b"", 0
+    while len(got) < len(want) or got[:1] == b"\x89":
+        if got[:1] == b"\x89" and len(got) > 1 and len(got) >= 2 + got[1]:
+            size = got[1]
+            s.sendall(bytes([0x8a, 0x80 | size]) + b"\1\2\3\4" + bytes(b ^ (1, 2, 3, 4)[i & 3] for i, b in enumerate(got[2:2 + size])))
+            got, echo.pings = got[2 + size:], echo.pings + 1
+            continue
         part = s.recv(4096)
         if not part:
             break
@@ -450,6 +456,9 @@ def main():
             good(test.__name__, False, "%s: %s" % (type(e).__name__, e))
     time.sleep(max(0, IDLE - (time.monotonic() - began)))
     good("WebSocket: still open after %d s of silence" % IDLE, echo(s, b"again"))
+    good("WebSocket: pinged every 20 s", 0 <= echo.pings - (int(time.monotonic() - began) - 1) // 20 <= 1, echo.pings)
+    time.sleep(0.5)
+    good("WebSocket: the service, which says all again, got no answer of them", echo(s, b"once more") and echo.pings == 0, echo.pings)
     if not ONLY or "test_sleep" in ONLY:
         test_sleep(h)
     call("DELETE", h.base, None, KEY)
