@@ -132,7 +132,10 @@ success(const struct route *rt, int status, struct buf *b)
 		buf_str(b, ",\"content\":{\"application/json\":{\"schema\":");
 		if (rt->flags & LISTS)
 			buf_str(b, "{\"type\":\"array\",\"items\":");
-		fields_schema(rt->out, b);
+		if (rt->out->name && !*rt->out->name) /* the answer is this one value */
+			field_schema(rt->out, b);
+		else
+			fields_schema(rt->out, b);
 		buf_str(b, rt->flags & LISTS ? "}}}" : "}}");
 	}
 	buf_chr(b, '}');

@@ -95,9 +95,7 @@ sandbox_get(struct request *r)
 static int
 give_up(struct request *r, const struct q_sandbox *s)
 {
-	db_begin(r->work.db);
-	if (capsule_destroy_for(&r->work, s->team_id, s->id, s->epoch, "placement_timeout") < 0 ||
-	    db_commit(r->work.db) < 0)
+	if (sandbox_give_up(r, s) < 0)
 		return -1;
 	job_announce(&r->work, r->app->queue);
 	return fail(r, E_NOT_PLACED, "it did not start in time");
@@ -241,26 +239,13 @@ create_v1(struct request *r)
 static int
 awake(struct request *r)
 {
-	struct doing *d = r->after_arg;
-	struct err cause = r->work.err;
+	const struct doing *d = r->after_arg;
 	struct q_sandbox *s;
 
-	r->work.err = (struct err){ 0 };
-	if (capsule_look_on(r, d, capsule_clock() + (cause.code == E_OK ? d->wait_sec * 1000 : 0)) <
-		0 ||
-	    sandbox_again(r, &d->id, &s) < 0)
+	if (sandbox_reached(
+		r, "running", "pending starting resuming missing", "it could not be woken", &s) < 0)
 		return -1;
-	if (strcmp(s->observed, "running") == 0)
-		return sandbox_reply(r, s, d->later);
-	if (cause.code != E_OK) {
-		r->work.err = cause;
-		return -1;
-	}
-	if (!s->state)
-		return fail(r, E_NOT_FOUND, "the sandbox is gone");
-	if (strcmp(s->state, "running") == 0)
-		return fail(r, E_TIMEOUT, "it is still on its way; ask again");
-	return fail(r, E_AGENT, "it could not be woken");
+	return sandbox_reply(r, s, d->later);
 }
 
 static int
@@ -318,20 +303,7 @@ look_on(struct request *r, const struct q_sandbox *s, const char *until, handler
 static int
 extend(struct request *r, const struct q_sandbox *s, int32_t seconds)
 {
-	const struct capsule_patch p = { .id = s->id,
-		.t = { .timeout_sec = seconds,
-		    .timeout_mode = "fixed",
-		    .max_lifetime_sec = NULL_INT4 },
-		.vcpus = NULL_INT4,
-		.disk_size_mb = NULL_INT4,
-		.memory_mb = NULL_INT4,
-		.generation = NULL_INT,
-		.changed = "{\"changed\":[\"timeout_sec\"]}" };
-	struct q_capsule *row;
-
-	if (s->left_s == NULL_INT || s->left_s >= seconds)
-		return 0;
-	return capsule_change(r, &p, &row);
+	return s->left_s == NULL_INT || s->left_s >= seconds ? 0 : sandbox_ends_in(r, s, seconds);
 }
 
 static int

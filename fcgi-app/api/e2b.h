@@ -58,6 +58,18 @@ int sandbox_any(struct request *, const char *id, struct q_sandbox **ret);
 /* As it is now. */
 int sandbox_again(struct request *, const struct uuid *, struct q_sandbox **ret);
 
+/* ---- what a route waits for (e2b_life.c) */
+
+/* Behind the commit: waits until it is `wanted`, as long as its job did not fail. 0: it is; -1: it
+ * is gone, still on its way (one of the words `moving`), or err is what the job said, else
+ * `failed`. */
+int sandbox_reached(struct request *, const char *wanted, const char *moving, const char *failed,
+    struct q_sandbox **ret);
+/* It did not start in time: it goes, in a transaction of its own. */
+int sandbox_give_up(struct request *, const struct q_sandbox *);
+/* Seconds from now until it ends, or sleeps. */
+int sandbox_ends_in(struct request *, const struct q_sandbox *, int32_t seconds);
+
 /* ---- names (e2b_names.c) */
 
 /* What a name or id means. A snapshot, or a template, or neither: E_NOT_FOUND. */

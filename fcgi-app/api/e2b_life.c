@@ -80,6 +80,58 @@ const struct route e2b_life_routes[] = {
 };
 /* clang-format on */
 
+/* --- what a route waits for ----------------------------------------------------------------- */
+
+int
+sandbox_reached(struct request *r, const char *wanted, const char *moving, const char *failed,
+    struct q_sandbox **ret)
+{
+	const struct doing *d = r->after_arg;
+	struct err cause = r->work.err;
+	int64_t wait_ms = cause.code == E_OK ? (int64_t)d->wait_sec * 1000 : 0;
+
+	r->work.err = (struct err){ 0 };
+	if (capsule_look_on(r, d, capsule_clock() + wait_ms) < 0 ||
+	    sandbox_again(r, &d->id, ret) < 0)
+		return -1;
+	if (strcmp((*ret)->observed, wanted) == 0)
+		return 0;
+	if (!(*ret)->state)
+		return fail(r, E_NOT_FOUND, "the sandbox is gone");
+	if (strstr(moving, (*ret)->observed))
+		return fail(r, E_TIMEOUT, "it is still on its way; ask again");
+	if (cause.code == E_OK)
+		return fail(r, E_AGENT, "%s", failed);
+	r->work.err = cause;
+	return -1;
+}
+
+int
+sandbox_give_up(struct request *r, const struct q_sandbox *s)
+{
+	db_begin(r->work.db);
+	if (capsule_destroy_for(&r->work, s->team_id, s->id, s->epoch, "placement_timeout") < 0)
+		return -1;
+	return db_commit(r->work.db);
+}
+
+int
+sandbox_ends_in(struct request *r, const struct q_sandbox *s, int32_t seconds)
+{
+	const struct capsule_patch p = { .id = s->id,
+		.t = { .timeout_sec = seconds,
+		    .timeout_mode = "fixed",
+		    .max_lifetime_sec = NULL_INT4 },
+		.vcpus = NULL_INT4,
+		.disk_size_mb = NULL_INT4,
+		.memory_mb = NULL_INT4,
+		.generation = NULL_INT,
+		.changed = "{\"changed\":[\"timeout_sec\"]}" };
+	struct q_capsule *row;
+
+	return capsule_change(r, &p, &row);
+}
+
 /* --- end ------------------------------------------------------------------------------------ */
 
 /* Waits until it is gone, whoever does it. */
@@ -129,25 +181,11 @@ sandbox_kill(struct request *r)
 static int
 asleep(struct request *r)
 {
-	struct doing *d = r->after_arg;
-	struct err cause = r->work.err;
 	struct q_sandbox *s;
 
-	r->work.err = (struct err){ 0 };
-	if (capsule_look_on(r, d,
-		capsule_clock() + (cause.code == E_OK ? (int64_t)d->wait_sec * 1000 : 0)) < 0 ||
-	    sandbox_again(r, &d->id, &s) < 0)
+	if (sandbox_reached(r, "hibernated", "hibernating", "it could not be paused", &s) < 0)
 		return -1;
-	if (strcmp(s->observed, "hibernated") == 0)
-		return reply_done(r, 1);
-	if (!s->state)
-		return fail(r, E_NOT_FOUND, "the sandbox is gone");
-	if (strcmp(s->observed, "hibernating") == 0)
-		return fail(r, E_TIMEOUT, "it is still on its way; ask again");
-	if (cause.code == E_OK)
-		return fail(r, E_AGENT, "it could not be paused");
-	r->work.err = cause;
-	return -1;
+	return reply_done(r, 1);
 }
 
 static int
@@ -189,18 +227,7 @@ sandbox_pause(struct request *r)
 static int
 set_end(struct request *r, const struct q_sandbox *s, int32_t seconds)
 {
-	const struct capsule_patch p = { .id = s->id,
-		.t = { .timeout_sec = seconds,
-		    .timeout_mode = "fixed",
-		    .max_lifetime_sec = NULL_INT4 },
-		.vcpus = NULL_INT4,
-		.disk_size_mb = NULL_INT4,
-		.memory_mb = NULL_INT4,
-		.generation = NULL_INT,
-		.changed = "{\"changed\":[\"timeout_sec\"]}" };
-	struct q_capsule *row;
-
-	return capsule_change(r, &p, &row) < 0 ? -1 : reply_done(r, 1);
+	return sandbox_ends_in(r, s, seconds) < 0 ? -1 : reply_done(r, 1);
 }
 
 static int
@@ -326,10 +353,7 @@ wait_for_child(struct request *r, struct brood *b, int i)
 		return 0;
 	b->error[i] = (struct refusal){ "sandbox_placement_timeout", "it did not start in time",
 		E_NOT_PLACED };
-	db_begin(r->work.db);
-	if (capsule_destroy_for(&r->work, s->team_id, s->id, s->epoch, "placement_timeout") < 0)
-		return -1;
-	return db_commit(r->work.db);
+	return sandbox_give_up(r, s);
 }
 
 /* Behind the commit: the children run, and the parent takes another operation. */

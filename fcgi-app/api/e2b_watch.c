@@ -67,7 +67,7 @@ static const struct field many_out_fields[] = {
 /* --- logs ----------------------------------------------------------------------------------- */
 
 struct logs_in {
-	const char *id, *direction;
+	const char *id, *direction, *level, *search;
 	int64_t start, cursor;
 	int32_t limit;
 };
@@ -86,6 +86,10 @@ static const struct field logs_v2_fields[] = {
 	LIMIT(logs_in),
 	FIELD(logs_in, direction, "direction", .flags = IN_QUERY, .text = "forward",
 	    .one_of = "forward|backward"),
+	FIELD(logs_in, level, "level", .flags = IN_QUERY, .one_of = "debug|info|warn|error",
+	    .doc = "The least; there are info and error."),
+	FIELD(logs_in, search, "search", .flags = IN_QUERY, .max = 200,
+	    .doc = "What the message has in it."),
 	{ 0 },
 };
 struct log_line {
@@ -271,16 +275,55 @@ metrics_of_many(struct request *r)
 
 /* --- logs: the events of a capsule ---------------------------------------------------------- */
 
+/* Clients have a map of texts: what is none is its JSON. */
+static const char *
+texts(struct request *r, const char *data)
+{
+	struct err ignored = { 0 };
+	struct json_object *all = json_parse(r, data, strlen(data), NULL, &ignored);
+	struct buf b = BUF(r);
+
+	if (!json_object_is_type(all, json_type_object))
+		return "{}";
+	buf_chr(&b, '{');
+	json_object_object_foreach(all, name, value)
+	{
+		buf_str(&b, b.len > 1 ? "," : "");
+		buf_json(&b, name);
+		buf_chr(&b, ':');
+		buf_json(&b,
+		    json_object_is_type(value, json_type_string)
+			? json_object_get_string(value)
+			: json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
+	}
+	buf_chr(&b, '}');
+	return b.data;
+}
+
+static bool
+is_bad(const struct q_activity *a)
+{
+	return strstr(a->type, "error") || strstr(a->type, "failed");
+}
+
+static bool
+wanted(const struct logs_in *in, const struct q_activity *a)
+{
+	bool all = !in->level || strcmp(in->level, "debug") == 0 || strcmp(in->level, "info") == 0;
+
+	return (all || is_bad(a)) && (!in->search || strstr(a->type, in->search));
+}
+
 static void
 entry(struct request *r, const struct q_activity *a, struct log_line *line, struct log_entry *e)
 {
-	bool bad = strstr(a->type, "error") || strstr(a->type, "failed");
 	struct buf b = BUF(r);
 
-	*e = (struct log_entry){ a->at, bad ? "error" : "info", a->type, a->data ? a->data : "{}" };
+	*e = (struct log_entry){ a->at, is_bad(a) ? "error" : "info", a->type,
+		texts(r, a->data ? a->data : "{}") };
 	buf_fmt(&b, "{\"level\":\"%s\",\"logger\":\"hutch\",\"message\":", e->level);
 	buf_json(&b, a->type);
-	buf_fmt(&b, ",\"data\":%s}", e->fields);
+	buf_fmt(&b, ",\"data\":%s}", a->data ? a->data : "{}");
 	*line = (struct log_line){ a->at, b.data };
 }
 
@@ -295,7 +338,7 @@ logs(struct request *r, const struct logs_in *in, struct logs_v1 *ret)
 	struct log_entry *entries;
 	struct log_line *lines;
 	struct q_sandbox *s;
-	int n, i, to, first;
+	int n, i, kept = 0, to;
 
 	if (sandbox_any(r, in->id, &s) < 0)
 		return -1;
@@ -306,12 +349,14 @@ logs(struct request *r, const struct logs_in *in, struct logs_v1 *ret)
 		return -1;
 	entries = talloc_zero_array(r, struct log_entry, n + 1);
 	lines = talloc_zero_array(r, struct log_line, n + 1);
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n && kept < in->limit; i++) {
 		to = back ? i : n - 1 - i;
-		entry(r, &rows[i], &lines[to], &entries[to]);
+		if (!wanted(in, &rows[to]))
+			continue;
+		entry(r, &rows[to], &lines[kept], &entries[kept]);
+		kept++;
 	}
-	first = n < in->limit ? n : in->limit;
-	*ret = (struct logs_v1){ { lines, first }, { entries, first } };
+	*ret = (struct logs_v1){ { lines, kept }, { entries, kept } };
 	return 0;
 }
 

@@ -265,6 +265,11 @@ def _():
     same((json.loads(logs["logs"][0]["line"])["message"], logs["logEntries"][0]["message"]), ("capsule.created", "capsule.created"))
     back = js(call("GET", f"/v2/sandboxes/{one}/logs?direction=backward&limit=1"))["logs"]
     same(len(back), 1)
+    found = js(call("GET", f"/v2/sandboxes/{one}/logs?search=created&level=info"))["logs"]
+    same(([e["message"] for e in found], found[0]["fields"]["template"], found[0]["fields"]["vcpus"]), (["capsule.created"], TEMPLATE, "1"))
+    assert all(isinstance(v, str) for e in logs["logEntries"] for v in e["fields"].values()), logs["logEntries"]
+    same(js(call("GET", f"/v2/sandboxes/{one}/logs?search=created&level=error"))["logs"], [])
+    error(call("GET", f"/v2/sandboxes/{one}/logs?level=loud"), 400, "invalid_request")
     error(call("GET", "/teams"), 403, "forbidden")
     error(call("GET", "/teams/00000000-0000-0000-0000-00000000abcd/metrics"), 404, "not_found")
     error(call("GET", "/teams/00000000-0000-0000-0000-00000000abcd/metrics/max"), 404, "not_found")

@@ -54,6 +54,9 @@ GET /v1/hosts
 POST /v1/hosts/$OWN/tags {"tag":"rack"}
 204 empty
 
+GET /v1/hosts/$OWN/tags
+200 ["rack"]
+
 GET /v1/hosts/$OWN
 200 {"id":"$OWN","tags":["rack"],...}
 
