@@ -322,7 +322,8 @@ metrics_json(const struct capsule *c, const char *tier, int64_t since, struct bu
 		buf_fmt(b,
 		    "%s{\"timestamp_unix\":%u,\"cpu_pct\":%.2f,\"mem_bytes\":%llu,"
 		    "\"disk_bytes\":%llu",
-		    b->data[b->len - 1] == '[' ? "" : ",", p->at, p->cpu, 1024ULL * p->mem_kb, 1024ULL * p->disk_kb);
+		    b->data[b->len - 1] == '[' ? "" : ",", p->at, p->cpu, 1024ULL * p->mem_kb,
+		    1024ULL * p->disk_kb);
 		if (p->guest_kb)
 			buf_fmt(b, ",\"mem_guest_bytes\":%llu", 1024ULL * p->guest_kb);
 		if (p->cache_kb)
