@@ -74,7 +74,8 @@ sse_live(struct listener *l, const struct topic *t, const char *what, const char
 {
 	struct buf b = BUF(l);
 
-	buf_fmt(&b, "event: live\ndata: {\"topic\":\"%s\",\"live\":\"%s\",\"data\":", t->name, what);
+	buf_fmt(
+	    &b, "event: live\ndata: {\"topic\":\"%s\",\"live\":\"%s\",\"data\":", t->name, what);
 	buf_add(&b, json, n);
 	buf_str(&b, "}\n\n");
 	put(l, &b);
@@ -152,8 +153,8 @@ sse_end(struct listener *l, int code, const char *reason, enum err_code e)
 static void
 refuse(struct listener *l, enum err_code e)
 {
-	listener_end(l, WS_FORBIDDEN,
-	    e == E_NOT_FOUND ? "no such topic" : "you may not see this topic", e);
+	listener_end(
+	    l, WS_FORBIDDEN, e == E_NOT_FOUND ? "no such topic" : "you may not see this topic", e);
 }
 
 static void

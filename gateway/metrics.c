@@ -88,7 +88,8 @@ put_point(struct buf *b, const struct point_out *p)
 	buf_fmt(b,
 	    "%s{\"timestamp_unix\":%" PRId64 ",\"cpu_pct\":%.2f,\"mem_bytes\":%" PRId64
 	    ",\"disk_bytes\":%" PRId64,
-	    b->data[b->len - 1] == '[' ? "" : ",", p->timestamp_unix, p->cpu_pct, p->mem_bytes, p->disk_bytes);
+	    b->data[b->len - 1] == '[' ? "" : ",", p->timestamp_unix, p->cpu_pct, p->mem_bytes,
+	    p->disk_bytes);
 	if (p->mem_guest_bytes > 0)
 		buf_fmt(b, ",\"mem_guest_bytes\":%" PRId64, p->mem_guest_bytes);
 	buf_fmt(b,
