@@ -193,10 +193,14 @@ make_host() { ctl host create --name quickstart >"$RUN/secret/host.token" && cho
 
 # Every template that was built: minimal and base always, others by whoever ran images/build.
 add_template() {
-	local dir
+	local dir name
 
 	for dir in "$RUN"/images/*/; do
-		ctl template add --name "$(basename "$dir")" --dir "${dir%/}" >>"$RUN/log/hutchctl.log"
+		name=$(basename "$dir")
+		# what was registered for a team stays its own
+		[ "$(sql -d hutch -c "SELECT count(*) FROM templates WHERE deleted_at IS NULL AND name = '$name' AND team_id <> '00000000-0000-0000-0000-000000000000'")" = 0 ] ||
+			continue
+		ctl template add --name "$name" --dir "${dir%/}" >>"$RUN/log/hutchctl.log"
 	done
 }
 
