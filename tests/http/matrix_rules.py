@@ -19,7 +19,7 @@ PARAMS = [
     (r"^/v1/snapshots/", "id", "snapshot"), (r"^/v1/hosts/", "id", "host"), (r"^/v1/hosts/", "tag", "word"),
     (r"^/v1/admin/idps/", "id", "idp"), (r"^/v1/admin/users/", "id", "user"), (r"^/v1/admin/teams/", "id", "any_team"),
     (r"^/v1/storage/connections/", "id", "connection"),
-    (r"^(/v2)?/sandboxes/", "id", "sandbox"), (r"^/templates/", "id", "word"), (r"^/templates/", "alias", "word"), (r"^/teams/", "id", "word"),
+    (r"^(/v2)?/sandboxes/", "id", "sandbox"), (r"^(/v2)?/templates/", "id", "word"), (r"^/templates/", "alias", "word"), (r"^/teams/", "id", "word"),
 ]
 PREFIX = {"team": "team-", "member": "usr-", "invitation": "inv-", "my_invitation": "inv-", "login": "ses-", "factor": "mfa-", "key": "key-",
           "sandbox": "", "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "connection": "cn-"}
