@@ -7,15 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TRIES = 3, OVERHEAD_MB = 128 };
+enum { TRIES = 3, OVERHEAD_MB = 64, OVERHEAD_TCG_MB = 128 };
 #define WARM_BONUS 0.30
 #define HELD_BONUS 0.10
 #define TIE        1e-6 /* equals are told apart by chance */
 
+/* What a machine takes besides its guest's memory (host_used() counts the same). */
+static int64_t
+memory_of(const struct place_ask *a, const struct q_place_host *h)
+{
+	return a->memory_mb + (strcmp(h->accel, "kvm") == 0 ? OVERHEAD_MB : OVERHEAD_TCG_MB);
+}
+
 static bool
 has_room(const struct place_ask *a, const struct q_place_host *h)
 {
-	return h->memory_mb + a->memory_mb + OVERHEAD_MB <= h->all_memory_mb &&
+	return h->memory_mb + memory_of(a, h) <= h->all_memory_mb &&
 	    h->vcpus + a->vcpus <= h->all_vcpus;
 }
 
@@ -43,7 +50,7 @@ left(int64_t used, int64_t more, int64_t all)
 static double
 free_after(const struct place_ask *a, const struct q_place_host *h)
 {
-	double memory = left(h->memory_mb, a->memory_mb + OVERHEAD_MB, h->all_memory_mb);
+	double memory = left(h->memory_mb, memory_of(a, h), h->all_memory_mb);
 	double cpu = left(h->vcpus, a->vcpus, h->all_vcpus);
 	double disk = left(h->disk_mb, a->disk_mb / 2, h->all_disk_mb);
 	double least = memory < cpu ? memory : cpu;
@@ -131,7 +138,8 @@ hosts(struct work *w, const struct place_ask *a, const struct uuid *only, struct
 	static const char *const none[] = { NULL };
 
 	return q_place_hosts(w->db, ret, .mem_percent = a->conf->host_overcommit_memory_percent,
-	    .cpu_percent = a->conf->host_overcommit_cpu_percent, .template = a->template,
+	    .cpu_percent = a->conf->host_overcommit_cpu_percent,
+	    .tcg_percent = a->conf->host_overcommit_cpu_tcg_percent, .template = a->template,
 	    .artifacts = artifacts(w, a), .suspect = a->conf->host_suspect_sec, .team = a->team,
 	    .tags = a->tags ? a->tags : none, .arch = a->arch, .cpu_class = a->cpu_class,
 	    .only = only, .avoid = a->avoid);

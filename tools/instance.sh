@@ -79,6 +79,11 @@ write_config() {
 		gateway {
 			socket = "$SOCK/gateway.sock"
 		}
+		# A machine to try things on: capsules idle, so that it promises more than it has.
+		host {
+			overcommit_memory_percent = 200
+			overcommit_cpu_tcg_percent = 400
+		}
 		agent {
 			user = "$ACCOUNT"
 			socket = "$SOCK/agent.sock"

@@ -14,7 +14,8 @@ host_owner(const struct request *r)
 /* What hosts are looked for with: whose, and what their capacity is computed with. */
 #define HOST_PERCENTS(r)                                                                       \
 	.owner = host_owner(r), .mem_percent = (r)->app->conf->host_overcommit_memory_percent, \
-	.cpu_percent = (r)->app->conf->host_overcommit_cpu_percent
+	.cpu_percent = (r)->app->conf->host_overcommit_cpu_percent,                            \
+	.tcg_percent = (r)->app->conf->host_overcommit_cpu_tcg_percent
 
 static const struct field host_fields[] = {
 	FIELD(q_host, id, "id", .flags = NEEDED, .prefix = "host-"),

@@ -13,13 +13,11 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        h.cpu_cores, h.memory_mb, h.disk_gb, h.address, h.status, h.schedulable, h.weight, to_jsonb(h.overcommit_cpu) AS overcommit_cpu, to_jsonb(h.overcommit_memory) AS overcommit_memory,
        h.reserve_memory_mb, h.reserve_disk_mb, h.last_heartbeat_at, h.agent_version, h.conditions,
        ARRAY(SELECT g.tag FROM host_tags g WHERE g.host_id = h.id ORDER BY g.tag) AS tags,
-       jsonb_build_object(
-         'memory_mb', ((h.memory_mb - greatest(1024, h.memory_mb / 12) - h.reserve_memory_mb) * coalesce(h.overcommit_memory, :mem_percent::int8 / 100.0))::int8,
-         'vcpus', (h.cpu_cores * coalesce(h.overcommit_cpu, :cpu_percent::int8 / 100.0))::int8,
-         'disk_mb', h.disk_gb::int8 * 1024 - greatest(10240, h.disk_gb::int8 * 1024 / 20) - h.reserve_disk_mb) AS capacity,
+       jsonb_build_object('memory_mb', k.memory_mb, 'vcpus', k.vcpus, 'disk_mb', k.disk_mb) AS capacity,
        jsonb_build_object('memory_mb', u.memory_mb, 'vcpus', u.vcpus, 'disk_mb', u.disk_mb, 'capsules', u.capsules) AS used,
        h.cert_expires_at, h.created_by, h.created_at, h.updated_at
-  FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u
+  FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u,
+       LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
  WHERE h.deleted_at IS NULL AND (:status::text? IS NULL OR h.status = :status::text?) AND (:type::text? IS NULL OR h.type = :type::text?)
    AND (:team::uuid? IS NULL OR h.team_id = :team::uuid?) AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?)
    AND (:tag::text? IS NULL OR EXISTS (SELECT FROM host_tags g WHERE g.host_id = h.id AND g.tag = :tag::text?))
@@ -33,13 +31,11 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        h.cpu_cores, h.memory_mb, h.disk_gb, h.address, h.status, h.schedulable, h.weight, to_jsonb(h.overcommit_cpu) AS overcommit_cpu, to_jsonb(h.overcommit_memory) AS overcommit_memory,
        h.reserve_memory_mb, h.reserve_disk_mb, h.last_heartbeat_at, h.agent_version, h.conditions,
        ARRAY(SELECT g.tag FROM host_tags g WHERE g.host_id = h.id ORDER BY g.tag) AS tags,
-       jsonb_build_object(
-         'memory_mb', ((h.memory_mb - greatest(1024, h.memory_mb / 12) - h.reserve_memory_mb) * coalesce(h.overcommit_memory, :mem_percent::int8 / 100.0))::int8,
-         'vcpus', (h.cpu_cores * coalesce(h.overcommit_cpu, :cpu_percent::int8 / 100.0))::int8,
-         'disk_mb', h.disk_gb::int8 * 1024 - greatest(10240, h.disk_gb::int8 * 1024 / 20) - h.reserve_disk_mb) AS capacity,
+       jsonb_build_object('memory_mb', k.memory_mb, 'vcpus', k.vcpus, 'disk_mb', k.disk_mb) AS capacity,
        jsonb_build_object('memory_mb', u.memory_mb, 'vcpus', u.vcpus, 'disk_mb', u.disk_mb, 'capsules', u.capsules) AS used,
        h.cert_expires_at, h.created_by, h.created_at, h.updated_at
-  FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u
+  FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u,
+       LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
  WHERE h.id = :id::uuid AND h.deleted_at IS NULL AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?);
 
 -- name: host_insert :exec

@@ -8,16 +8,13 @@
 -- name: place_hosts :many place_host
 -- Hosts that may take the team's capsules, with what they have and what is promised. One only: with its row locked, the reservation.
 SELECT h.id, h.address, h.accel, h.weight, h.cpu_cores,
-       ((h.memory_mb - greatest(1024, h.memory_mb / 12) - h.reserve_memory_mb)
-         * coalesce(h.overcommit_memory, :mem_percent::int8 / 100.0))::int8 AS all_memory_mb,
-       (h.cpu_cores * coalesce(h.overcommit_cpu, :cpu_percent::int8 / 100.0))::int8 AS all_vcpus,
-       (h.disk_gb::int8 * 1024 - greatest(10240, h.disk_gb::int8 * 1024 / 20) - h.reserve_disk_mb) AS all_disk_mb,
+       k.memory_mb AS all_memory_mb, k.vcpus AS all_vcpus, k.disk_mb AS all_disk_mb,
        u.memory_mb, u.vcpus, u.disk_mb, coalesce(h.free_disk_mb, 0)::int8 - h.reserve_disk_mb AS free_disk_mb, u.starting,
        coalesce(:template::text? = ANY (h.holds), false) AS has_template,
        coalesce('warm:' || :template::text? = ANY (h.holds), false) AS is_warm,
        (SELECT count(*) = cardinality(:artifacts::text[]) FROM artifact_copies c WHERE c.holder = h.id AND c.state = 'ready'
           AND encode(c.artifact_id, 'hex') = ANY (:artifacts::text[])) AS has_copy, h.last_placed_at
-  FROM hosts h, LATERAL host_used(h.id) u
+  FROM hosts h, LATERAL host_used(h.id) u, LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
  WHERE h.deleted_at IS NULL AND h.status = 'online' AND h.schedulable
    AND h.last_heartbeat_at > now() - make_interval(secs => :suspect::int8)
    AND CASE WHEN (SELECT t.is_byoc FROM teams t WHERE t.id = :team::uuid) THEN h.team_id = :team::uuid ELSE h.type = 'regular' END

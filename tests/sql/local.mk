@@ -4,7 +4,7 @@ TESTS += tests/sql/run
 tests_sql_check_sql_SOURCES = tests/sql/check_sql.c
 tests_sql_check_sql_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_builddir)
 tests_sql_check_sql_LDADD = $(HUTCH_LIBS)
-EXTRA_DIST += tests/sql/run tests/sql/database.sh tests/sql/migrations.sh tests/sql/queries.sh tests/sql/tenants.sh tests/sql/audit.sh tests/sql/tamper.sql
+EXTRA_DIST += tests/sql/run tests/sql/database.sh tests/sql/migrations.sh tests/sql/queries.sh tests/sql/tenants.sh tests/sql/audit.sh tests/sql/capacity.sh tests/sql/tamper.sql
 CLEANFILES += tests/sql/queries.def
 tests/sql/check_sql-check_sql.$(OBJEXT): tests/sql/queries.def
 tests/sql/queries.def: Makefile
