@@ -49,7 +49,7 @@ tests_vm_isolation_parse_test_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/hostagen
 tests_vm_isolation_parse_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(UV_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
 EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_boot_test.py tests/vm/engine_lib.py \
-	tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
+	tests/fuzz/README.md tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
 	tests/fuzz/guest_session_fuzz.c tests/fuzz/host_session_fuzz.c tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
 	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
 EXTRA_DIST += tests/vm/hostile_test.py tests/vm/hosts_test.py tests/vm/hosts_net.py
