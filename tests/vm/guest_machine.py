@@ -111,12 +111,12 @@ def it_idles_without_a_host(m):
     ticks = lambda: sum(map(int, open(f"/proc/{m.process.pid}/stat").read().rsplit(")", 1)[1].split()[11:13]))
     m.call("GET", "/health")
     seen = []
-    while len(seen) < 6 and (not seen or seen[-1] > 25):  # what it still had to do may take a while; spinning does not end
+    while len(seen) < 10 and (not seen or seen[-1] > 5):  # what it still had to do may take a while; spinning does not end
         before = ticks()
         time.sleep(2)
         seen.append((ticks() - before) / os.sysconf("SC_CLK_TCK") / 2 * 100)
     print(f"# {seen[-1]:.1f} % of a core while nobody is connected", flush=True)
-    if seen[-1] > 25:
+    if seen[-1] > 5:
         raise AssertionError(f"{seen} % of a core")
 
 
