@@ -20,6 +20,8 @@ args_json(void *mem, const struct op_args *a)
 		buf_fmt(&b, ",\"snapshot\":\"%s\"", id_text(mem, "snp-", a->snapshot));
 	if (a->safety)
 		buf_fmt(&b, ",\"safety\":\"%s\"", id_text(mem, "snp-", a->safety));
+	if (a->destroy)
+		buf_str(&b, ",\"destroy\":true");
 	buf_fmt(&b, ",\"memory\":%s}", a->memory ? "true" : "false");
 	return b.data;
 }

@@ -26,6 +26,7 @@ struct op_args {
 	int64_t epoch;
 	const struct uuid *snapshot, *safety;
 	bool memory, last;
+	bool destroy; /* behind the snapshot, which is its last */
 };
 typedef int capsule_op(struct work *, const struct op_env *, const struct job_ref *,
     const struct op_args *, int64_t wait_ms);

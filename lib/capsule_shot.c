@@ -73,6 +73,17 @@ shoot(struct work *w, const struct op_env *env, const struct job_ref *job,
 	return op_commit(w, env);
 }
 
+/* The last one is there: now the capsule may go, and not before. */
+static int
+then_destroy(struct work *w, const struct op_env *env, const struct job_ref *job,
+    const struct q_capsule_op *c)
+{
+	if (op_begin(w, job) < 0 || q_life_op_end(w->db, .id = c->id, .op = "snapshot") < 0 ||
+	    capsule_destroy_for(w, c->team_id, c->id, c->epoch, "user") < 0)
+		return -1;
+	return op_commit(w, env);
+}
+
 int
 capsule_op_snapshot(struct work *w, const struct op_env *env, const struct job_ref *job,
     const struct op_args *a, int64_t wait_ms)
@@ -87,7 +98,8 @@ capsule_op_snapshot(struct work *w, const struct op_env *env, const struct job_r
 	if (n <= 0)
 		return n;
 	if (strcmp(s->state, "creating") != 0)
-		return 0;
+		return a->destroy && strcmp(s->state, "ready") == 0 ? then_destroy(w, env, job, c)
+								    : 0;
 	crash_point("snapshot.2");
 	if (!c->host_id || c->epoch != a->epoch ||
 	    (strcmp(c->observed_state, "running") != 0 &&
@@ -95,7 +107,9 @@ capsule_op_snapshot(struct work *w, const struct op_env *env, const struct job_r
 		(void)err_set(&w->err, E_BAD_STATE, "the capsule is %s", c->observed_state);
 		return shot_failed(w, job, c, s, "snapshot");
 	}
-	return shoot(w, env, job, c, s, "snapshot", wait_ms);
+	if (shoot(w, env, job, c, s, "snapshot", wait_ms) < 0)
+		return -1;
+	return a->destroy ? then_destroy(w, env, job, c) : 0;
 }
 
 /* --- rollback ------------------------------------------------------------------------------- */

@@ -83,6 +83,17 @@ const struct field capsule_fields[] = {
 
 const struct field by_capsule_fields[] = { PATH_ID(by_capsule, "cl-"), { 0 } };
 
+struct capsule_destroy {
+	const struct uuid *id;
+	const char *snapshot;
+};
+static const struct field capsule_destroy_fields[] = {
+	PATH_ID(capsule_destroy, "cl-"),
+	FIELD(capsule_destroy, snapshot, "snapshot", .flags = IN_QUERY, .format = "name",
+	    .doc = "A last snapshot of this name is taken, with memory; without it nothing ends."),
+	{ 0 },
+};
+
 struct capsule_filter {
 	const char *state, *template, *name, *owner, *cursor, *created_after, *created_before;
 	const char *const *tag, *const *tag_any;
@@ -112,7 +123,7 @@ static const struct field capsule_filter_fields[] = {
 const struct route capsule_routes[] = {
 	{ "GET", "/v1/capsules", POOL_API, PERM_capsules_view, capsule_list, "The team's capsules, newest first", LISTS, 200, IN(capsule_filter), OUT(capsule), .ahead = list_ahead },
 	{ "GET", "/v1/capsules/{id}", POOL_API, PERM_capsules_view, capsule_get, "One capsule", 0, 200, IN(by_capsule), OUT(capsule), .ahead = get_ahead },
-	{ "DELETE", "/v1/capsules/{id}", POOL_OPS, PERM_capsules_delete, capsule_destroy, "Destroy a capsule", 0, 204, IN(by_capsule) },
+	{ "DELETE", "/v1/capsules/{id}", POOL_OPS, PERM_capsules_delete, capsule_destroy, "Destroy a capsule", 0, 204, 202, IN(capsule_destroy) },
 	{ 0 },
 };
 /* clang-format on */
@@ -277,6 +288,8 @@ capsule_refuse(struct request *r, const struct uuid *id, const char *wanted)
 
 /* --- destroy ------------------------------------------------------------------------------- */
 
+static const char not_yours[] = "only admins destroy capsules that somebody else made";
+
 /* Accepted all the same when the host is silent: a worker goes on (spec 02: never 5xx). */
 static int
 destroyed(struct request *r)
@@ -292,7 +305,7 @@ capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer
 	struct q_capsule *row;
 	int n;
 
-	if (capsule_own(r, id, "only admins destroy capsules that somebody else made", &row) < 0)
+	if (capsule_own(r, id, not_yours, &row) < 0)
 		return -1;
 	n = q_capsule_stop_wanted(r->work.db, .id = id, .reason = "user");
 	if (n <= 0)
@@ -316,11 +329,61 @@ capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer
 	return 1;
 }
 
+/* The last snapshot was taken, and the capsule goes; 202: it is still being taken. */
+static int
+last_taken(struct request *r)
+{
+	struct doing *d = r->after_arg;
+	struct q_snapshot *s;
+	int n = q_snapshot_get(r->work.db, &s, .id = d->args.snapshot);
+
+	if (n < 0)
+		return -1;
+	if (n > 0 && strcmp(s->state, "failed") == 0)
+		return r->work.err.code != E_OK
+		    ? -1
+		    : fail(r, E_AGENT, "the snapshot could not be taken; the capsule is as it was");
+	r->work.err = (struct err){ 0 };
+	(void)reply_done(r, 1);
+	if (n > 0 && strcmp(s->state, "creating") == 0)
+		r->status = 202;
+	return 0;
+}
+
+/* A running one is destroyed by the job of its snapshot; a sleeping one's image is the snapshot. */
+static int
+destroy_behind_snapshot(struct request *r, const struct capsule_destroy *in)
+{
+	struct snapshot_create last = { .id = in->id,
+		.name = in->snapshot,
+		.description = "",
+		.expires_in_sec = NULL_INT,
+		.wait = -1,
+		.memory = true,
+		.last = true,
+		.answer = last_taken };
+	struct q_capsule *row;
+	struct q_snapshot *s;
+
+	if (capsule_own(r, in->id, not_yours, &row) < 0 ||
+	    principal_allowed(&r->who, PERM_snapshots_manage, &r->work.err) == ALLOW_NO)
+		return -1;
+	if (strcmp(row->state, "stopping") == 0 || strcmp(row->state, "stopped") == 0)
+		return reply_done(r, 1);
+	if (snapshot_take(r, &last, &s) < 0)
+		return -1;
+	if (strcmp(s->state, "ready") == 0 && capsule_end(r, in->id, WAIT_SHORT, destroyed) < 0)
+		return -1;
+	return reply_done(r, 1);
+}
+
 /* A second call: nothing more to say. */
 static int
 capsule_destroy(struct request *r)
 {
-	const struct by_capsule *in = r->in;
+	const struct capsule_destroy *in = r->in;
 
+	if (in->snapshot)
+		return destroy_behind_snapshot(r, in);
 	return capsule_end(r, in->id, WAIT_SHORT, destroyed) < 0 ? -1 : reply_done(r, 1);
 }

@@ -306,7 +306,7 @@ snapshot_take(struct request *r, const struct snapshot_create *in, struct q_snap
 	if (row->op || (!awake(row) && !asleep(row)))
 		return capsule_refuse(r, in->id, "running, paused or hibernated");
 	if (q_capsule_for_op(r->work.db, &c, .id = in->id) <= 0 ||
-	    insert(r, c, in, "manual", id) < 0)
+	    insert(r, c, in, in->last ? "last" : "manual", id) < 0)
 		return -1;
 	if (asleep(row)) {
 		if (snapshot_of_image(&r->work, c, id, in->memory) < 0)
@@ -318,7 +318,8 @@ snapshot_take(struct request *r, const struct snapshot_create *in, struct q_snap
 			.args = { .capsule = in->id,
 			    .epoch = row->epoch,
 			    .snapshot = id,
-			    .memory = in->memory },
+			    .memory = in->memory,
+			    .destroy = in->last },
 			.wait_sec = wait_or(in->wait, WAIT_LONG),
 			.until = "-",
 			.answer = in->answer ? in->answer : the_snapshot };

@@ -64,7 +64,31 @@ def by_the_clock():
     call("DELETE", "/v1/capsules/" + cid)
 
 
-PARTS = (by_the_clock,)
+def the_last_one():
+    """DELETE ?snapshot=: the snapshot is ready before the capsule goes, and what was in it can be had again."""
+    cid = create()["id"]
+    sh(cid, "echo kept > /root/word")
+    n = lambda text: call(*text.split())[0]  # noqa: E731
+    check("last: a bad name", n(f"DELETE /v1/capsules/{cid}?snapshot=%2F") == 400)
+    status, _ = call("DELETE", f"/v1/capsules/{cid}?snapshot=final")
+    status, c = (status, call("GET", f"/v1/capsules/{cid}")[1])
+    check("last: 204, and it goes", status == 204 and c["status"] == "stopped", (status, c))
+    status, all_ = call("GET", f"/v1/capsules/{cid}/snapshots")
+    s = all_[0] if all_ else {}
+    check("last: the snapshot", len(all_) == 1 and (s["name"], s["kind"], s["state"], s["memory"]) == ("final", "last", "ready", True), all_)
+    check("last: again", n(f"DELETE /v1/capsules/{cid}?snapshot=final") == 204 and len(call("GET", f"/v1/capsules/{cid}/snapshots")[1]) == 1)
+    status, again = call("POST", f"/v1/snapshots/{s['id']}/restore", {})
+    check("last: restored", status == 201 and sh(again["id"], "cat /root/word")[1]["stdout"] == "kept\n", (status, again))
+    # one that sleeps without a host: its image is the snapshot
+    check("last: hibernated", call("POST", f"/v1/capsules/{again['id']}/hibernate")[0] in (200, 202))
+    wait(lambda: call("GET", f"/v1/capsules/{again['id']}")[1]["state"] == "hibernated")
+    check("last: of a sleeping one", n(f"DELETE /v1/capsules/{again['id']}?snapshot=image") == 204)
+    status, all_ = call("GET", f"/v1/capsules/{again['id']}/snapshots")
+    check("last: its image is kept", [(x["name"], x["state"]) for x in all_] == [("image", "ready")], all_)
+    check("last: gone", call("GET", f"/v1/capsules/{again['id']}")[1]["status"] == "stopped")
+
+
+PARTS = (by_the_clock, the_last_one)
 
 
 def main():

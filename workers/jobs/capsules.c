@@ -19,6 +19,7 @@ static const struct field op_args_fields[] = {
 	FIELD(op_args, snapshot, "snapshot", .prefix = "snp-"),
 	FIELD(op_args, safety, "safety", .prefix = "snp-"),
 	FIELD(op_args, memory, "memory"),
+	FIELD(op_args, destroy, "destroy"),
 	{ 0 },
 };
 
