@@ -139,7 +139,7 @@ struct snapshot_create {
 	const struct pair *metadata;
 	int64_t expires_in_sec; /* NULL_INT: never */
 	int32_t wait;
-	bool memory, last; /* last: the capsule is destroyed behind it */
+	bool memory, last;               /* last: the capsule is destroyed behind it */
 	int (*answer)(struct request *); /* instead of the snapshot: r->after_arg is a struct doing,
 	                                    its args name the snapshot */
 };

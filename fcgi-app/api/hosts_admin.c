@@ -111,8 +111,7 @@ static const struct field host_tag_path_fields[] = {
 struct tag_list {
 	const char *const *tags;
 };
-static const struct field tag_list_fields[] = { FIELD(tag_list, tags, "", .flags = NEEDED),
-	{ 0 } };
+static const struct field tag_list_fields[] = { FIELD(tag_list, tags, "", .flags = NEEDED), { 0 } };
 
 struct host_capsule_page {
 	const struct uuid *id;
