@@ -100,7 +100,7 @@ unmarked(const struct h2_gate *g)
 	const uint8_t *p = (const uint8_t *)g->in.data;
 	size_t size;
 
-	if (g->dropped || g->again)
+	if (g->dropped)
 		return 0;
 	if (g->in.len < FRAME_HEAD)
 		return -1;
@@ -127,8 +127,8 @@ h2_gate_feed(struct h2_gate *g, const uint8_t *p, size_t n)
 		return 1;
 	}
 	rc = unmarked(g);
-	if (rc)
-		return rc > 0;
+	if (rc) /* which hello it answers cannot be known: the next connection says only one */
+		return rc < 0 ? 0 : g->again ? -1 : 1;
 	if (g->in.len > keep) {
 		g->dropped += g->in.len - keep;
 		buf_cut(&g->in, g->in.len - keep);

@@ -29,7 +29,7 @@ struct h2_mark h2_mark_of(const uint8_t *, size_t);
 /* Where a client waits for its mark. */
 struct h2_gate {
 	struct h2_mark mark;
-	bool again;     /* another hello was said: whoever has no mark may mean the first */
+	bool again;     /* another hello was said: an answer without a mark ends it */
 	struct buf in;  /* what may be its beginning; open: what the session hears first */
 	size_t dropped; /* bytes of others */
 };

@@ -128,6 +128,14 @@ START_TEST(mark_of_others)
 	ck_assert_int_eq(h2_feed(client, p + 11, (size_t)k - 11, &e), 0);
 	ck_assert(h2_met(client));
 	talloc_free(old);
+
+	/* after a hail nobody knows which hello that answers */
+	marked((struct h2_mark){ { 9, 9 } }, &hello, &n);
+	h2_hail(client, &other);
+	old = h2_new(mem, H2_SERVER, &events, NULL, NULL);
+	k = h2_pull(old, &p);
+	ck_assert_int_lt(h2_feed(client, p, (size_t)k, &e), 0);
+	talloc_free(old);
 }
 END_TEST
 
