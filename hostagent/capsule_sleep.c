@@ -78,7 +78,7 @@ capsule_step_take(void *user)
 		err_sys(&e, "state.tmp");
 		flow_fail(op->flow, &e);
 	} else
-		vm_save(vm, -1, op->image ? op->image->memory : -1, fd, capsule_on_vm, op);
+		vm_save(vm, -1, op->image ? op->image->memory : -1, fd, true, capsule_on_vm, op);
 }
 
 void

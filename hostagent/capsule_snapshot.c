@@ -77,7 +77,7 @@ step_take(void *user)
 		err_sys(&e, "snapshot");
 		flow_fail(op->flow, &e);
 	} else
-		vm_save(vm, -1, op->image ? op->image->memory : -1, fd, capsule_on_vm, op);
+		vm_save(vm, -1, op->image ? op->image->memory : -1, fd, false, capsule_on_vm, op);
 }
 
 static void
@@ -103,8 +103,6 @@ step_seal(void *user)
 	struct capsule_op *op = user;
 
 	crash_point("snapshot.4");
-	if (op->memory)
-		capsule_state_sums(op);
 	capsule_seal(op, false, op->memory ? "snapshot" : NULL);
 }
 

@@ -390,7 +390,7 @@ step_save(void *user)
 		flow_fail(j->flow, &e);
 		return;
 	}
-	vm_save(j->vm, j->memory, -1, j->state, job_vm, j);
+	vm_save(j->vm, j->memory, -1, j->state, false, job_vm, j);
 }
 
 /* The VM stands still since before the save: its disk is the disk of that moment. */

@@ -49,7 +49,7 @@ struct vm {
 	/* called once when the process ends without vm_destroy(); may destroy the VM */
 	void (*on_dead)(void *user, struct vm *);
 	void *user;
-	struct sums *sums;  /* of the state file that vm_save() made last, until somebody takes it */
+	struct sums *sums; /* of the state file that vm_save() made last, until somebody takes it */
 	struct vm_run *run; /* what is going on with it; inside vm.c */
 };
 
@@ -87,8 +87,9 @@ void vm_stop(struct vm *, vm_done *, void *user);
 void vm_grow_disk(struct vm *, uint64_t size, vm_done *, void *user);
 /* Memory through the stream filter into `memory`, device state to `state`; the VM must be stopped
    and stays so. With done, both files are complete. memory -1: what differs from the memory file
-   `parent` (-1: from zeros) goes to `state`, too. */
-void vm_save(struct vm *, int memory, int parent, int state, vm_done *, void *user);
+   `parent` (-1: from zeros) goes to `state`, too. sum: vm->sums; not where somebody waits for the
+   VM to go on, summing is slower than QEMU. */
+void vm_save(struct vm *, int memory, int parent, int state, bool sum, vm_done *, void *user);
 
 /* vm_sleep.c: the user's processes stand still; sync: the guest writes its file systems first. */
 void vm_freeze(struct vm *, bool sync, vm_done *, void *user);

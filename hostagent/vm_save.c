@@ -13,8 +13,9 @@ struct save {
 	struct vm *vm;
 	int memory, parent, state; /* where to, and against what; our own */
 	int pipe_write;            /* QEMU's end, until it has it */
-	bool before;               /* it was saved before */
-	bool sent, filtered;       /* QEMU says completed; the filter is through */
+	bool sum;
+	bool before;         /* it was saved before */
+	bool sent, filtered; /* QEMU says completed; the filter is through */
 	struct filter_job *job;
 };
 
@@ -79,9 +80,11 @@ filter_run(void *arg)
 {
 	struct filter_job *j = arg;
 
-	j->sums = sums_new(j);
+	if (j->filter.wrote)
+		j->sums = sums_new(j);
 	j->result = stream_filter(&j->filter, &j->err);
-	sums_end(j->sums);
+	if (j->sums)
+		sums_end(j->sums);
 	/* QEMU gets EPIPE when the filter gave up: the save fails on both sides */
 	close(j->filter.in);
 }
@@ -99,7 +102,7 @@ filter_done(void *arg)
 		s->job = NULL;
 		s->filtered = true;
 		TALLOC_FREE(s->vm->sums);
-		s->vm->sums = talloc_steal(s->vm, j->sums);
+		s->vm->sums = talloc_move(s->vm, &j->sums);
 		if (j->result < 0)
 			flow_fail(s->vm->run->flow, &j->err);
 		else
@@ -132,7 +135,7 @@ step_pipe(void *user)
 		.memory = s->memory < 0 ? -1 : fcntl(s->memory, F_DUPFD_CLOEXEC, 0),
 		.parent = s->parent < 0 ? -1 : fcntl(s->parent, F_DUPFD_CLOEXEC, 0),
 		.block = "mem",
-		.wrote = on_wrote,
+		.wrote = s->sum ? on_wrote : NULL,
 		.arg = j,
 		.size = (uint64_t)vm->memory_mb << 20 };
 	background(vm->agent->loop, filter_run, filter_done, j);
@@ -226,7 +229,7 @@ static const struct step save_steps[] = {
 };
 
 void
-vm_save(struct vm *vm, int memory, int parent, int state, vm_done *done, void *user)
+vm_save(struct vm *vm, int memory, int parent, int state, bool sum, vm_done *done, void *user)
 {
 	struct save *s;
 
@@ -237,6 +240,7 @@ vm_save(struct vm *vm, int memory, int parent, int state, vm_done *done, void *u
 	s->parent = parent < 0 ? -1 : fcntl(parent, F_DUPFD_CLOEXEC, 0);
 	s->state = fcntl(state, F_DUPFD_CLOEXEC, 0);
 	s->pipe_write = -1;
+	s->sum = sum;
 	vm->run->save = s;
 	talloc_set_destructor(s, save_free);
 	flow_deadline(vm->run->flow, 60000 + (uint64_t)vm->memory_mb * 10);
