@@ -29,7 +29,7 @@ struct capsule_op {
 	bool was_running, stopped; /* what must be undone */
 	struct image_check *check; /* capsule.c */
 	struct seal_job *seal;
-	struct sums *sums; /* of the image that was written; NULL: it is to be read */
+	struct sums *sums;           /* of the image that was written; NULL: it is to be read */
 	struct state_job *state_job; /* capsule_sleep.c */
 	struct err why;              /* what is undone because of */
 	char folder[32];             /* of the VM that goes */

@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 /*
- * Writes an empty qcow2 (version 3, 64 KiB clusters in 32 parts) of `size` bytes into the new, empty file fd:
- * four clusters of metadata, no process started. What the overlay lies on is said to QEMU
- * explicitly; `backing` (NULL: none) is only noted in the header, for people with qemu-img.
+ * Writes an empty qcow2 (version 3, 64 KiB clusters in 32 parts) of `size` bytes into the new,
+ * empty file fd: four clusters of metadata, no process started. What the overlay lies on is said to
+ * QEMU explicitly; `backing` (NULL: none) is only noted in the header, for people with qemu-img.
  */
 int disk_overlay(int fd, uint64_t size, const char *backing, struct err *);
 

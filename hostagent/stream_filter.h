@@ -23,7 +23,7 @@ struct stream_filter {
 	/* flat, and `memory` has the parent's pages already: the stream is a difference, and what
 	   is not in it stays */
 	bool over;
-	const char *block;  /* name of the RAM block, "mem" */
+	const char *block; /* name of the RAM block, "mem" */
 	/* hears of all bytes of the thin stream, in order, when they are in `out`; NULL: nobody */
 	void (*wrote)(void *arg, const void *, size_t);
 	void *arg;
