@@ -13,6 +13,7 @@ import resource
 import selectors
 import socket
 import statistics
+import subprocess
 import sys
 import time
 import urllib.request
@@ -67,6 +68,18 @@ def memory():
     return pss(part("gateway")), pss(part("agent")[:1]), pss(part("lighttpd"))
 
 
+def spent(pids):
+    """Seconds on a CPU."""
+    ticks = 0
+    for pid in pids:
+        try:
+            with open("/proc/%d/stat" % pid) as f:
+                ticks += sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+        except OSError:
+            pass
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def started(base, path="/exec/stream", **message):
     s = Socket(URL, base + path, KEY)
     if s.status != 101:
@@ -101,10 +114,41 @@ def idle(base, n, attached):
     time.sleep(2)
 
 
-def echo(base, terminals, slow, seconds):
-    """A key each, and its echo, in turn; beside them some who started floods and read nothing."""
-    floods = [started(base, type="start", cmd="yes") for _ in range(slow)]
-    ones = [started(base, "/pty", type="start", cmd="cat") for _ in range(terminals)]
+BUSY = "(while sleep 1; do echo busy; done) & exec cat"
+
+
+def native(base, program):
+    """From now on the capsule's guest agent is one on this machine, not the one in the emulated machine: what is measured then is
+    gateway and agents. The host agent meets it when the capsule comes back from a pause."""
+    with open(os.environ["HUTCH_RUN"] + "/agent/journal", errors="replace") as f:
+        rows = [json.loads(line[line.index("{"):]) for line in f if base.split("/")[-1] in line]
+    at = "%s/agent/vm/%s/g" % (os.environ["HUTCH_RUN"], next(r["vm"] for r in rows if r.get("vm")))
+    os.rename(at, at + ".real")
+    process = subprocess.Popen([program, "--listen-unix", at], stderr=subprocess.DEVNULL)
+    while not os.path.exists(at):
+        time.sleep(0.05)
+    os.chmod(at, 0o777)
+    token = call("POST", "/sandboxes/%s/connect" % base.split("/")[-1][3:], {"timeout": 3600})["envdAccessToken"]
+    init = json.dumps({"epoch": 1, "accessToken": token, "defaultUser": "root", "defaultWorkdir": "/"})
+    subprocess.run(["curl", "-sf", "--http2-prior-knowledge", "--unix-socket", at, "-d", init, "http://guest/init"], check=True)
+    for what, state in (("pause", "paused"), ("resume", "running")):
+        call("POST", base + "/" + what)
+        end = time.time() + 30
+        while call("GET", base)["status"] != state:
+            if time.time() > end:
+                process.kill()
+                raise SystemExit("the capsule is not " + state)
+            time.sleep(0.1)
+    return process
+
+
+def echo(bases, terminals, slow, seconds, where, more=()):
+    """A key each, and its echo, in turn; beside them some who started floods and read nothing. Every terminal prints, too."""
+    floods = [started(bases[i % len(bases)], type="start", cmd="yes") for i in range(slow)]
+    ones = [started(bases[i % len(bases)], "/pty", type="start", cmd="sh", args=["-c", BUSY]) for i in range(terminals)]
+    parts = {name: part(name)[:1] if name == "agent" else part(name) for name in ("lighttpd", "gateway", "agent")}
+    parts["guest agent"] = list(more)
+    before = {name: spent(pids) for name, pids in parts.items()}
     sel, took, sent = selectors.DefaultSelector(), [], {}
     for i, s in enumerate(ones):
         s.s.settimeout(0)
@@ -128,7 +172,7 @@ def echo(base, terminals, slow, seconds):
                         if m is None:
                             s.data += s.s.recv(65536)
                             continue
-                        if m["type"] == "output" and key.data in sent:
+                        if m["type"] == "output" and key.data in sent and b"x" in base64.b64decode(m["data"]):
                             took.append(time.perf_counter() - sent.pop(key.data))
                 except (BlockingIOError, TimeoutError):
                     pass
@@ -136,8 +180,10 @@ def echo(base, terminals, slow, seconds):
                 break
     took.sort()
     if took:
-        print("%-44s p50 %.1f ms, p99 %.1f ms of %d" % ("echo, %d terminals beside %d slow readers" % (terminals, slow),
-              took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3, len(took)), flush=True)
+        print("%s: echo, %d terminals that print, in %d capsules, beside %d who read nothing: p50 %.1f ms, p99 %.1f ms, n = %d" % (
+              where, terminals, len(bases), slow, took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3, len(took)))
+        print("    CPU of an echo and the output beside it, us: " + ", ".join(
+            "%s %.0f" % (name, (spent(pids) - before[name]) / len(took) * 1e6) for name, pids in parts.items() if pids), flush=True)
     for s in floods + ones:
         try:
             s.s.settimeout(2)
@@ -145,6 +191,23 @@ def echo(base, terminals, slow, seconds):
         except OSError:
             pass
         s.cut()
+
+
+def emulated(base, o):
+    more = [call("POST", "/v1/capsules", {"template": "minimal"})["id"] for _ in range(o.capsules - 1)]
+    try:
+        echo([base] + ["/v1/capsules/" + m for m in more], o.terminals, o.slow, o.seconds, "emulated")
+    finally:
+        for m in more:
+            call("DELETE", "/v1/capsules/" + m)
+
+
+def beside(base, o):
+    process = native(base, o.native)
+    try:
+        echo([base], o.terminals, o.slow, o.seconds, "native guest agent", [process.pid])
+    finally:
+        process.kill()
 
 
 def trip(base, n):
@@ -213,11 +276,13 @@ def main():
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     a.add_argument("--idle", type=int, default=5000)
     a.add_argument("--attached", type=int, default=400, help="streams of one process; a guest takes 512")
-    a.add_argument("--terminals", type=int, default=200)
-    a.add_argument("--slow", type=int, default=4)
+    a.add_argument("--terminals", type=int, default=200, help="emulated: a tenth of it is plenty")
+    a.add_argument("--slow", type=int, default=20)
+    a.add_argument("--capsules", type=int, default=2, help="emulated ones the terminals are spread over")
+    a.add_argument("--native", metavar="PROGRAM", help="hutch-guest: a guest agent beside the machine, for what gateway and agent do")
     a.add_argument("--seconds", type=float, default=20)
     a.add_argument("--trips", type=int, default=50)
-    a.add_argument("--only", help="trip, resize, echo or idle")
+    a.add_argument("--only", help="trip, resize, echo, idle or native")
     o = a.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(20000, o.idle + 1000),) * 2)
     c = call("POST", "/v1/capsules", {"template": "minimal"})["id"]
@@ -229,7 +294,9 @@ def main():
         setting("credential_streams", 100000)
         assert gateway()
         parts = {"trip": lambda: trip(base, o.trips), "resize": lambda: resize(base, o.trips),
-                 "echo": lambda: echo(base, o.terminals, o.slow, o.seconds), "idle": lambda: idle(base, o.idle, o.attached)}
+                 "echo": lambda: emulated(base, o), "idle": lambda: idle(base, o.idle, o.attached)}
+        if o.native:  # the last: the machine's own guest agent is out of reach then
+            parts["native"] = lambda: beside(base, o)
         for name, part_of in parts.items():
             if o.only in (None, name):
                 part_of()
