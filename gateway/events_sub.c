@@ -28,6 +28,7 @@ struct page {
 	struct uuid since, capsule, job;
 	bool of_capsule, of_job;
 	int64_t after;
+	bool here; /* back on the loop; before, the thread has it, and nobody else looks below */
 	/* the answer */
 	enum err_code code;
 	const char *gap;
@@ -440,6 +441,7 @@ after_thread(uv_work_t *req, int status)
 	struct sub *s = p->sub;
 
 	(void)status;
+	p->here = true;
 	if (!s || s->l->over) {
 		if (s)
 			s->page = NULL;
@@ -553,7 +555,7 @@ subs_room(struct listener *l)
 
 	for (struct sub *s = l->subs; s && !l->over; s = next) {
 		next = s->next;
-		if (s->page && !s->held && s->state == SUB_BEHIND && s->page->list)
+		if (s->page && s->page->here && !s->held && s->state == SUB_BEHIND)
 			page_show(s);
 	}
 }
