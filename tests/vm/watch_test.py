@@ -240,6 +240,7 @@ def test_what_the_agent_says_of_itself():
 
 def test_pools_follow_demand():
     """A burst of creates makes more hot clones stand ready; the creates got hot, then waiting ones, then processes."""
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
     before = list(agent.pools().values())[0]
     ids = [new_id() for _ in range(4)]
     callers = [threading.Thread(target=agent.put, args=(c,)) for c in ids]
@@ -353,7 +354,10 @@ def test_power_cut_after_a_pause():
     """Agent and machines end 15 s after a pause, as by a power cut: paused on disk; a resume finds the processes."""
     c = agent.create()
     p = agent.start_process(c, 'i=0; while :; do i=$((i+1)); echo $i >/root/count; sleep 0.2; done', ['hutch-activity: touch'])
-    time.sleep(1)
+
+    def count():
+        return int(agent.run(c, 'cat /root/count 2>/dev/null') or 0)
+    wait_for('its count', lambda: count() > 1, 20)
     status, got = agent.verb(c, 'pause', {'by': 'user'})
     assert status == 200 and got['state'] == 'paused', (status, got)
     p.kill()
@@ -367,9 +371,9 @@ def test_power_cut_after_a_pause():
     assert now['state'] == 'paused' and now['residency'] == 'disk', now
     status, got = agent.verb(c, 'resume', {'access_token': TOKEN}, epoch=2)
     assert status == 200, (status, got)
-    first = int(agent.run(c, 'cat /root/count'))
-    time.sleep(1.5)
-    assert int(agent.run(c, 'cat /root/count')) > first > 1
+    first = wait_for('its count again', count, 20)
+    assert first > 1, first
+    wait_for('it to go on', lambda: count() > first, 20)
     agent.delete(c, 2)
 
 
