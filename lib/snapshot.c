@@ -90,9 +90,13 @@ snapshot_add(struct work *w, const struct keys *k, const struct q_capsule_op *c,
 int
 snapshot_of_image(struct work *w, const struct q_capsule_op *c, const struct uuid *id, bool memory)
 {
+	bool whole = memory && c->image_memory.p;
+	int64_t logical = ((int64_t)c->disk_size_mb + (whole ? c->memory_mb : 0)) << 20;
+
 	return q_snapshot_ready(w->db, .id = id,
 		   .memory = memory ? c->image_memory : (struct bytes){ 0 }, .disk = c->image_disk,
-		   .cpu_class = c->image_class, .logical = 0, .unique = 0) < 0
+		   .cpu_class = c->image_class, .logical = logical,
+		   .unique = c->image_bytes == NULL_INT ? 0 : c->image_bytes) < 0
 	    ? -1
 	    : 0;
 }

@@ -105,7 +105,7 @@ UPDATE capsules SET desired_state = 'stopped', generation = generation + 1, obse
 --   host_status text?, since_s int8, wake_from text?, wake_cold bool, residency text?, paused_by text?, op text?, failures int4,
 --   starts int4, timeout_sec int4, timeout_mode text, deadline_s int8?, idle_action text, idle_signals text[],
 --   auto_resume text, restart_policy text, network jsonb, host_tags text[], image_memory bytea?, image_disk bytea?,
---   image_class text?, missing_from text?, parent_id uuid?, snapshot_id uuid?, generation int8, started_at timestamptz?,
+--   image_class text?, image_bytes int8?, missing_from text?, parent_id uuid?, snapshot_id uuid?, generation int8, started_at timestamptz?,
 --   cold_vcpus int4, cold_memory_mb int4, cold_disk_size_mb int4, tags text[], env_names text[], idle_memory bool
 
 -- name: capsule_for_op :one capsule_op
@@ -117,14 +117,14 @@ SELECT c.id, c.team_id, c.owner_id, c.observed_state, c.desired_state, c.epoch, 
        c.wake_cold, c.residency, c.paused_by, c.op, c.failures, c.starts, c.timeout_sec, c.timeout_mode,
        extract(epoch FROM c.deadline_at - now())::int8 AS deadline_s, c.idle_action, c.idle_signals, c.auto_resume,
        c.restart_policy, c.network, c.host_tags, i.memory_artifact AS image_memory, i.disk_artifact AS image_disk,
-       i.cpu_class AS image_class, c.missing_from, c.parent_id, c.snapshot_id, c.generation, c.started_at,
+       i.cpu_class AS image_class, i.bytes AS image_bytes, c.missing_from, c.parent_id, c.snapshot_id, c.generation, c.started_at,
        coalesce((c.pending_spec->>'vcpus')::int, c.vcpus) AS cold_vcpus,
        coalesce((c.pending_spec->>'memory_mb')::int, c.memory_mb) AS cold_memory_mb,
        coalesce((c.pending_spec->>'disk_size_mb')::int, c.disk_size_mb) AS cold_disk_size_mb, c.tags, c.env_names,
        c.idle_memory
   FROM capsules c JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
   LEFT JOIN hosts h ON h.id = c.host_id
-  LEFT JOIN LATERAL (SELECT m.memory_artifact, m.disk_artifact, m.cpu_class FROM capsule_images m WHERE m.capsule_id = c.id
+  LEFT JOIN LATERAL (SELECT m.memory_artifact, m.disk_artifact, m.cpu_class, m.bytes FROM capsule_images m WHERE m.capsule_id = c.id
                       ORDER BY m.epoch DESC LIMIT 1) i ON true
  WHERE c.id = :id::uuid;
 

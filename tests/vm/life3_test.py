@@ -84,7 +84,8 @@ def the_last_one():
     wait(lambda: call("GET", f"/v1/capsules/{again['id']}")[1]["state"] == "hibernated")
     check("last: of a sleeping one", n(f"DELETE /v1/capsules/{again['id']}?snapshot=image") == 204)
     status, all_ = call("GET", f"/v1/capsules/{again['id']}/snapshots")
-    check("last: its image is kept", [(x["name"], x["state"]) for x in all_] == [("image", "ready")], all_)
+    check("last: its image is kept, and its size told", [(x["name"], x["state"]) for x in all_] == [("image", "ready")]
+          and all_[0]["bytes_logical"] > all_[0]["bytes_unique"] > 1000000, all_)
     check("last: gone", call("GET", f"/v1/capsules/{again['id']}")[1]["status"] == "stopped")
 
 
