@@ -700,7 +700,9 @@ guest_refused(struct request *r, int status, struct json_object *json)
 	/* {"error":…} is the host agent's: the capsule itself is not where the row said. */
 	if (agent && json_object_is_type(agent, json_type_object)) {
 		access_forget(r->gw, r->access);
-		r->slept = status == 409;
+		/* moved since it was looked at: what was remembered is forgotten, once more */
+		r->slept = status == 409 || (status == 404 && !r->missed);
+		r->missed = r->missed || status == 404;
 		if (status == 404 || status == 409)
 			(void)err_set(&r->work.err, E_BAD_STATE, "not running: %s",
 			    json_str(agent, "message", "the host does not have it"));

@@ -58,6 +58,7 @@ struct request {
 	void (*on_taken)(struct request *, size_t); /* n bytes of the stream went out */
 
 	bool slept;     /* the host said that the capsule does not run */
+	bool missed;    /* a host said that it does not have the capsule */
 	unsigned again; /* how often the request was begun anew for it */
 
 	/* front.c's */
