@@ -8,6 +8,7 @@
 #include "capsule_data.h"
 #include "gateway.h"
 #include "metrics.h"
+#include "metric_range.h"
 #include "json.h"
 #include "route.h"
 #include "timer.h"
@@ -24,7 +25,7 @@ struct metrics_in {
 };
 /* clang-format off */
 static const struct field metrics_in_fields[] = {
-	FIELD(metrics_in, range, "range", .flags = IN_QUERY, .text = "10m", .one_of = "5m|10m|1h|2h|6h|12h|24h"),
+	FIELD(metrics_in, range, "range", .flags = IN_QUERY, .text = METRIC_RANGE_USUAL, .one_of = METRIC_RANGES),
 	{ 0 },
 };
 
@@ -62,21 +63,13 @@ const struct route metrics_routes[] = {
 	    "What a capsule used, oldest first; in every state", ASLEEP, 200, .in = metrics_in_fields, .insize = sizeof(struct metrics_in), OUT(metrics_out) },
 	{ 0 },
 };
-
-static const struct range {
-	const char *name, *tier;
-	int64_t seconds;
-} ranges[] = {
-	{ "5m", "10m", 300 }, { "10m", "10m", 600 }, { "1h", "2h", 3600 }, { "2h", "2h", 7200 },
-	{ "6h", "24h", 21600 }, { "12h", "24h", 43200 }, { "24h", "24h", 86400 },
-};
 /* clang-format on */
 
 enum { HOST_MS = 2000, BODY_MAX = 1 << 20, KEYS_MAX = 20000 };
 
 struct asked {
 	struct request *r;
-	const struct range *range;
+	const struct metric_range *range;
 	struct guest *g; /* the host agent, while it is asked */
 	struct buf body;
 	struct json_object *said; /* its answer; NULL: none */
@@ -269,13 +262,10 @@ metrics_get(struct request *r)
 	const struct metrics_in *in = r->in;
 	struct guest_call call = { .method = "GET", .end = true, .agent = true };
 	struct asked *q = talloc_zero(r, struct asked);
-	size_t i = 0;
 
 	if (!q)
 		abort();
-	while (strcmp(ranges[i].name, in->range) != 0)
-		i++; /* the field's list is this one */
-	*q = (struct asked){ .r = r, .range = &ranges[i], .body = BUF(q) };
+	*q = (struct asked){ .r = r, .range = metric_range(in->range), .body = BUF(q) };
 	r->state = q;
 	call.path = talloc_asprintf(q, "/metrics?tier=%s", q->range->tier);
 	if (*r->access->host)

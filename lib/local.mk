@@ -12,7 +12,7 @@ lib_libhutch_a_SOURCES += proto/events.def proto/jobs.def lib/event.c lib/event.
 	lib/queue.c lib/queue.h lib/http.c lib/http.h lib/cidr.c lib/cidr.h lib/oidc.c lib/oidc.h lib/jws.c lib/jws.h lib/mail.c lib/mail.h lib/mustache.c lib/mustache.h
 lib_libhutch_a_SOURCES += lib/audit.c lib/audit.h lib/agent.c lib/agent.h lib/capsule_op.c lib/capsule_watch.c lib/capsule_op.h lib/crash.h \
 	lib/capsule_steps.h lib/capsule_job.c lib/capsule_sleep.c lib/capsule_shot.c lib/capsule_fork.c lib/capsule_report.c lib/capsule_wake.c \
-	lib/capsule_policy.c lib/snapshot.c lib/snapshot.h lib/cron.c lib/cron.h lib/quota.c lib/quota.h \
+	lib/capsule_policy.c lib/snapshot.c lib/snapshot.h lib/cron.c lib/cron.h lib/metric_range.c lib/metric_range.h lib/quota.c lib/quota.h \
 	proto/audit.def proto/route.h
 lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h lib/host_watch.c lib/host_copy.c lib/host_copy.h lib/tls.c lib/tls.h lib/ca.c lib/ca.h
 lib_libhutch_a_SOURCES += lib/key_use.c lib/key_use.h lib/audit_mark.c lib/audit_mark.h lib/audit_check.c lib/audit_check.h

@@ -7,6 +7,7 @@
 #include "e2b.h"
 #include "json.h"
 #include "life.q.h"
+#include "metric_range.h"
 #include "metrics.q.h"
 
 #include <inttypes.h>
@@ -143,13 +144,6 @@ struct seen {
 	double cpu;
 };
 
-/* The finest tier that reaches back so far. */
-static const char *
-tier_of(int64_t seconds)
-{
-	return seconds <= 600 ? "10m" : seconds <= 7200 ? "2h" : "24h";
-}
-
 static struct metric
 point(const struct q_sandbox *s, const struct seen *p)
 {
@@ -191,7 +185,7 @@ static int
 points(struct request *r, const struct q_sandbox *s, int64_t from, int64_t to, struct metric **ret)
 {
 	int64_t now = time(NULL), first = INT64_MAX;
-	const char *tier = tier_of(now - from);
+	const char *tier = metric_tier(now - from);
 	struct json_object *list = of_host(r, s->id, tier), *o;
 	size_t said =
 	    json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;

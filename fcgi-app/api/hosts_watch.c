@@ -11,6 +11,7 @@
 #include "cleanup.h"
 #include "host_shape.h"
 #include "json.h"
+#include "metric_range.h"
 
 #include <string.h>
 
@@ -23,8 +24,8 @@ struct host_ask {
 };
 static const struct field host_metrics_in_fields[] = {
 	PATH_ID(host_ask, "host-"),
-	FIELD(host_ask, range, "range", .flags = IN_QUERY, .text = "10m",
-	    .one_of = "5m|10m|1h|2h|6h|12h|24h"),
+	FIELD(host_ask, range, "range", .flags = IN_QUERY, .text = METRIC_RANGE_USUAL,
+	    .one_of = METRIC_RANGES),
 	{ 0 },
 };
 static const struct field host_logs_in_fields[] = {
@@ -163,14 +164,6 @@ const struct route host_watch_routes[] = {
 	{ "GET", "/v1/hosts/{id}/logs", POOL_OPS, HOSTS_READ, host_logs, "The last lines of a host agent's log", 0, 200, .in = host_logs_in_fields, .insize = sizeof(struct host_ask), OUT(host_logs) },
 	{ 0 },
 };
-
-static const struct range {
-	const char *name, *tier;
-	int64_t seconds;
-} ranges[] = {
-	{ "5m", "10m", 300 }, { "10m", "10m", 600 }, { "1h", "2h", 3600 }, { "2h", "2h", 7200 },
-	{ "6h", "24h", 21600 }, { "12h", "24h", 43200 }, { "24h", "24h", 86400 },
-};
 /* clang-format on */
 
 enum { ASK_MS = 5000 };
@@ -218,15 +211,13 @@ static int
 host_metrics(struct request *r)
 {
 	const struct host_ask *in = r->in;
-	const struct range *range = ranges;
+	const struct metric_range *range = metric_range(in->range);
 	struct host_metrics out = { 0 };
 	struct host_point *p;
 	struct json_object *answer;
 	int64_t from;
 	size_t i;
 
-	while (strcmp(range->name, in->range) != 0)
-		range++; /* the field's list is this one */
 	answer = ask(r, in->id, talloc_asprintf(r, "/metrics?tier=%s", range->tier));
 	if (!answer)
 		return -1;

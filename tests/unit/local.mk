@@ -2,7 +2,7 @@
 check_PROGRAMS += tests/unit/unit
 TESTS += tests/unit/unit
 tests_unit_unit_SOURCES = tests/unit/main.c tests/unit/unit.h tests/unit/buf.c tests/unit/conf.c tests/unit/cron.c tests/unit/crypto.c \
-	tests/unit/event.c tests/unit/field.c tests/unit/http.c tests/unit/id.c tests/unit/json.c tests/unit/mustache.c tests/unit/oidc.c tests/unit/sign.c tests/unit/sign.h \
+	tests/unit/event.c tests/unit/field.c tests/unit/http.c tests/unit/id.c tests/unit/json.c tests/unit/metric_range.c tests/unit/mustache.c tests/unit/oidc.c tests/unit/sign.c tests/unit/sign.h \
 	tests/unit/password.c tests/unit/principal.c tests/unit/route.c tests/unit/token.c tests/unit/totp.c tests/unit/tls.c
 tests_unit_unit_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_unit_unit_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/fcgi-app -I$(top_srcdir)/tests/unit

@@ -12,6 +12,7 @@ struct err err;
 static Suite *(*const suites[])(void) = {
 	buf_suite,
 	json_suite,
+	metric_range_suite,
 	id_suite,
 	field_suite,
 	conf_suite,

@@ -27,6 +27,7 @@ Suite *field_suite(void);
 Suite *http_suite(void);
 Suite *id_suite(void);
 Suite *json_suite(void);
+Suite *metric_range_suite(void);
 Suite *mustache_suite(void);
 Suite *oidc_suite(void);
 Suite *password_suite(void);
