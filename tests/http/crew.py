@@ -54,7 +54,7 @@ def call(method, path, body=None, headers=None):
         names["Content-Type"] = "application/json"
     req = urllib.request.Request(URL + path, data, names, method=method)
     try:
-        with urllib.request.urlopen(req, timeout=60) as a:
+        with urllib.request.urlopen(req, timeout=150) as a:
             return Answer(a.status, a.headers, a.read())
     except urllib.error.HTTPError as e:
         return Answer(e.code, e.headers, e.read())

@@ -20,17 +20,44 @@ def gateway():
         return int(f.read().split()[0])
 
 
+def processes(pid):
+    """The children of a master."""
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return [int(p) for p in f.read().split()]
+
+
+def accepts(pid):
+    """Whether a process of the gateway still takes new connections."""
+    with open("/proc/net/unix") as f:
+        listening = {line.split()[6] for line in f if line.split()[3] == "00010000"}
+    try:
+        links = [os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)]
+    except OSError:  # it goes just now, or closes what we look at: the next look knows more
+        return os.path.exists("/proc/%d/fd/0" % pid)
+    return any(link[8:-1] in listening for link in links if link.startswith("socket:["))
+
+
 def setting(name, value):
-    """A setting of the gateway, for its new processes: open streams stay with the old ones. None: the default."""
-    path = os.environ["HUTCH_CONF"]
+    """A setting of the gateway, for its new processes: open streams stay with the old ones. None: the default.
+
+    The file is replaced: others read it at any time. Returns when only new processes take connections.
+    """
+    path, old = os.environ["HUTCH_CONF"], processes(gateway())
     with open(path) as f:
         text = re.sub(r"(?m)^%s = .*\n" % name, "", f.read())
     if value is not None:
         text = re.sub(r"(?m)^gateway \{\n", lambda m: m.group(0) + "%s = %s\n" % (name, value), text)
-    with open(path, "w") as f:
+    was = os.stat(path)
+    with open(path + ".new", "w") as f:
+        os.fchown(f.fileno(), was.st_uid, was.st_gid)
+        os.fchmod(f.fileno(), was.st_mode & 0o7777)
         f.write(text)
+    os.replace(path + ".new", path)
     os.kill(gateway(), signal.SIGHUP)
-    time.sleep(1.5)
+    end = time.time() + 60
+    while any(accepts(p) for p in old):
+        assert time.time() < end, "old processes of the gateway still take connections"
+        time.sleep(0.05)
 
 
 class Closed(Exception):
@@ -42,7 +69,7 @@ class Closed(Exception):
 class Socket:
     """status is 101, or what the server answered instead, with its body."""
 
-    def __init__(self, url, path, headers=None, timeout=30, receive_buffer=None):
+    def __init__(self, url, path, headers=None, timeout=90, receive_buffer=None):
         at = urlsplit(url)  # unix:/path, too
         self.s = socket.socket(socket.AF_UNIX if at.scheme == "unix" else socket.AF_INET)
         if receive_buffer:
