@@ -26,13 +26,7 @@ static const struct field fork_in_fields[] = {
 	    .doc = "The children are called prefix-1, prefix-2, …"),
 	FIELD(fork_in, memory, "memory", .dflt = 1,
 	    .doc = "false: of the disk alone; the children boot."),
-	FIELD(fork_in, c.envs, "envs", .max = 128, .format = "env-name"),
-	FIELD(fork_in, c.metadata, "metadata", .max = 64, .format = "meta-key"),
-	FIELD(fork_in, c.tags, "tags", .max = 32, .format = "tag"),
-	TIMES_FIELDS_OF(fork_in, c.t),
-	PORTS_FIELD(fork_in, c.ports),
-	FIELD(fork_in, c.wait, "wait", .flags = IN_QUERY, .max = 55, .dflt = -1,
-	    .doc = "Seconds to wait for the result."),
+	NEW_FIELDS_OF(fork_in, c.),
 	{ 0 },
 };
 
@@ -140,11 +134,18 @@ inherit(struct request *r, const struct q_capsule *row, struct capsule_create *i
 	*ret = c;
 	in->vcpus = row->vcpus;
 	in->memory_mb = row->memory_mb;
-	in->disk_size_mb = row->disk_size_mb;
-	in->user = c->guest_user;
-	in->workdir = c->workdir;
+	if (in->disk_size_mb <= 0)
+		in->disk_size_mb = row->disk_size_mb;
+	if (in->disk_size_mb < row->disk_size_mb)
+		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the parent's %d",
+		    row->disk_size_mb);
+	if (!in->user)
+		in->user = c->guest_user;
+	if (!in->workdir)
+		in->workdir = c->workdir;
 	in->boot = "warm";
-	in->host_tags = c->host_tags;
+	if (!in->host_tags)
+		in->host_tags = c->host_tags;
 	if (in->t.timeout_sec == NULL_INT4)
 		in->t.timeout_sec = row->timeout_sec;
 	if (!in->t.timeout_mode)
@@ -203,7 +204,6 @@ place_image(struct request *r, const struct place_ask *here, const struct q_caps
 	struct place_ask ask = *here;
 
 	ask.template = parent->template_name;
-	ask.tags = parent->host_tags;
 	ask.disk = parent->image_disk;
 	if (memory && parent->image_memory.p) {
 		ask.memory = parent->image_memory;
@@ -239,6 +239,7 @@ child(struct request *r, struct capsule_create *in, const struct fork_in *f,
 		.vcpus = in->vcpus,
 		.memory_mb = in->memory_mb,
 		.disk_mb = in->disk_size_mb,
+		.tags = in->host_tags,
 		.only = parent->host_id };
 	struct place at;
 

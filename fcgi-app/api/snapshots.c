@@ -99,17 +99,8 @@ static const struct field snapshot_restore_fields[] = {
 	FIELD(snapshot_restore, c.name, "name", .format = "name"),
 	FIELD(snapshot_restore, c.vcpus, "vcpus", .max = 16, .min = INT32_MIN),
 	FIELD(snapshot_restore, c.memory_mb, "memory_mb", .max = 65536, .min = INT32_MIN),
-	FIELD(snapshot_restore, c.disk_size_mb, "disk_size_mb", .max = 262144, .min = INT32_MIN),
-	FIELD(snapshot_restore, c.envs, "envs", .max = 128, .format = "env-name"),
-	FIELD(snapshot_restore, c.metadata, "metadata", .max = 64, .format = "meta-key"),
-	FIELD(snapshot_restore, c.tags, "tags", .max = 32, .format = "tag"),
-	FIELD(snapshot_restore, c.host_tags, "host_tags", .max = 8, .format = "tag"),
-	FIELD(snapshot_restore, c.user, "user", .min = 1, .max = 32),
-	FIELD(snapshot_restore, c.workdir, "workdir", .min = 1, .max = 4096),
 	FIELD(snapshot_restore, c.boot, "boot", .one_of = "warm|cold"),
-	TIMES_FIELDS_OF(snapshot_restore, c.t),
-	FIELD(snapshot_restore, c.wait, "wait", .flags = IN_QUERY, .max = 55, .dflt = -1,
-	    .doc = "Seconds to wait for the result."),
+	NEW_FIELDS_OF(snapshot_restore, c.),
 	{ 0 },
 };
 
