@@ -3,6 +3,8 @@
 #include "api.h"
 #include "hosts.q.h"
 
+#include <string.h>
+
 /* Whose hosts the caller may see: NULL is everybody's. The queries know no others (spec 02 §5.1).
  */
 static inline const struct uuid *
@@ -11,10 +13,18 @@ host_owner(const struct request *r)
 	return r->own_only ? r->who.team : NULL;
 }
 
+/* Of deleted teams, too: for administrators of the platform, and for a host itself. */
+static inline bool
+host_orphans(const struct request *r)
+{
+	return r->who.type != CALLER_USER || strcmp(r->who.platform_role, "admin") == 0;
+}
+
 /* What hosts are looked for with: whose, and what their capacity is computed with. */
-#define HOST_PERCENTS(r)                                                                       \
-	.owner = host_owner(r), .mem_percent = (r)->app->conf->host_overcommit_memory_percent, \
-	.cpu_percent = (r)->app->conf->host_overcommit_cpu_percent,                            \
+#define HOST_PERCENTS(r)                                               \
+	.owner = host_owner(r), .orphans = host_orphans(r),            \
+	.mem_percent = (r)->app->conf->host_overcommit_memory_percent, \
+	.cpu_percent = (r)->app->conf->host_overcommit_cpu_percent,    \
 	.tcg_percent = (r)->app->conf->host_overcommit_cpu_tcg_percent
 
 static const struct field host_fields[] = {

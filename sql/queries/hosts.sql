@@ -8,7 +8,7 @@
 --   created_at timestamptz, updated_at timestamptz
 
 -- name: host_list :many host
--- Hosts, newest first.
+-- Hosts, newest first; orphans: those of deleted teams, too.
 SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.availability_zone, h.arch, h.accel, h.cpu_classes,
        h.cpu_cores, h.memory_mb, h.disk_gb, h.address, h.status, h.schedulable, h.weight, to_jsonb(h.overcommit_cpu) AS overcommit_cpu, to_jsonb(h.overcommit_memory) AS overcommit_memory,
        h.reserve_memory_mb, h.reserve_disk_mb, h.last_heartbeat_at, h.agent_version, h.conditions,
@@ -20,6 +20,7 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
  WHERE h.deleted_at IS NULL AND (:status::text? IS NULL OR h.status = :status::text?) AND (:type::text? IS NULL OR h.type = :type::text?)
    AND (:team::uuid? IS NULL OR h.team_id = :team::uuid?) AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?)
+   AND (:orphans::bool OR t.deleted_at IS NULL)
    AND (:tag::text? IS NULL OR EXISTS (SELECT FROM host_tags g WHERE g.host_id = h.id AND g.tag = :tag::text?))
    AND (h.created_at, h.id) < (coalesce(:before::timestamptz?, 'infinity'),
        coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
@@ -36,7 +37,7 @@ SELECT h.id, h.type, h.team_id, t.name AS team_name, h.name, h.provider, h.avail
        h.cert_expires_at, h.created_by, h.created_at, h.updated_at
   FROM hosts h LEFT JOIN teams t ON t.id = h.team_id, LATERAL host_used(h.id) u,
        LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
- WHERE h.id = :id::uuid AND h.deleted_at IS NULL AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?);
+ WHERE h.id = :id::uuid AND h.deleted_at IS NULL AND (:owner::uuid? IS NULL OR h.team_id = :owner::uuid?) AND (:orphans::bool OR t.deleted_at IS NULL);
 
 -- name: host_insert :exec
 -- A host that shall register.
