@@ -104,7 +104,7 @@ class House(Private):
         self.conf["auth"].update(auth)
         self.write_conf()
         self.api.send_signal(signal.SIGTERM)
-        self.api.wait(20)
+        self.api.wait(60)
         self.workers.remove(self.api)
         self.start_api()
 
@@ -125,7 +125,7 @@ class House(Private):
         for i in range(0, len(data), 65535):
             out += record(5, data[i:i + 65535])
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(60)
+            s.settimeout(150)
             s.connect(self.dir + "/ops.sock")
             s.sendall(out + record(5, b""))
             got = b""

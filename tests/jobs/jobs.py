@@ -29,27 +29,27 @@ def basics(w):
     r.check("100 jobs succeed", good, p.states(ids))
     r.check("each has one effect", effects(ids) == ["100", "100"], effects(ids))
     print("# 100 jobs in %.2f s" % (time.monotonic() - start))
-    slots = p.redis_cli("ZCARD", "hutch:workers")
-    r.check("Redis knows the slots, and no list keeps an id", slots == "5" and wait_for(
-        lambda: set(p.redis_cli("KEYS", "hutch:[qw]:*").split()) <= UNSERVED, 3), (slots, p.redis_cli("KEYS", "hutch:*")))
+    slots = lambda: p.redis_cli("ZCARD", "hutch:workers")
+    r.check("Redis knows the slots, and no list keeps an id", wait_for(lambda: slots() == "5") and wait_for(
+        lambda: set(p.redis_cli("KEYS", "hutch:[qw]:*").split()) <= UNSERVED, 3), (slots(), p.redis_cli("KEYS", "hutch:*")))
     row = p.rows("SELECT result, attempts, epoch, worker IS NULL, lease_until IS NULL FROM jobs WHERE id = '%s'" % ids[0])[0]
     r.check("result, attempts, epoch are written", row == ['{"done": true}', "1", "1", "t", "t"], row)
 
-    first = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 800}', unique="u1")
-    second = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 800}', unique="u1")
+    first = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 4000}', unique="u1")
+    second = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 4000}', unique="u1")
     r.check("the same unique key is the same job", first == second, (first, second))
     p.all_in(first, "succeeded", 10)
     third = p.add_jobs("test.slow", 1, '{"steps": 1}', unique="u1")
     r.check("after its end it is a new one", third != first)
 
-    ids = p.add_jobs("test.slow", 4, '{"steps": 1, "ms": 200}', lock="capsule-1")
+    ids = p.add_jobs("test.slow", 4, '{"steps": 1, "ms": 600}', lock="capsule-1")
     most = 0
     while p.states(ids).get("succeeded", 0) < 4 and most < 2:
         most = max(most, p.states(ids).get("running", 0))
     r.check("one job at a time per lock", most == 1, most)
 
-    ids = p.add_jobs("test.effect", 1, delay=2)
-    time.sleep(0.7)
+    ids = p.add_jobs("test.effect", 1, delay=6)
+    time.sleep(1)
     r.check("a delayed job waits", p.states(ids) == {"queued": 1}, p.states(ids))
     r.check("and runs when it is due", p.all_in(ids, "succeeded", 5), p.states(ids))
     ids = p.add_jobs("test.effect", 1, '{"ms": "x"}')
@@ -65,21 +65,32 @@ def repeats():
     def row(job):
         return p.rows("SELECT state, attempts, waits, error_code, extract(epoch FROM run_at - started_at) FROM jobs WHERE id = '%s'" % job)[0]
 
+    def first(job):
+        """The row as its first try left it: the next one may have begun before anybody looks."""
+        return p.rows("SELECT state, attempts, waits, error_code, pause FROM tried WHERE id = '%s'" % job)[0]
+
+    p.psql("postgres", "hutch", "CREATE TABLE tried (id uuid PRIMARY KEY, state text, attempts int, waits int, error_code text, pause numeric); "
+           "GRANT SELECT ON tried TO hutch_work; "
+           "CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO public.tried VALUES (NEW.id, "
+           "NEW.state, NEW.attempts, NEW.waits, NEW.error_code, extract(epoch FROM NEW.run_at - NEW.started_at)) ON CONFLICT DO NOTHING; "
+           "RETURN NULL; END $$; "
+           "CREATE TRIGGER tried AFTER UPDATE ON jobs FOR EACH ROW WHEN (NEW.error_code IS NOT NULL) EXECUTE FUNCTION tried()")
     transient, busy, told = one('{"error":"AGENT"}'), one('{"error":"CONFLICT"}'), one('{"error":"THROTTLED","retry_after":60}')
     final, stopped = one('{"error":"NOT_FOUND"}'), one('{"error":"CANCELLED"}')
     wait_for(lambda: all(row(j)[3] for j in (transient, busy, told, final, stopped)), 10)
-    t = row(transient)
-    r.check("transient: again in 4 to 5 s, one attempt", t[0] == "queued" and t[1] == "1" and 4 <= float(t[4]) < 8, t)
-    t = row(busy)
-    r.check("busy: again in 2 s, no attempt", t[0] == "queued" and t[1] == "0" and t[2] == "1" and 1.6 <= float(t[4]) < 5, t)
-    t = row(told)
+    t = first(transient)  # from the beginning of the try, which may take its time
+    r.check("transient: again in 4 to 5 s, one attempt", t[0] == "queued" and t[1] == "1" and 4 <= float(t[4]) < 15, t)
+    t = first(busy)
+    r.check("busy: again in 2 s, no attempt", t[0] == "queued" and t[1] == "0" and t[2] == "1" and 1.6 <= float(t[4]) < 12, t)
+    t = first(told)
     r.check("throttled: as told", t[0] == "queued" and 60 <= float(t[4]) < 80, t)
     r.check("permanent: failed", row(final)[:4] == ["failed", "1", "0", "not_found"], row(final))
     r.check("cancelled", row(stopped)[0] == "cancelled", row(stopped))
-    for _ in range(2):
-        p.sql("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE id = '%s'" % transient)
-        was = row(transient)[1]
-        wait_for(lambda: row(transient)[1] != was and row(transient)[0] != "running", 10)
+
+    def dead():
+        p.sql("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE id = '%s' AND state = 'queued'" % transient)
+        return row(transient)[0] not in ("queued", "running")
+    wait_for(dead, 20, 0.3)
     r.check("three tries, then the dead letter", row(transient)[:2] == ["failed", "3"], row(transient))
     n = p.sql("SELECT string_agg(type, ' ' ORDER BY pos) FROM events WHERE resource_id LIKE 'job-%%' AND data->>'kind' = 'test.fail'"
               " AND type = 'job.failed'")
@@ -118,16 +129,17 @@ def redis_is_lost():
 
 
 def fairness():
-    many = p.add_jobs("test.slow", 300, '{"steps": 1, "ms": 40}', team=TEAM_A, ring=False)
+    many = p.add_jobs("test.slow", 300, '{"steps": 1, "ms": 100}', team=TEAM_A, ring=False)
     one = p.add_jobs("test.effect", 1, team=TEAM_B, ring=False)
     p.sql("UPDATE jobs SET announced_at = NULL WHERE state = 'queued'")
-    start = time.monotonic()
     good = p.all_in(one, "succeeded", 10)
-    r.check("a team of one is not behind a team of 300", good and time.monotonic() - start < 4, time.monotonic() - start)
+    left = p.states(many).get("queued", 0)
+    r.check("a team of one is not behind a team of 300", good and left > 100, left)
     most = max(int(p.sql("SELECT count(*) FROM jobs WHERE state = 'running' AND team_id = '%s'" % TEAM_A)) for _ in range(20))
     r.check("no more than 4 of a team at once", most <= 4, most)
     p.sql("INSERT INTO queues VALUES ('fast', true) ON CONFLICT (name) DO UPDATE SET paused = true")
     time.sleep(1)
+    wait_for(lambda: "running" not in p.states(many))
     before = p.states(many).get("succeeded", 0)
     time.sleep(1)
     r.check("a paused queue rests", p.states(many).get("succeeded", 0) == before, p.states(many))
@@ -137,7 +149,7 @@ def fairness():
 
 def order():
     """What is urgent overtakes; a list never gets long."""
-    many = p.add_jobs("test.slow", 150, '{"steps": 1, "ms": 30}')
+    many = p.add_jobs("test.slow", 200, '{"steps": 1, "ms": 100}')
     urgent = p.add_jobs("test.effect", 1, priority=5)
     p.all_in(urgent, "succeeded", 5)
     left = p.states(many).get("queued", 0)
@@ -146,6 +158,7 @@ def order():
     # nobody serves the queue capsule here
     p.add_jobs("test.effect", 3000, queue="capsule", ring=False)
     p.sql("UPDATE jobs SET announced_at = NULL WHERE queue = 'capsule'")
+    wait_for(lambda: int(p.redis_cli("LLEN", "hutch:q:capsule")) >= 200)
     time.sleep(3)
     n = int(p.redis_cli("LLEN", "hutch:q:capsule"))
     r.check("of 3000 due jobs some hundred are in the list", 200 <= n <= 1000, n)
@@ -156,9 +169,14 @@ def order():
 def claimed():
     """The operations pool's way: a job inserted as running, ended or handed back by who inserted it."""
     jobs = {e: p.add_jobs("test.claim", 1, '{"error":"%s"}' % e)[0] for e in ("", "NOT_FOUND", "AGENT", "HAND_BACK")}
-    p.all_in(list(jobs.values()), "succeeded", 10)
 
-    wait_for(lambda: p.sql("SELECT count(*) FROM jobs WHERE kind = 'test.effect' AND unique_key LIKE 'job-%' AND epoch = 2") == "1", 5)
+
+    def ready():  # what is repeated in some seconds waits until it was looked at
+        p.sql("UPDATE jobs SET run_at = now() + interval '1 hour' WHERE kind = 'test.effect' AND unique_key LIKE 'job-%' AND error_code = 'agent_error' "
+              "AND state = 'queued'")
+        return p.states(jobs.values()) == {"succeeded": 4} and p.sql(
+            "SELECT count(*) FROM jobs WHERE kind = 'test.effect' AND unique_key LIKE 'job-%' AND epoch = 2 AND state = 'succeeded'") == "1"
+    wait_for(ready, 10)
     rows = p.rows("SELECT state, attempts, epoch, coalesce(error_code, ''), coalesce(result->>'by', '') FROM jobs WHERE kind = 'test.effect' "
                   "AND unique_key LIKE 'job-%' ORDER BY 1, 3")
     want = [["failed", "1", "1", "not_found", "pool"], ["queued", "1", "1", "agent_error", "pool"], ["succeeded", "1", "1", "", "pool"],
@@ -211,9 +229,8 @@ def kills():
 
 def frozen(w):
     """A parent and its child stop for longer than the lease: another does the job, the old one does nothing more."""
-    job = p.add_jobs("test.slow", 1, '{"steps": 6, "ms": 400}')
-    wait_for(lambda: p.states(job) == {"running": 1}, 5)
-    time.sleep(0.5)
+    job = p.add_jobs("test.slow", 1, '{"steps": 6, "ms": 1000}')
+    wait_for(lambda: effects(job)[0] != "0", 10)
     stopped = [w.pid] + p.children(w, "")
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
