@@ -136,10 +136,13 @@ check "… and the chain is whole again" good
 locked_head() {
 	local rc=0
 
-	sql -c 'BEGIN' -c "SELECT seq FROM audit_heads WHERE team_id = '$B' FOR UPDATE" -c 'SELECT pg_sleep(2)' -c COMMIT >/dev/null &
-	sleep 0.5
+	sql -c 'BEGIN' -c "SELECT seq FROM audit_heads WHERE team_id = '$B' FOR UPDATE" -c 'SELECT pg_sleep(300)' >/dev/null 2>&1 &
+	until [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'")" = 1 ]; do
+		sleep 0.1
+	done
 	refused 'canceling statement' sql -U hutch_app -c "SET statement_timeout = 500" \
 		-c "SELECT audit_append(gen_random_uuid(), '$B', 'user', 'usr-x', 'Ann', NULL, NULL, 'team', 't', 'update', NULL, 'team', 'info', '{}', NULL, NULL, NULL)" || rc=1
+	sql -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'" >/dev/null
 	wait
 	return $rc
 }
