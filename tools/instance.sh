@@ -8,15 +8,9 @@
 
 # ---- configuration ----
 
-port_taken() { (: 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
 choose_port() {
 	PORT=$(cat "$RUN/state/port" 2>/dev/null || echo 8080)
-	if part_gone lighttpd; then
-		while port_taken "$PORT"; do
-			PORT=$((PORT + 1))
-		done
-	fi
+	! part_gone lighttpd || PORT=$(free_port "$PORT")
 	echo "$PORT" >"$RUN/state/port"
 	URL=http://localhost:$PORT
 	PUBLIC_URL=$URL DOMAIN=localhost:$PORT
@@ -29,11 +23,7 @@ choose_port() {
 choose_tls_port() {
 	TLS=1
 	TLS_PORT=$(cat "$RUN/state/tls_port" 2>/dev/null || echo $((PORT + 363)))
-	if part_gone lighttpd; then
-		while port_taken "$TLS_PORT"; do
-			TLS_PORT=$((TLS_PORT + 1))
-		done
-	fi
+	! part_gone lighttpd || TLS_PORT=$(free_port "$TLS_PORT")
 	echo "$TLS_PORT" >"$RUN/state/tls_port"
 	DOMAIN=$TLS_NAME:$TLS_PORT TLS_URL=https://api.$TLS_NAME:$TLS_PORT
 	[ -n "${HUTCH_PLAIN_URL:-}" ] || PUBLIC_URL=$TLS_URL
@@ -218,10 +208,12 @@ start_hutch() {
 	start_part worker "$ACCOUNT" "$(program hutch-worker)" -c "$CONF"
 	start_part gateway "$ACCOUNT" "$(program hutch-gateway)" -c "$CONF"
 	start_part lighttpd "$ACCOUNT" /usr/sbin/lighttpd -D -f "$RUN/lighttpd.conf"
-	wait_for api 30 "the API answers" test -S "$SOCK/api.sock"
-	wait_for ops 30 "the operations pool answers" test -S "$SOCK/ops.sock"
-	wait_for gateway 30 "the gateway answers" test -S "$SOCK/gateway.sock"
-	wait_for lighttpd 20 "$URL/v1/health answers" curl -fsS -m 5 "$URL/v1/health"
+	wait_for api 60 "the API answers" test -S "$SOCK/api.sock"
+	wait_for ops 60 "the operations pool answers" test -S "$SOCK/ops.sock"
+	wait_for gateway 60 "the gateway answers" test -S "$SOCK/gateway.sock"
+	wait_for lighttpd 60 "the web server listens on port $PORT" part_listens lighttpd "$PORT"
+	[ -z "$TLS" ] || wait_for lighttpd 60 "the web server listens on port $TLS_PORT" part_listens lighttpd "$TLS_PORT"
+	wait_for lighttpd 60 "$URL/v1/health answers" curl -fsS -m 5 "$URL/v1/health"
 	start_part agent root "$agent" -c "$CONF"
 	wait_for agent 180 "the host agent knows its accelerator and template" agent_ready
 }

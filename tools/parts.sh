@@ -37,6 +37,47 @@ marked() {
 	done 2>/dev/null
 }
 
+# ---- ports ----
+
+PORT_CLAIMS=/run/hutch-ports
+
+port_taken() { (: 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+port_claimed() {
+	local pid started
+
+	read -r pid started 2>/dev/null <"$PORT_CLAIMS/$1" && [ "$(start_time "$pid")" = "$started" ]
+}
+
+# free_port FIRST: the first port from there on that nobody listens on, nor chose and will bind later: as long as
+# this process lives it is its own.
+free_port() {
+	local port=$1 lock
+
+	mkdir -p "$PORT_CLAIMS"
+	exec {lock}>"$PORT_CLAIMS/lock"
+	flock "$lock"
+	while port_taken "$port" || port_claimed "$port"; do
+		port=$((port + 1))
+	done
+	echo "$$ $(start_time $$)" >"$PORT_CLAIMS/$port"
+	exec {lock}>&-
+	echo "$port"
+}
+
+# part_listens NAME PORT: the socket that listens there is the part's own, not that of whoever was there before.
+part_listens() {
+	local pid inode
+
+	pid=$(part_pid "$1") || return 1
+	for inode in $(awk -v port="$(printf ':%04X' "$2")" '$4 == "0A" && substr($2, length($2) - 4) == port { print $10 }' /proc/net/tcp); do
+		[ -z "$(find "/proc/$pid/fd" -lname "socket:\\[$inode\\]" -print -quit 2>/dev/null)" ] || return 0
+	done
+	return 1
+}
+
+# ---- parts ----
+
 # part_current NAME: it lives, and since it started neither its program nor the configuration changed.
 part_current() {
 	local pid
