@@ -5,7 +5,7 @@ QUERIES = \
 
 QUERIES += sql/queries/life.sql sql/queries/snapshots.sql
 QUERIES += sql/queries/invitations.sql sql/queries/idps.sql
-QUERIES += sql/queries/gateway.sql sql/queries/ports.sql sql/queries/placement.sql sql/queries/copies.sql
+QUERIES += sql/queries/gateway.sql sql/queries/ports.sql sql/queries/placement.sql sql/queries/copies.sql sql/queries/cluster.sql
 
 QUERIES += sql/queries/events.sql sql/queries/jobs.sql sql/queries/mail.sql sql/queries/relay.sql sql/queries/sweeper.sql
 

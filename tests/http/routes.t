@@ -40,7 +40,13 @@ POST /v1/hosts {"name":"mine"}
 POST /v1/hosts {"name":"own","type":"byoc","team_id":"$ALICE_TEAM_ID"}
 403 {"error":{"code":"forbidden","message":"~may not bring",...}}
 
+GET /v1/admin/cluster
+403 {"error":{"code":"forbidden",...}}
+
 as admin
+GET /v1/admin/cluster
+200 {"hosts":{"pending":$PENDING,"online":$ONLINE,"draining":$DRAINING,"unreachable":$UNREACHABLE},"capacity":{"memory_mb":$MB,"vcpus":$VCPUS,"disk_mb":$DISK},"used":{"capsules":$CAPSULES,...},"capsules":{...},"artifacts":{"total":$TOTAL,"bytes":$BYTES,"one_copy":$ONE,"no_copy":$NONE},"hosts_wanted":$WANTED}
+
 PUT /v1/admin/teams/$ALICE_TEAM_ID/byoc {"enabled":true}
 204 empty
 
