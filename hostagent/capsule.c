@@ -456,7 +456,10 @@ may_start(struct capsule *c, int64_t epoch, bool image, struct err *e)
 		    e, E_STALE_EPOCH, "capsule %s is at epoch %lld", c->id, (long long)c->epoch);
 	if (image && epoch > c->epoch && c->state == CAP_ERROR)
 		return 1; /* what is there is given up for it */
-	if (epoch == c->epoch && (c->state == CAP_RUNNING || c->state == CAP_STARTING))
+	/* asked again after it had run and slept: the answer to the first was lost */
+	if (epoch == c->epoch &&
+	    (c->state == CAP_RUNNING || c->state == CAP_STARTING || c->state == CAP_PAUSING ||
+		c->state == CAP_PAUSED))
 		return 0;
 	if (c->state == CAP_ERROR && c->never_ran)
 		return 1;
