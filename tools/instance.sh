@@ -93,6 +93,10 @@ write_config() {
 			rate_limits = false
 			hash_cost = 1
 		}
+		# an emulated machine beside others that take all processors
+		agent {
+			boot_timeout_sec = 300
+		}
 		# for tests/http/oauth.py, whose provider runs on this machine
 		oauth {
 			private_networks = "127.0.0.1/32"

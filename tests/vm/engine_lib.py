@@ -17,14 +17,24 @@ def new_id():
     return 'cl-' + digits
 
 
-def wait_for(what, test, seconds=60):
-    end = time.time() + seconds
-    while time.time() < end:
+def wait_for(what, test, seconds=180):
+    """What test says as soon as it is true. The deadline is for what never comes: emulated machines on a busy host are slow."""
+    end = time.monotonic() + seconds
+    while True:
         got = test()
         if got:
             return got
+        if time.monotonic() > end:
+            break
         time.sleep(0.1)
     raise AssertionError('waited %d s for %s' % (seconds, what))
+
+
+def kill(pid, sig=signal.SIGKILL):
+    try:
+        os.kill(pid, sig)
+    except ProcessLookupError:
+        pass
 
 
 class Agent:
@@ -38,7 +48,8 @@ class Agent:
         self.extra = ''     # further text of its configuration
         self.conf = dict(socket=self.sock, state_dir=self.state, image_dir=images, accel='tcg', uid_first=uid_first,
                          uid_count=24, pool_size=0, pool_waiting=0, min_free_disk_gb=0, min_free_disk_percent=0,
-                         min_free_memory_percent=1, network_mode='user')
+                         min_free_memory_percent=1, network_mode='user',
+                         boot_timeout_sec=300)     # emulated, beside others that take all processors
         self.conf.update(conf)
         self.conf = {k: v for k, v in self.conf.items() if v is not None}     # None: the program's own default
 
@@ -48,13 +59,13 @@ class Agent:
             f.write('agent {\n%s}\n' % ''.join('\t%s = %s\n' % (k, v if isinstance(v, int) else '"%s"' % v)
                                               for k, v in conf.items()) + self.extra)
 
-    def start(self, wait=40, env=None, **more):
+    def start(self, wait=120, env=None, **more):
         self.configure(**more)
         log = open(self.dir + '/log', 'ab')
         self.process = subprocess.Popen([self.binary, '-c', self.dir + '/hutch.conf'], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log, env=dict(os.environ, **(env or {})))
-        end = time.time() + wait
-        while time.time() < end and self.process.poll() is None:
+        end = time.monotonic() + wait
+        while time.monotonic() < end and self.process.poll() is None:
             try:
                 if self.call('GET', '/info')[0] == 200:
                     return
@@ -66,7 +77,7 @@ class Agent:
     def stop(self, sig=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(sig)
-            self.process.wait(20)
+            self.process.wait(60)
 
     def restart(self, sig=signal.SIGKILL, **more):
         self.stop(sig)
@@ -166,15 +177,26 @@ class Agent:
                     found[b.decode().split('-', 2)[2]] = int(path.split('/')[2])
         return found
 
+    def vm_of(self, cid):
+        """The pid of the capsule's QEMU, as the journal says: others may be images in the making, or pools'."""
+        pid = None
+        with open(self.state + '/journal', errors='replace') as f:
+            for line in f:
+                if line.endswith('\n') and cid in line:
+                    pid = json.loads(line[9:]).get('pid') or pid
+        return pid
+
+    def kill_all(self):
+        """kill -9 of every machine that is there: one may end by itself meanwhile."""
+        for pid in self.qemus().values():
+            kill(pid)
+
     def end(self, keep_log=None, keep=False):
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for pid in self.qemus().values() if os.path.exists(self.state + '/instance') else ():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+        if os.path.exists(self.state + '/instance'):
+            self.kill_all()
         if keep_log:
             shutil.copy(self.dir + '/log', keep_log)
         if not keep:
@@ -192,7 +214,7 @@ def attempt(agent, test):
             agent.start()
         test()
         return None
-    except (AssertionError, OSError, KeyError, IndexError, TypeError, ValueError, SystemExit) as e:
+    except (AssertionError, OSError, KeyError, IndexError, TypeError, ValueError, SystemExit, subprocess.SubprocessError) as e:
         trace = traceback.extract_tb(e.__traceback__)
         line = trace[-1 if len(trace) < 3 else 1]
         if agent.process.poll() is None:

@@ -149,6 +149,7 @@ agent {{
 	min_free_disk_gb = 1
 	min_free_disk_percent = 1
 	min_free_memory_percent = 2
+	boot_timeout_sec = 300
 }}
 ''')
 
@@ -175,7 +176,7 @@ agent {{
 
     def api(self, method, path, body=None):
         """The control API on the unix socket: (status, text)."""
-        words = ["curl", "-sS", "-m", "20", "--http2-prior-knowledge", "--unix-socket", self.dir + "/agent.sock", "-X", method, "-w", "\n%{http_code}"]
+        words = ["curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--unix-socket", self.dir + "/agent.sock", "-X", method, "-w", "\n%{http_code}"]
         out = run(*words, *(["--json", json.dumps(body)] if body is not None else []), "http://agent/agent/v1" + path)
         text, status = out.rsplit("\n", 1) if "\n" in out else ("", out)
         return int(status), text
@@ -202,7 +203,7 @@ agent {{
         if self.agent and self.agent.poll() is None:
             self.agent.terminate()
             try:
-                self.agent.wait(10)
+                self.agent.wait(30)
             except subprocess.TimeoutExpired:
                 self.agent.kill()
         self.kill_machines()

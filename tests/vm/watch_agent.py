@@ -2,7 +2,7 @@
 import json, struct, subprocess, time
 
 import engine_lib
-from engine_lib import TOKEN, new_id, wait_for  # noqa: F401  (for who imports this)
+from engine_lib import TOKEN, kill, new_id, wait_for  # noqa: F401  (for who imports this)
 
 
 class Agent(engine_lib.Agent):
@@ -10,7 +10,7 @@ class Agent(engine_lib.Agent):
         own = dict(pool_size=1, pool_waiting=None, network_mode=None, user='')
         super().__init__(program, images, uid_first, prefix, uid_count=uid_count, **dict(own, **conf))
 
-    def start(self, wait=30, env=None, **more):
+    def start(self, wait=120, env=None, **more):
         """Seconds until it answered. What is said here stays said."""
         self.conf.update(more)
         began = time.time()
@@ -50,7 +50,7 @@ class Agent(engine_lib.Agent):
         if pty:
             process['pty'] = {'size': {'cols': 80, 'rows': 24}}
         message = json.dumps(process).encode()
-        cmd = ['curl', '-sSN', '--http2-prior-knowledge', '--unix-socket', self.sock, '-m', '90', '-X', 'POST',
+        cmd = ['curl', '-sSN', '--http2-prior-knowledge', '--unix-socket', self.sock, '-m', '600', '-X', 'POST',
                '-H', 'content-type: application/connect+json', '-H', 'x-access-token: ' + TOKEN, '--data-binary', '@-',
                'http://agent/agent/v1/capsules/%s/guest/process.Process/Start' % cid]
         for h in headers:
@@ -60,13 +60,3 @@ class Agent(engine_lib.Agent):
         p.stdin.close()
         p.stdin = None
         return p
-
-    def vm_of(self, cid):
-        """The pid of the capsule's QEMU, as the journal says."""
-        pid = None
-        with open(self.state + '/journal', errors='replace') as f:
-            for line in f:
-                record = json.loads(line[9:])
-                if record.get('id') == cid and record.get('pid'):
-                    pid = record['pid']
-        return pid
