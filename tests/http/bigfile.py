@@ -69,7 +69,7 @@ def main():
     if not check("a capsule", r.status == 201, capsule):
         return 1
     try:
-        for _ in range(120):
+        for _ in range(360):
             if json.loads(call("GET", "/v1/capsules/" + capsule["id"]).read()).get("state") == "running":
                 break
             time.sleep(0.5)

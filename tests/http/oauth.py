@@ -64,7 +64,7 @@ class Browser:
             data = urllib.parse.urlencode(form).encode()
         names = {k.replace("_", "-"): v for k, v in headers.items()}
         try:
-            with self.opener.open(urllib.request.Request(url, data, names, method=method), timeout=60) as a:
+            with self.opener.open(urllib.request.Request(url, data, names, method=method), timeout=150) as a:
                 return a.status, a.headers, a.read()
         except urllib.error.HTTPError as e:
             return e.code, e.headers, e.read()
@@ -329,7 +329,7 @@ def tests():
     # new keys at the provider: asked for again when a token has an unknown one, but once a minute at most
     provider.stop()
     provider.start("k2")
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     status = 0
     while status != 200 and time.monotonic() < end:
         page = ada.sign_in(corp, f"ada{MARK}")

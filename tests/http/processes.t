@@ -111,5 +111,6 @@ POST /v1/capsules/$ID/files/move {"source":"/root/s/f","destination":"/root/s/g"
 DELETE /v1/capsules/$ID
 204 empty
 
+eventually 6
 POST /v1/capsules/$ID/exec {"cmd":"true"}
 409 {"error":{"code":"invalid_state",...}}

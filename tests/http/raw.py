@@ -48,7 +48,7 @@ def dechunk(data):
     return out
 
 
-def send(host, port, data, timeout=15, half_close=False):
+def send(host, port, data, timeout=60, half_close=False):
     """Send data, read until the server closes. Data should ask for Connection: close."""
     with socket.create_connection((host, port), timeout=timeout) as s:
         try:

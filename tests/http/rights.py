@@ -34,7 +34,7 @@ def call(method, path, body=None, **headers):
         names["Content-Type"] = "application/json"
     req = urllib.request.Request(URL + path, data, names, method=method)
     try:
-        with urllib.request.urlopen(req, timeout=60) as a:
+        with urllib.request.urlopen(req, timeout=150) as a:
             return a.status, a.read()
     except urllib.error.HTTPError as e:
         return e.code, e.read()
@@ -50,7 +50,7 @@ def sql(statement):
 
 
 def mailed_token(address):
-    for _ in range(150):
+    for _ in range(600):
         for path in glob.glob(f"{MAILS}/*"):
             with open(path, "rb") as f:
                 m = email.message_from_binary_file(f, policy=email.policy.default)

@@ -65,7 +65,7 @@ a = ada("POST", f"/v1/teams/{blue}/members", {"email": f"nobody-{RUN}@x.example"
 check("nor one that is none", a.status == 404, a)
 a = ada("POST", f"/v1/teams/{blue}/members", {"email": f" {bob.email.upper()} ", "role": "member"})
 check("a member is added by address", a.status == 201 and a.json["user_id"] == bob.id, a)
-check("joined_at is now", sql(f"SELECT abs(extract(epoch FROM now() - '{a.json['joined_at']}'::timestamptz)) < 2") == "t", a)
+check("joined_at is now", sql(f"SELECT abs(extract(epoch FROM now() - '{a.json['joined_at']}'::timestamptz)) < 60") == "t", a)
 a = ada("POST", f"/v1/teams/{blue}/members", {"email": bob.email})
 check("twice is refused", a.status == 400, a)
 bob.login(blue)

@@ -17,7 +17,7 @@ FAILED = 0
 
 
 def call(method, path, body=None, headers=KEY):
-    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=60)
+    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=150)
     c.request(method, path, None if body is None else json.dumps(body), {**headers, "Content-Type": "application/json"})
     r = c.getresponse()
     data = r.read()
@@ -47,12 +47,12 @@ def metrics(base):
     def enough():
         status, got = call("GET", base + "/metrics?range=5m")
         return status == 200 and len(got["points"]) >= 5 and got
-    got = wait_for(enough, 30)
+    got = wait_for(enough, 120)
     check("metrics have points", bool(got), call("GET", base + "/metrics"))
     if got:
         p = got["points"][-1]
         check("a point has its figures", p["mem_bytes"] > 0 and 0 <= p["cpu_pct"] <= 100 and "disk_bytes" in p, p)
-        check("points are of now, in order", abs(p["timestamp_unix"] - time.time()) < 10
+        check("points are of now, in order", abs(p["timestamp_unix"] - time.time()) < 60
               and [x["timestamp_unix"] for x in got["points"]] == sorted(x["timestamp_unix"] for x in got["points"]), got)
     for name in ("10m", "1h", "2h", "6h", "12h", "24h"):
         status, got = call("GET", base + "/metrics?range=" + name)
@@ -68,26 +68,27 @@ def live(base):
     def listen(**more):
         ws = Socket(os.environ.get("HUTCH_URL", "http://localhost:8080"), "/v1/events/ws", KEY)
         ws.send(type="subscribe", id="1", topics=[capsule], **more)
-        check("subscribed", ws.recv(10)["topics"] == [capsule])
+        check("subscribed", ws.recv(60)["topics"] == [capsule])
         return ws
     a, b, none = listen(metrics=True), listen(metrics=True), listen()
-    begin, got = time.time(), []
-    while len(got) < 3 and time.time() < begin + 30:
-        m = a.recv(15)
+    got, at = [], []
+    while len(got) < 4:  # the first one may have waited for us; a turn in which the host said nothing new is left out
+        m = a.recv(60)
         if m["type"] == "live":
             got.append(m)
-    took = time.time() - begin
-    check("figures of a capsule every 5 s", 9 < took < 18 and all(m["topic"] == capsule and m["live"] == "metrics" for m in got), (took, got))
+            at.append(time.time())
+    took = at[3] - at[1]
+    check("figures of a capsule every 5 s", 6 < took < 28 and all(m["topic"] == capsule and m["live"] == "metrics" for m in got), (at, got))
     points = [p for m in got for p in m["data"]["points"]]
     times = [p["timestamp_unix"] for p in points]
-    check("each second once, in order", len(times) >= 10 and times == sorted(set(times)) and abs(times[-1] - time.time()) < 8, times)
+    check("each second once, in order", len(times) >= 10 and times == sorted(set(times)) and abs(times[-1] - time.time()) < 30, times)
     stored = {p["timestamp_unix"]: p for p in call("GET", base + "/metrics?range=5m")[1]["points"]}
     same = [p == stored[p["timestamp_unix"]] for p in points if p["timestamp_unix"] in stored]
     check("the same as GET …/metrics tells", len(same) >= 10 and all(same), (points[:2], same))
     # two processes of the gateway cut the seconds into pages each in its own way
     heard, other = {p["timestamp_unix"]: p for p in points}, []
     while not any(p["timestamp_unix"] in heard for p in other):
-        m = b.recv(15)
+        m = b.recv(60)
         other += m["data"]["points"] if m["type"] == "live" else []
     both = [p for p in other if p["timestamp_unix"] in heard]
     check("all who listen hear the same", both == [heard[p["timestamp_unix"]] for p in both], (both, points))
@@ -99,7 +100,7 @@ def live(base):
         quiet = None
     check("who did not ask for them hears none", quiet is None, quiet)
     a.send(type="subscribe", id="2", topics=[capsule])
-    while a.recv(10).get("id") != "2":
+    while a.recv(60).get("id") != "2":
         pass
     try:
         m = None
@@ -117,9 +118,11 @@ def logs(base):
         call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo word-%d >/dev/hvc0" % i]})
 
     def said():
-        status, got = call("GET", base + "/logs?source=serial&tail=2")
-        return status == 200 and got["lines"] == ["word-1", "word-2"] and got
-    check("the console's last lines", bool(wait_for(said, 10)), call("GET", base + "/logs"))
+        """The kernel may say something of its own between them."""
+        status, got = call("GET", base + "/logs?source=serial&tail=50")
+        return status == 200 and [line for line in got["lines"] if line.startswith("word-")] == ["word-0", "word-1", "word-2"]
+    check("the console's last lines", bool(wait_for(said, 60)), call("GET", base + "/logs"))
+    check("as many as were asked for", len(call("GET", base + "/logs?source=serial&tail=2")[1]["lines"]) == 2)
     status, got = call("GET", base + "/logs?source=agent")
     check("what the host did", status == 200 and any("running" in line for line in got["lines"]), got)
     check("the boot log", call("GET", base + "/logs?source=boot")[0] == 200)
@@ -128,12 +131,12 @@ def logs(base):
 
 
 def follow(base):
-    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=20)
+    c = http.client.HTTPConnection(URL.hostname, URL.port or 80, timeout=60)
     c.request("GET", base + "/logs?source=serial&tail=1&follow=true", headers=KEY)
     r = c.getresponse()
     check("follow is a stream of events", r.status == 200 and r.getheader("Content-Type", "").startswith("text/event-stream"), r.status)
     call("POST", base + "/exec", {"cmd": "sh", "args": ["-c", "echo followed >/dev/hvc0"]})
-    text, end = b"", time.time() + 15
+    text, end = b"", time.time() + 60
     while b"data: followed" not in text and time.time() < end:
         text += r.read1(4096)
     check("what is said comes", b"data: followed" in text and b"id: " in text, text)
@@ -146,7 +149,7 @@ def main():
         print("not ok a capsule: %s %s" % (status, made))
         return 1
     base = "/v1/capsules/" + made["id"]
-    wait_for(lambda: call("GET", base)[1]["status"] == "running", 60)
+    wait_for(lambda: call("GET", base)[1]["status"] == "running", 180)
     try:
         metrics(base)
         live(base)
@@ -155,11 +158,12 @@ def main():
         check("ping", call("POST", base + "/ping")[0] == 204)
     finally:
         call("DELETE", base)
+    wait_for(lambda: call("GET", base)[1].get("status") == "stopped", 120)
 
     def stored():
         status, got = call("GET", base + "/metrics?range=10m")
         return status == 200 and len(got["points"]) >= 5
-    check("metrics of one that is gone come from the tables", bool(wait_for(stored, 30)), call("GET", base + "/metrics"))
+    check("metrics of one that is gone come from the tables", bool(wait_for(stored, 90)), call("GET", base + "/metrics"))
     check("its logs are empty", call("GET", base + "/logs")[1].get("lines") == [], call("GET", base + "/logs"))
     check("ping of one that is gone", call("POST", base + "/ping")[0] == 409, call("POST", base + "/ping"))
     return FAILED > 0
