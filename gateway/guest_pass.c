@@ -267,7 +267,7 @@ static bool
 is_private(const char *path)
 {
 	static const char *const own[] = { "/init", "/freeze", "/unfreeze", "/collapse",
-		"/fsfreeze", "/fsthaw", "/upgrade", "/stats", NULL };
+		"/fsfreeze", "/fsthaw", "/grow", "/upgrade", "/stats", NULL };
 	size_t n = strlen(path), i;
 
 	while (n > 1 && path[0] == '/' && path[1] == '/') {

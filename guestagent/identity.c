@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "freeze.h"
+#include "grow.h"
 #include "handlers.h"
 #include "init.h"
 #include "json.h"
@@ -46,8 +47,9 @@ struct init {
 	struct json_object *variables;
 	uint8_t *entropy;
 	size_t entropy_len;
-	bool keep;  /* the same capsule goes on: what is not said stays as it is */
-	bool other; /* another capsule from now on: its epochs have nothing to do with ours */
+	bool keep;    /* the same capsule goes on: what is not said stays as it is */
+	int64_t disk; /* bytes of the writable disk; 0: as many as it has */
+	bool other;   /* another capsule from now on: its epochs have nothing to do with ours */
 };
 
 /* Members of the message that become variables of every process. */
@@ -187,7 +189,9 @@ init_read(struct call *c, struct json_object *in, struct init *i)
 	    rpc_str(in, "hostname", &i->hostname, e) < 0 ||
 	    rpc_str(in, "entropy", &entropy, e) < 0 ||
 	    rpc_str(in, "machineId", &i->machine_id, e) < 0 ||
-	    rpc_str(in, "caBundle", &i->ca_bundle, e) < 0 || check_variables(i->variables, e) < 0)
+	    rpc_str(in, "caBundle", &i->ca_bundle, e) < 0 ||
+	    rpc_int(in, "diskSize", 0, INT64_MAX, &i->disk, e) < 0 ||
+	    check_variables(i->variables, e) < 0)
 		return -1;
 	i->keep = json_flag(in, "keep", false) && self.token;
 	i->other = json_flag(in, "newIdentity", false);
@@ -371,7 +375,6 @@ static int
 init_apply(struct json_object *in, const struct init *i, struct err *e)
 {
 	bool machine = getpid() == 1;
-	struct err grow = { 0 };
 
 	/* Until the end nobody gets in: an init that fails leaves the capsule closed. */
 	self.ready = false;
@@ -394,9 +397,6 @@ init_apply(struct json_object *in, const struct init *i, struct err *e)
 		return -1;
 	if (i->machine_id)
 		keep_text(&self.machine_id, i->machine_id);
-	/* A file system that keeps its old size is no reason to refuse the capsule. */
-	if (machine && init_grow(&grow) < 0)
-		log_warn(NULL, "%s", grow.text);
 	self.epoch = i->epoch;
 	return 0;
 }
@@ -412,6 +412,15 @@ init_done(struct call *c)
 	freeze_thaw();
 	if (c)
 		call_reply(c, 204, version, NULL, 0);
+}
+
+/* A file system that keeps its old size is no reason to refuse the capsule. */
+static void
+init_grown(struct call *c, const struct err *e)
+{
+	if (e)
+		log_warn(NULL, "%s", e->text);
+	resume_run(c, init_done);
 }
 
 void
@@ -452,5 +461,5 @@ identity_init(struct call *c)
 		return;
 	}
 	self.applying = true;
-	resume_run(c, init_done);
+	grow_run(c, (uint64_t)i.disk, init_grown);
 }

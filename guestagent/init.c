@@ -354,21 +354,23 @@ init_system(void)
 }
 
 int
-init_grow(struct err *e)
+init_grow(uint64_t least, struct err *e)
 {
 	auto_fd dev = -1;
 	struct statfs fs;
 	uint64_t bytes = 0, blocks = 0;
 
 	if (upper_fd < 0)
-		return 0;
+		return 1;
 	dev = open(upper_dev, O_RDONLY | O_CLOEXEC);
 	if (dev < 0 || ioctl(dev, BLKGETSIZE64, &bytes) < 0 || fstatfs(upper_fd, &fs) < 0)
 		return err_sys(e, "size of %s", upper_dev);
+	if (bytes < least)
+		return 0;
 	blocks = bytes / (uint64_t)fs.f_bsize;
 	/* f_blocks leaves out the file system's own tables, so a disk of the same size looks
 	   larger; the kernel knows the true number and does nothing then. */
 	if (ioctl(upper_fd, EXT4_IOC_RESIZE_FS, &blocks) < 0)
 		return err_sys(e, "grow %s", upper_dev);
-	return 0;
+	return 1;
 }

@@ -8,12 +8,14 @@
 #include "err.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Initramfs stage: modules, disks, overlay, new root. Does nothing when there is no /m/order. */
 void init_root(void);
 /* Then: the mounts programs expect, network, limits. */
 void init_system(void);
-/* Grows the writable file system to its disk's size, after the host made that larger. */
-int init_grow(struct err *);
+/* Grows the writable file system to its disk's size, after the host made that larger. 1: done, or
+   there is none; 0: the disk has less than `least` bytes yet, nothing was done; -1. */
+int init_grow(uint64_t least, struct err *);
 /* sync, then the machine is off, or asks its host for a new boot. */
 void init_end(bool off) __attribute__((noreturn));

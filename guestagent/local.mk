@@ -8,7 +8,7 @@ guest_sources = \
 	guestagent/main.c guestagent/handlers.h \
 	guestagent/init.c guestagent/init.h guestagent/loop.c guestagent/loop.h guestagent/link.c guestagent/link.h \
 	guestagent/server.c guestagent/server.h guestagent/call.h guestagent/rpc.c guestagent/rpc.h \
-	guestagent/identity.c guestagent/identity.h guestagent/resume.c guestagent/resume.h guestagent/freeze.c guestagent/freeze.h guestagent/metrics.c \
+	guestagent/identity.c guestagent/identity.h guestagent/resume.c guestagent/resume.h guestagent/freeze.c guestagent/freeze.h guestagent/grow.c guestagent/grow.h guestagent/metrics.c \
 	guestagent/user.c guestagent/user.h guestagent/spawn.c guestagent/spawn.h guestagent/text.c guestagent/text.h \
 	guestagent/ring.c guestagent/ring.h guestagent/process.c guestagent/process.h guestagent/process_rpc.c \
 	guestagent/reader.c guestagent/input.c guestagent/input_stream.c guestagent/files.c guestagent/upload.c guestagent/upload.h guestagent/compose.c guestagent/gzip.c guestagent/gzip.h \

@@ -134,7 +134,8 @@ resume_run(struct call *c, void (*done)(struct call *))
 	}
 	run.call = c;
 	run.done = done;
-	c->on_gone = caller_gone;
+	if (c)
+		c->on_gone = caller_gone;
 	run.limit = (struct timer){ .fn = too_long };
 	timer_set(&run.limit, LIMIT_MS);
 }

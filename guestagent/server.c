@@ -4,6 +4,7 @@
 #include "call.h"
 #include "cleanup.h"
 #include "freeze.h"
+#include "grow.h"
 #include "handlers.h"
 #include "identity.h"
 #include "rpc.h"
@@ -27,6 +28,7 @@ static const struct route routes[] = {
 	{ "POST", "/init",                            CALL_WHOLE,  ANYONE, 1 * MB,  .fn = identity_init },
 	{ "POST", "/freeze",                          CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_call },
 	{ "POST", "/unfreeze",                        CALL_WHOLE,  ANYONE, 1 * KB,  .fn = freeze_undo_call },
+	{ "POST", "/grow",                            CALL_WHOLE,  ANYONE, 1 * KB,  .fn = grow_call },
 	{ "GET",  "/envs",                            CALL_WHOLE,  TOKEN,  0,       .fn = identity_envs },
 	{ "GET",  "/stats",                           CALL_WHOLE,  ANYONE, 0,       .fn = stats_get },
 	{ "GET",  "/metrics",                         CALL_WHOLE,  TOKEN,  0,       .fn = metrics_get },

@@ -115,6 +115,7 @@ on_record(struct agent *a, struct json_object *j)
 	c->vcpus = (int)json_int(j, "vcpus", 0);
 	c->memory_mb = (int)json_int(j, "memory_mb", 0);
 	c->disk_size = (uint64_t)json_int(j, "disk", 0);
+	c->grows = json_flag(j, "grows", false);
 	c->warm = json_flag(j, "warm", false);
 	c->restored = json_flag(j, "restored", false);
 	chain_read(&c->chain, j);

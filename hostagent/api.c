@@ -330,7 +330,7 @@ api_spec(struct call *c, void *mem, struct json_object *j, int64_t epoch, struct
 		return err_set(&c->err, E_BAD_INPUT, "\"boot\" is neither warm nor cold");
 	if (!between(&c->err, "vcpus", json_int(j, "vcpus", 1), 1, 16) ||
 	    !between(&c->err, "memory_mb", json_int(j, "memory_mb", 512), 128, 65536) ||
-	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, 262144) ||
+	    !between(&c->err, "disk_size_mb", s->disk_mb, 0, DISK_MAX_MB) ||
 	    !envs_ok(s->envs, &c->err) || !net_policy_read(mem, s->network, &c->err))
 		return -1;
 	return 0;

@@ -1,6 +1,7 @@
 /* api_patch.c - PATCH /capsules/{id}: what changes while a capsule lives. A member is a row of
  * parts[]. */
 #include "api_call.h"
+#include "host.h"
 #include "net.h"
 #include "net_policy.h"
 #include "vm.h"
@@ -25,6 +26,19 @@ network_set(struct capsule *k, struct json_object *v, struct err *e)
 	return k->vm && *k->vm->net_of ? net_renew(k->agent, k->vm, k->id, e) : 0;
 }
 
+/* A disk that is larger already is as asked: it only grows. */
+static int
+disk_look(struct capsule *k, void *mem, struct json_object *v, struct err *e)
+{
+	int64_t mb = json_object_get_int64(v);
+
+	(void)mem;
+	if (!json_object_is_type(v, json_type_int) || mb < 0 || mb > DISK_MAX_MB)
+		return err_set(
+		    e, E_BAD_INPUT, "\"disk_size_mb\" is not between 0 and %d", DISK_MAX_MB);
+	return (uint64_t)mb << 20 > k->disk_size ? host_disk_room(k->agent, 0, e) : 0;
+}
+
 static const struct part {
 	const char *name;
 	int (*look)(struct capsule *, void *mem, struct json_object *, struct err *);
@@ -32,6 +46,7 @@ static const struct part {
 } parts[] = {
 	/* clang-format off */
 	{ "network", network_look, network_set },
+	{ "disk_size_mb", disk_look, NULL }, /* capsule_grow(): it takes a while */
 	/* clang-format on */
 };
 
@@ -69,6 +84,13 @@ write_down(struct call *c, const struct capsule *k)
 	journal_append(k->agent->journal, c, b.data, answer, c);
 }
 
+static void
+on_grown(void *arg, struct capsule *k, const struct err *e)
+{
+	(void)k;
+	answer(arg, e);
+}
+
 void
 capsule_patch(struct call *c)
 {
@@ -96,15 +118,18 @@ capsule_patch(struct call *c)
 		if ((v = json_get(j, parts[i].name)))
 			(void)parts[i].look(k, c, v, &e);
 	for (i = 0; j && i < nitems(parts) && e.code == E_OK; i++)
-		if ((v = json_get(j, parts[i].name)))
+		if (parts[i].set && (v = json_get(j, parts[i].name)))
 			(void)parts[i].set(k, v, &e);
 	if (e.code != E_OK) {
 		api_error(c->stream, &e);
 		return;
 	}
-	if (idle_named(j)) {
+	if (idle_named(j))
 		idle_set(k, &times);
+	if (capsule_grow(k, (uint64_t)json_int(j, "disk_size_mb", 0) << 20, c, on_grown, c))
+		return; /* its records have all of it */
+	if (idle_named(j) || k->grows)
 		write_down(c, k);
-	} else
+	else
 		answer(c, NULL);
 }

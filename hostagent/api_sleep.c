@@ -143,6 +143,7 @@ sleep_resume(struct call *c)
 	struct json_object *j = body(c);
 	struct capsule *k = capsule_find(c->agent, c->id);
 	struct idle_settings idle;
+	int64_t disk_mb;
 
 	if (!j)
 		return;
@@ -157,6 +158,9 @@ sleep_resume(struct call *c)
 			return;
 		}
 		idle_set(k, &idle);
+		disk_mb = json_int(j, "disk_size_mb", 0);
+		if (disk_mb > 0 && disk_mb <= DISK_MAX_MB)
+			capsule_want_disk(k, (uint64_t)disk_mb << 20);
 	}
 	capsule_resume(c->agent, c->id, c->epoch, c, api_started, c);
 }

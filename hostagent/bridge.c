@@ -282,7 +282,7 @@ static const struct h2_events api_events = {
 static bool
 is_private(const char *path)
 {
-	static const char *const own[] = { "/init", "/freeze", "/unfreeze", "/stats" };
+	static const char *const own[] = { "/init", "/freeze", "/unfreeze", "/grow", "/stats" };
 	size_t i, n = strcspn(path, "?#");
 
 	/* the guest compares whole paths and decodes nothing: doubled slashes are the only disguise

@@ -50,6 +50,8 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 		buf_fmt(b, ",\"vm\":\"%s\",\"pid\":%d,\"start\":%llu,\"uid\":%u", c->vm_name,
 		    (int)c->pid, (unsigned long long)c->start, (unsigned)c->uid);
 	chain_json(&c->chain, b);
+	if (c->grows)
+		buf_str(b, ",\"grows\":true");
 	if (c->restored)
 		buf_str(b, ",\"restored\":true");
 	if (*c->parent)
@@ -131,7 +133,7 @@ capsule_vm_is(struct capsule *c, const struct vm *vm)
 	c->warm = vm->image != NULL;
 	c->chain = vm->chain;
 	memcpy(c->parent, vm->parent, sizeof c->parent);
-	c->disk_size = vm->disk_size;
+	capsule_want_disk(c, vm->disk_size);
 }
 
 static void
@@ -230,7 +232,7 @@ static void
 step_disk(void *user)
 {
 	struct capsule_op *op = user;
-	uint64_t want = (uint64_t)op->spec.disk_mb << 20;
+	uint64_t want = op->capsule->disk_size;
 
 	crash_point("create.4");
 	if (op->vm->state == VM_DEAD) {
@@ -249,7 +251,6 @@ step_cont(void *user)
 {
 	struct capsule_op *op = user;
 
-	op->capsule->disk_size = op->vm->disk_size;
 	if (op->vm->state == VM_RUNNING)
 		flow_next(op->flow);
 	else
@@ -294,6 +295,7 @@ capsule_init(struct capsule_op *op, struct vm *vm, bool keep)
 		.team = op->spec.team,
 		.envs = op->spec.envs,
 		.keep = keep,
+		.disk_size = vm->disk_size,
 		.other = op->spec.new_identity };
 	struct guest_call call = {
 		.method = "POST", .path = "/init", .type = "application/json", .timeout_ms = INIT_MS
@@ -328,6 +330,7 @@ step_up(void *user)
 	struct capsule_op *op = user;
 
 	op->capsule->restored = op->state >= 0;
+	capsule_told_disk(op->capsule, op->vm);
 	op->capsule->took_ms = (int)(now_mono() - op->began);
 	capsule_write(op, "up");
 }
@@ -442,6 +445,7 @@ started(void *user, const struct err *e)
 	pool_fill(c->agent);
 	capsule_answer(c, e);
 	talloc_free(op);
+	capsule_grow_on(c);
 }
 
 /* Whether this epoch may start now: 1; it runs or starts already: 0; -1. */
@@ -508,8 +512,8 @@ capsule_start(struct agent *a, const char *id, const struct capsule_spec *spec, 
 	c->vcpus = spec->vcpus;
 	c->memory_mb = spec->memory_mb;
 	c->disk_size = (uint64_t)spec->disk_mb << 20;
-	if (c->disk_size < t->disk_size)
-		c->disk_size = t->disk_size;
+	capsule_want_disk(c, t->disk_size);
+	c->grows = false;
 	c->persisted = false;
 	*c->paused_by = *c->memory_artifact = *c->disk_artifact = '\0';
 	op = capsule_op_new(c, "start");
@@ -670,6 +674,7 @@ capsule_adopted(struct capsule *c, struct vm *vm)
 		(void)capsule_step(c, EV_BACK, &e);
 	if (c->state == CAP_PAUSED || c->state == CAP_RUNNING)
 		capsule_note(c, c->state == CAP_PAUSED ? "paused" : "up");
+	capsule_grow_on(c);
 	capsule_asleep(c);
 	logs_bind(c, vm, false);
 	logs_note(c, "adopted (pid %d)", (int)vm->pid);

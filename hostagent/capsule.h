@@ -38,7 +38,7 @@ enum capsule_event {
 	EV_REMOVED,
 };
 
-enum { CAPSULE_ID = 40, ENVS_MAX = 128, BOOTS = 3 };
+enum { CAPSULE_ID = 40, ENVS_MAX = 128, BOOTS = 3, DISK_MAX_MB = 262144 };
 
 struct capsule_made;
 
@@ -58,10 +58,12 @@ struct capsule {
 	int took_ms;
 	const char *template, *build;
 	int vcpus, memory_mb;
-	uint64_t disk_size;
-	struct vm *vm;    /* NULL: none */
-	char vm_name[32]; /* of its folder, also when the process is gone */
-	pid_t pid;        /* of the journal: for adoption */
+	uint64_t disk_size; /* bytes that its disk is to have: vm->disk_size may be less yet */
+	bool grows;         /* it was promised more than what its guest is known to have */
+	int64_t grow_at;    /* not before: the last try failed */
+	struct vm *vm;      /* NULL: none */
+	char vm_name[32];   /* of its folder, also when the process is gone */
+	pid_t pid;          /* of the journal: for adoption */
 	uint64_t start;
 	uid_t uid;
 	char why[160];                               /* CAP_ERROR: one sentence */
@@ -159,6 +161,10 @@ void capsule_rollback(struct agent *, const char *id, const struct capsule_spec 
     void *mem, capsule_done *, void *arg);
 /* warm, cold or restored. */
 const char *capsule_start_mode(const struct capsule *);
+/* capsule_grow.c: its disk is to have at least so many bytes. true: it grows now, done() when its
+   guest has them; false: when it runs, or when what it does now is over. The caller writes it down.
+ */
+bool capsule_grow(struct capsule *, uint64_t bytes, void *mem, capsule_done *, void *arg);
 
 struct capsule *capsule_find(struct agent *, const char *id);
 /* One that the journal knows; used by adopt.c. */

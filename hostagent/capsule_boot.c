@@ -73,18 +73,6 @@ step_boot(void *user)
 }
 
 static void
-step_grow(void *user)
-{
-	struct capsule_op *op = user;
-	uint64_t want = (uint64_t)op->spec.disk_mb << 20;
-
-	if (want > op->vm->disk_size)
-		vm_grow_disk(op->vm, want, capsule_on_vm, op);
-	else
-		flow_next(op->flow);
-}
-
-static void
 step_init(void *user)
 {
 	struct capsule_op *op = user;
@@ -101,7 +89,7 @@ static const struct step boot_steps[] = {
 	{ "ending the virtual machine", step_end },
 	{ "writing the journal", step_live },
 	{ "booting the disk", step_boot },
-	{ "growing the disk", step_grow },
+	{ "growing the disk", capsule_step_disk },
 	{ "giving the guest its identity", step_init },
 	{ "writing the journal", capsule_step_up },
 	{ 0 },
@@ -216,6 +204,7 @@ capsule_resume_cold(struct agent *a, const char *id, const struct capsule_spec *
 		return;
 	}
 	capsule_awake(c);
+	capsule_want_disk(c, (uint64_t)spec->disk_mb << 20);
 	c->epoch = spec->epoch;
 	for (size_t i = 0; i < BOOTS; i++)
 		c->boots[i] = now_mono() - BOOT_LOOP_MS;

@@ -94,8 +94,9 @@ check_take(struct image_check *k, struct capsule_op *op)
 		c->vcpus = k->vcpus;
 		c->memory_mb = k->memory_mb;
 	}
-	if (c->disk_size < k->disk_size || *k->memory)
-		c->disk_size = k->disk_size;
+	capsule_want_disk(c, k->disk_size);
+	if (*k->memory)
+		op->disk_size = k->disk_size;
 	return 0;
 }
 

@@ -22,6 +22,7 @@ struct capsule_op {
 	struct timer *timer;
 	struct chain chain;        /* of the disk that is started from */
 	char parent[LAYER_NAME];   /* image below the memory; "": none */
+	uint64_t disk_size;        /* that the memory knows its disk by; 0: the capsule's */
 	struct image *image;       /* it, held ready */
 	int state;                 /* the stream's file, -1: none */
 	int flat;                  /* all of the memory, when others start from it, too; -1 */
@@ -36,7 +37,7 @@ struct capsule_op {
 	unsigned tries;
 	bool disk_alone; /* hibernates: there is no VM and no memory any more */
 	bool persisted;  /* its image was in the folder before */
-	bool committed, flattens;
+	bool committed, flattens, grows;
 	int64_t old_epoch, down_at;
 	char key[LAYER_NAME]; /* hutch-op of a snapshot */
 	struct capsule_made *made;
@@ -116,6 +117,19 @@ vm_done capsule_on_frozen; /* of a freeze or a leave: a silent guest sleeps as w
 struct vm_spec capsule_vm_spec(const struct capsule_op *);
 /* op->vm is the capsule's. */
 void capsule_own(struct capsule_op *);
+/* The capsule is to have at least so much disk. */
+void capsule_want_disk(struct capsule *, uint64_t bytes);
+/* What the file that it writes has. */
+uint64_t capsule_disk_has(const struct capsule *);
+/* The VM's disk gets the size that the capsule is to have; init tells the guest. Only while the
+   vCPUs run: QEMU 7.2 aborts when the disk of a machine that was saved and did not go on is
+   resized. What fails is tried again later: a capsule that has run before goes on with what it has.
+ */
+void capsule_step_disk(void *op);
+/* The guest was told what its disk has. */
+void capsule_told_disk(struct capsule *, const struct vm *);
+/* capsule_grow.c: goes on with what was promised, in the background. */
+void capsule_grow_on(struct capsule *);
 void capsule_step_meet(void *op), capsule_step_up(void *op);
 int capsule_image_room(struct capsule *, struct err *);
 void capsule_state_orphan(struct capsule_op *);

@@ -159,7 +159,6 @@ capsule_seal(struct capsule_op *op, bool written, const char *state)
 	memcpy(j->parent, op->parent, sizeof j->parent);
 	j->sums = talloc_steal(j, op->sums);
 	op->sums = NULL;
-	j->out.logical = c->disk_size + (state ? (uint64_t)c->memory_mb << 20 : 0);
 	j->meta = (struct artifact){ .cpu_class = talloc_strdup(j, host_cpu_class(a)),
 		.qemu = a->qemu_version,
 		.machine = qemu_model(),
@@ -167,7 +166,8 @@ capsule_seal(struct capsule_op *op, bool written, const char *state)
 		.build = talloc_strdup(j, c->build ? c->build : ""),
 		.vcpus = c->vcpus,
 		.memory_mb = c->memory_mb,
-		.disk_size = c->disk_size };
+		.disk_size = capsule_disk_has(c) };
+	j->out.logical = j->meta.disk_size + (state ? (uint64_t)c->memory_mb << 20 : 0);
 	op->seal = j;
 	background(a->loop, seal_run, seal_done, j);
 }

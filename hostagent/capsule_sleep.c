@@ -486,7 +486,10 @@ capsule_upkeep(struct agent *a)
 
 	need_memory(a);
 	TAILQ_FOREACH(c, &a->capsules, link)
-	capsule_flatten(c);
+	{
+		capsule_grow_on(c);
+		capsule_flatten(c);
+	}
 	quarantine_sweep(a);
 }
 
@@ -575,6 +578,7 @@ static const struct step resume_steps[] = {
 	{ "starting the virtual machine", step_resume_vm },
 	{ "writing the journal", step_live },
 	{ "continuing", step_resume_cont },
+	{ "growing the disk", capsule_step_disk },
 	{ "meeting the guest", capsule_step_meet },
 	{ "telling the guest", step_resume_init },
 	{ "writing the journal", capsule_step_up },

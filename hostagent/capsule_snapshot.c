@@ -220,6 +220,7 @@ step_paused_settle(void *user)
 	struct capsule *c = op->capsule;
 	struct err e = { 0 };
 	char old[LAYER_NAME], new[LAYER_NAME];
+	uint64_t has = capsule_disk_has(c);
 	auto_fd dir = vm_folder_open(c->agent, c->vm_name), fd = -1;
 
 	layers_settle(c, &op->chain);
@@ -233,7 +234,7 @@ step_paused_settle(void *user)
 	fd = openat(dir, new, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		err_sys(&e, "%s", new);
-	else if (disk_overlay(fd, c->disk_size, NULL, &e) == 0 && fsync(fd) < 0)
+	else if (disk_overlay(fd, has, NULL, &e) == 0 && fsync(fd) < 0)
 		err_sys(&e, "%s", new);
 	if (e.code != E_OK) {
 		c->chain.layers--;
@@ -472,6 +473,7 @@ static const struct step rollback_steps[] = {
 	{ "starting the virtual machine", step_new },
 	{ "writing the journal", step_commit },
 	{ "changing places", step_change },
+	{ "growing the disk", capsule_step_disk },
 	{ "meeting the guest", capsule_step_meet },
 	{ "giving the guest its identity", step_new_init },
 	{ "writing the journal", capsule_step_up },
@@ -532,6 +534,45 @@ rolled_back(void *user, const struct err *e)
 		capsule_asleep_again(op, NULL);
 }
 
+/* One that waits for the end of a quiet operation. */
+struct rollback_ask {
+	struct agent *agent;
+	char id[CAPSULE_ID];
+	struct capsule_spec spec;
+	void *spec_mem, *mem;
+	capsule_done *done;
+	void *arg;
+};
+
+static void
+rollback_again(void *arg)
+{
+	struct rollback_ask *q = arg, copy = *q;
+
+	talloc_free(q);
+	capsule_rollback(
+	    copy.agent, copy.id, &copy.spec, copy.spec_mem, copy.mem, copy.done, copy.arg);
+}
+
+static bool
+rollback_waits(struct capsule *c, const struct capsule_spec *spec, void *spec_mem, void *mem,
+    capsule_done *done, void *arg, struct err *e)
+{
+	struct rollback_ask *q = talloc_zero(mem, struct rollback_ask);
+
+	*q = (struct rollback_ask){ .agent = c->agent,
+		.spec = *spec,
+		.spec_mem = spec_mem,
+		.mem = mem,
+		.done = done,
+		.arg = arg };
+	memcpy(q->id, c->id, sizeof q->id);
+	if (capsule_busy(c, q, rollback_again, q, e) && e->code == E_OK)
+		return true;
+	talloc_free(q);
+	return false;
+}
+
 void
 capsule_rollback(struct agent *a, const char *id, const struct capsule_spec *spec, void *spec_mem,
     void *mem, capsule_done *done, void *arg)
@@ -554,15 +595,16 @@ capsule_rollback(struct agent *a, const char *id, const struct capsule_spec *spe
 	} else if (spec->epoch <= c->epoch)
 		(void)err_set(
 		    &e, E_STALE_EPOCH, "capsule %s is at epoch %lld", c->id, (long long)c->epoch);
-	else if (c->op)
-		(void)err_set(&e, E_CONFLICT, "capsule %s is busy: %s", c->id, c->op->name);
-	else if (host_room(a, &e) == 0) {
+	else if (rollback_waits(c, spec, spec_mem, mem, done, arg, &e))
+		return;
+	else if (e.code == E_OK && host_room(a, &e) == 0) {
 		bool running = c->state == CAP_RUNNING;
 
 		if (capsule_step(c, running ? EV_ROLLBACK : EV_RESUME, &e) == 0) {
 			capsule_awake(c);
 			op = capsule_op_new(c, "rollback");
 			op->was_running = running;
+			capsule_want_disk(c, (uint64_t)spec->disk_mb << 20);
 			op->epoch = spec->epoch;
 			op->spec = *spec;
 			op->spec_mem = talloc_steal(op, spec_mem);

@@ -116,6 +116,7 @@ capsule_op_end(struct capsule_op *op, const struct err *e)
 		capsule_answer(c, e);
 	c->made = NULL;
 	talloc_free(op);
+	capsule_grow_on(c); /* asked for meanwhile */
 }
 
 /* Somebody who waits for the end of a quiet op. */

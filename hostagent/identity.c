@@ -53,6 +53,8 @@ identity_json(struct buf *b, const struct identity *i)
 	member(b, "capsuleId", i->capsule);
 	member(b, "templateId", i->template);
 	member(b, "teamId", i->team);
+	if (i->disk_size)
+		buf_fmt(b, ",\"diskSize\":%llu", (unsigned long long)i->disk_size);
 	if (i->keep)
 		buf_str(b, ",\"keep\":true");
 	if (i->other)

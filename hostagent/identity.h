@@ -9,6 +9,7 @@ struct identity {
 	const char *machine_id;                /* 32 hex digits */
 	const char *capsule, *template, *team; /* ids, or NULL */
 	struct json_object *envs;              /* NULL: none */
+	uint64_t disk_size;                    /* bytes; 0: not told */
 	bool keep;  /* a resume: what is NULL stays as it is in the guest */
 	bool other; /* the memory was another capsule's */
 };

@@ -22,7 +22,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_in.h hostagent/capsule_state.c \
 	hostagent/capsule_work.c hostagent/capsule_image.c hostagent/capsule_sleep.c hostagent/capsule_hibernate.c \
-	hostagent/capsule_steps.c hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
+	hostagent/capsule_steps.c hostagent/capsule_grow.c hostagent/capsule_boot.c hostagent/capsule_shutdown.c hostagent/capsule_shutdown.h hostagent/capsule_flat.c hostagent/capsule_seal.c hostagent/capsule_snapshot.c hostagent/api_sleep.c hostagent/api_sleep.h hostagent/quarantine.c \
 	hostagent/api.c hostagent/api.h hostagent/api_call.h hostagent/api_patch.c hostagent/api_watch.c hostagent/api_watch.h hostagent/bridge.c \
 	hostagent/idle.c hostagent/idle.h hostagent/activity.c hostagent/activity.h \
 	hostagent/logs.c hostagent/logs.h hostagent/own_log.c hostagent/own_log.h hostagent/load.c hostagent/load.h hostagent/api_host.c hostagent/api_host.h hostagent/hung.c hostagent/hung.h \
@@ -48,7 +48,7 @@ tests_vm_isolation_parse_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_isolation_parse_test_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/hostagent
 tests_vm_isolation_parse_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(UV_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
-EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_boot_test.py tests/vm/engine_lib.py \
+EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_boot_test.py tests/vm/engine_grow_test.py tests/vm/engine_lib.py \
 	tests/fuzz/README.md tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
 	tests/fuzz/guest_session_fuzz.c tests/fuzz/host_session_fuzz.c tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
 	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py

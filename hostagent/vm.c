@@ -328,6 +328,7 @@ step_spawn(void *user)
 		goto fail;
 	}
 	if ((!r->spec.folder && disk_overlay(disk, vm->disk_size, NULL, &e) < 0) ||
+	    (r->spec.folder && disk_size(disk, &vm->disk_size, &e) < 0) ||
 	    chain_open(&vm->chain, a->state_fd, vm->dir, layer, &e) < 0)
 		goto fail;
 	layers = vm->chain.layers;
@@ -687,16 +688,26 @@ step_grow(void *user)
 	char text[96], node[LAYER_NAME];
 
 	snprintf(text, sizeof text, "{\"node-name\":\"%s\",\"size\":%llu}",
-	    chain_node(vm->chain.active, node), (unsigned long long)vm->disk_size);
+	    chain_node(vm->chain.active, node), (unsigned long long)vm->run->size);
 	vm_call(vm, "block_resize", text, -1, vm_ok);
 }
 
-static const struct step grow_steps[] = { { "growing the disk", step_grow }, { 0 } };
+static void
+step_grown(void *user)
+{
+	struct vm *vm = user;
+
+	vm->disk_size = vm->run->size;
+	flow_next(vm->run->flow);
+}
+
+static const struct step grow_steps[] = { { "growing the disk", step_grow },
+	{ "grown", step_grown }, { 0 } };
 
 void
 vm_grow_disk(struct vm *vm, uint64_t size, vm_done *done, void *user)
 {
-	vm->disk_size = size;
+	vm->run->size = size;
 	vm_flow(vm, grow_steps, done, user);
 	flow_deadline(vm->run->flow, VM_CALL_MS);
 }

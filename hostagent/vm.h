@@ -39,7 +39,7 @@ struct vm {
 	pid_t pid;
 	uint64_t start;              /* proc_start(pid) */
 	char net_of[CAPSULE_ID_MAX]; /* net.c: the capsule whose policy holds; "": shut */
-	uint64_t disk_size;          /* bytes, of the overlay */
+	uint64_t disk_size;          /* bytes, of the file that is written */
 	struct qmp *qmp;             /* NULL: not connected */
 	struct guest *guest;
 	struct serial *serial; /* logs.c: its console */
@@ -61,7 +61,7 @@ struct vm_spec {
 	int vcpus, memory_mb;
 	enum accel accel;    /* ACCEL_UNKNOWN: the agent's */
 	struct image *image; /* clone it; NULL: cold boot */
-	uint64_t disk_size;  /* at least the template's; of clones: the image's */
+	uint64_t disk_size;  /* of a new file: at least the template's; of clones: the image's */
 	bool waiting;        /* the state is not loaded: vm_load() does it */
 	bool hot, soon;      /* soon: before others that wait for a free start */
 	/* A memory of its own: this stream is loaded, over this memory file (-1: over zeros), and
@@ -83,8 +83,10 @@ struct vm *vm_start(struct agent *, const struct vm_spec *, vm_done *, void *use
 void vm_load(struct vm *, vm_done *, void *user);
 void vm_cont(struct vm *, vm_done *, void *user);
 void vm_stop(struct vm *, vm_done *, void *user);
-/* Makes the second disk larger, and tells the guest. */
+/* Makes the second disk larger; the guest's kernel hears of it. */
 void vm_grow_disk(struct vm *, uint64_t size, vm_done *, void *user);
+/* The guest's file system takes all of that disk. */
+void vm_grow_guest(struct vm *, vm_done *, void *user);
 /* Memory through the stream filter into `memory`, device state to `state`; the VM must be stopped
    and stays so. With done, both files are complete. memory -1: what differs from the memory file
    `parent` (-1: from zeros) goes to `state`, too. sum: vm->sums; not where somebody waits for the

@@ -19,8 +19,9 @@ struct vm_run {
 	int pidfd;
 	struct watch *death; /* on the pidfd */
 	struct timer *reap;
-	bool adopted; /* not our launcher's child */
-	bool sync;    /* of a freeze */
+	bool adopted;  /* not our launcher's child */
+	bool sync;     /* of a freeze */
+	uint64_t size; /* that the disk is to have */
 	bool destroying;
 	bool keep; /* the folder stays when the process is gone */
 	vm_done *destroyed;

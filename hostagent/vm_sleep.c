@@ -13,6 +13,7 @@
 
 enum {
 	FREEZE_MS = 3000,
+	GROW_MS = 20000,
 	SYNC_MS = 20000,
 	MEET_MS = 20000,
 	TRY_MS = 8000,
@@ -94,6 +95,43 @@ void
 vm_thaw(struct vm *vm, vm_done *done, void *user)
 {
 	vm_flow(vm, thaw_steps, done, user);
+}
+
+/* An agent in the guest that is older than the call grows the file system at its next init. */
+static void
+on_grown(void *arg, int status, const char *body, size_t len, const struct err *e)
+{
+	struct vm *vm = arg;
+
+	if (!e && status == 404) {
+		log_info(NULL, "vm %s: its file system grows when it wakes", vm->name);
+		flow_next(vm->run->flow);
+	} else
+		on_guest(arg, status, body, len, e);
+}
+
+static void
+step_grow_guest(void *user)
+{
+	struct vm *vm = user;
+	char text[64];
+	struct guest_call call = { .method = "POST",
+		.path = "/grow",
+		.type = "application/json",
+		.body = text,
+		.timeout_ms = GROW_MS };
+
+	call.len = (size_t)snprintf(
+	    text, sizeof text, "{\"bytes\":%llu}", (unsigned long long)vm->disk_size);
+	vm_ask(vm, vm->run->flow, &call, on_grown, vm);
+}
+
+static const struct step grow_steps[] = { { "growing the file system", step_grow_guest }, { 0 } };
+
+void
+vm_grow_guest(struct vm *vm, vm_done *done, void *user)
+{
+	vm_flow(vm, grow_steps, done, user);
 }
 
 /* Parting: the session says goodbye; it is gone when the guest may see the end of file. */
@@ -352,7 +390,8 @@ vm_disk_switch(struct vm *vm, vm_done *done, void *user)
 	flow_deadline(vm->run->flow, VM_CALL_MS);
 }
 
-/* Which of its disks is written: a dead agent may have switched and not have written it down. */
+/* Which of its disks is written, and how large it is: a dead agent may have switched, or grown it,
+   and not have written it down. */
 
 static void
 on_blocks(void *arg, struct json_object *ret, const struct err *e)
@@ -369,10 +408,13 @@ on_blocks(void *arg, struct json_object *ret, const struct err *e)
 		return;
 	}
 	for (i = 0; i < n; i++) {
-		struct json_object *j = json_object_array_get_idx(ret, i);
+		struct json_object *j = json_get(json_object_array_get_idx(ret, i), "inserted");
+		const char *node = json_str(j, "node-name", "");
 
-		if (sscanf(json_str(json_get(j, "inserted"), "node-name", ""), "d1-%u", &active) !=
-		    1)
+		if (strncmp(node, "d1", 2) == 0)
+			vm->disk_size = (uint64_t)json_int(
+			    json_get(j, "image"), "virtual-size", (int64_t)vm->disk_size);
+		if (sscanf(node, "d1-%u", &active) != 1)
 			continue;
 		for (; vm->chain.active < active; vm->chain.active++)
 			(void)chain_push(
