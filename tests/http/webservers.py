@@ -73,7 +73,7 @@ class Server:
             cmd += ["-C", "User nobody", "-C", "Group nogroup"]
         env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
         self.proc = subprocess.Popen(cmd, env=env, start_new_session=True)
-        for _ in range(100):
+        for _ in range(600):
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return
@@ -244,7 +244,7 @@ def test_errors(s):
                   and a.json() == {"code": 503, "message": "Not available at the moment", "error_code": "unavailable"}, "%d %s" % (a.status, a.body))
         check("%s: %s away has Retry-After" % (s.kind, pool), "retry-after" in a.headers, a.headers)
         os.rename(sock + ".away", sock)
-        for _ in range(40):
+        for _ in range(300):
             a = s.ask(method, target)
             if a.status == 200:
                 break
@@ -304,17 +304,17 @@ def test_ports(s):
 
 
 def slow_upload(s, target, kind):
-    """4 MiB in two halves, a second apart."""
+    """4 MiB in two halves, three seconds apart."""
     half = b"x" * (2 << 20)
     head = "POST %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" % target
     head += "Transfer-Encoding: chunked\r\n\r\n" if kind == "chunked" else "Content-Length: %d\r\n\r\n" % (4 << 20)
-    with socket.create_connection(("127.0.0.1", s.port), timeout=20) as c:
+    with socket.create_connection(("127.0.0.1", s.port), timeout=90) as c:
         started = time.monotonic()
         c.sendall(head.encode())
         for i in range(2):
             c.sendall((b"200000\r\n" + half + b"\r\n") if kind == "chunked" else half)
             if i == 0:
-                time.sleep(1)
+                time.sleep(3)
         ended = time.monotonic()
         if kind == "chunked":
             c.sendall(b"0\r\n\r\n")
@@ -327,7 +327,7 @@ def slow_upload(s, target, kind):
 def answer_times(s, target):
     """When the parts of a slow answer came."""
     times = []
-    with socket.create_connection(("127.0.0.1", s.port), timeout=20) as c:
+    with socket.create_connection(("127.0.0.1", s.port), timeout=90) as c:
         c.sendall(("POST %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % target).encode())
         while c.recv(65536):
             times.append(time.monotonic())
