@@ -57,8 +57,14 @@ shoot(struct work *w, const struct op_env *env, const struct job_ref *job,
 		return op_unknown(&w->err) ? -1
 					   : shot_failed(w, job, c, s, ends ? ends : "rollback");
 	crash_point("snapshot.6");
-	if (op_begin(w, job) < 0 || op_sealed(w, c->host_id, answer, &sealed) < 0)
+	if (op_begin(w, job) < 0)
 		return -1;
+	if (op_sealed(w, c->host_id, answer, &sealed) < 0) {
+		if (w->err.code != E_AGENT)
+			return -1;
+		db_rollback(w->db); /* what it says is no snapshot: it has failed */
+		return shot_failed(w, job, c, s, ends ? ends : "rollback");
+	}
 	n = q_snapshot_ready(w->db, .id = s->id, .memory = sealed.memory, .disk = sealed.disk,
 	    .cpu_class = sealed.cpu_class, .logical = json_int(answer, "bytes_logical", 0),
 	    .unique = json_int(answer, "bytes_unique", 0));

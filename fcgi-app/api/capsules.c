@@ -1,8 +1,9 @@
 /*
  * capsules.c - capsules: their shape, list, get, destroy (spec 02 §2.1-2.3).
  *
- * New ones: capsules_create.c; pause to recover: capsules_life.c; fork: capsules_fork.c. Queries:
- * sql/queries/capsules.sql, life.sql.  Tests: tests/http/capsules.t, life.t.
+ * New ones: capsules_create.c; pause to recover: capsules_life.c; fork: capsules_fork.c; of any
+ * team: capsules_admin.c. Queries: sql/queries/capsules.sql, life.sql.  Tests:
+ * tests/http/capsules.t, life.t, operators.py.
  */
 #include "audit.h"
 #include "capsules.h"
@@ -76,6 +77,8 @@ const struct field capsule_fields[] = {
 	FIELD(q_capsule, snapshot_id, "snapshot_id", .flags = OMIT, .prefix = "snp-"),
 	FIELD(q_capsule, warnings, "warnings", .flags = NEEDED),
 	FIELD(capsule, domain, "domain", .flags = NEEDED),
+	FIELD(q_capsule, host_id, "host_id", .flags = OMIT, .prefix = "host-",
+	    .doc = "For operators of the platform, and where the host is the team's own."),
 	SUB(capsule, ports, "ports", capsule_port_fields, capsule_port, .flags = NEEDED | LIST,
 	    .doc = "Those that were declared."),
 	{ 0 },
@@ -86,38 +89,17 @@ const struct field by_capsule_fields[] = { PATH_ID(by_capsule, "cl-"), { 0 } };
 struct capsule_destroy {
 	const struct uuid *id;
 	const char *snapshot;
+	int32_t wait;
 };
 static const struct field capsule_destroy_fields[] = {
 	PATH_ID(capsule_destroy, "cl-"),
 	FIELD(capsule_destroy, snapshot, "snapshot", .flags = IN_QUERY, .format = "name",
 	    .doc = "A last snapshot of this name is taken, with memory; without it nothing ends."),
+	WAIT_FIELD(capsule_destroy),
 	{ 0 },
 };
 
-struct capsule_filter {
-	const char *state, *template, *name, *owner, *cursor, *created_after, *created_before;
-	const char *const *tag, *const *tag_any;
-	int32_t limit;
-};
-static const struct field capsule_filter_fields[] = {
-	FIELD(capsule_filter, state, "state", .flags = IN_QUERY,
-	    .one_of = "pending|starting|running|pausing|paused|resuming|hibernating|hibernated|"
-		      "stopping|stopped|missing|error",
-	    .doc = "Absent: all but stopped."),
-	FIELD(capsule_filter, template, "template", .flags = IN_QUERY),
-	FIELD(capsule_filter, tag, "tag", .flags = IN_QUERY, .format = "tag", .max = 32,
-	    .doc = "May be repeated: all of them."),
-	FIELD(capsule_filter, tag_any, "tag_any", .flags = IN_QUERY, .format = "tag", .max = 32,
-	    .doc = "May be repeated: at least one of them."),
-	FIELD(capsule_filter, created_after, "created_after", .flags = IN_QUERY,
-	    .format = "date-time"),
-	FIELD(capsule_filter, created_before, "created_before", .flags = IN_QUERY,
-	    .format = "date-time"),
-	FIELD(capsule_filter, name, "name", .flags = IN_QUERY, .max = 64, .doc = "Prefix."),
-	FIELD(capsule_filter, owner, "owner", .flags = IN_QUERY, .doc = "usr-…, or me."),
-	PAGE_FIELDS(capsule_filter),
-	{ 0 },
-};
+static const struct field capsule_filter_fields[] = { CAPSULE_FILTER_FIELDS, { 0 } };
 
 /* clang-format off */
 const struct route capsule_routes[] = {
@@ -149,12 +131,23 @@ open_ports(struct request *r, const struct q_capsule *row)
 	return (struct list){ all, n };
 }
 
+/* Which host is no business of those for whom hosts are the platform's. */
+static bool
+sees_host(const struct request *r, const struct q_capsule *row)
+{
+	return row->own_host ||
+	    (r->who.type == CALLER_USER && r->who.platform_role &&
+		strcmp(r->who.platform_role, "user") != 0);
+}
+
 void
 capsule_complete(struct request *r, const struct q_capsule *row, struct capsule *c)
 {
 	*c = (struct capsule){
 		.row = *row, .domain = r->app->conf->proxy_domain, .ports = open_ports(r, row)
 	};
+	if (!sees_host(r, row))
+		c->row.host_id = NULL;
 	if (!row->owner_id)
 		return;
 	c->owner = talloc(r, struct owner);
@@ -181,10 +174,10 @@ capsule_get(struct request *r)
 	return reply_row(r, n, &c);
 }
 
-static int
-list_query(struct request *r, struct page *p, struct q_capsule_list *q)
+int
+capsule_list_query(
+    struct request *r, const struct capsule_filter *in, struct page *p, struct q_capsule_list *q)
 {
-	const struct capsule_filter *in = r->in;
 	struct uuid *owner = talloc(r, struct uuid);
 	const struct pair *metadata = query_pairs(r, "metadata.");
 
@@ -217,6 +210,21 @@ list_query(struct request *r, struct page *p, struct q_capsule_list *q)
 	return 0;
 }
 
+int
+capsule_list_reply(struct request *r, const struct page *p, const struct q_capsule *rows, int n)
+{
+	struct capsule *all;
+	int i;
+
+	if (n < 0)
+		return -1;
+	all = talloc_array(r, struct capsule, n + 1);
+	for (i = 0; i < n; i++)
+		capsule_complete(r, &rows[i], &all[i]);
+	return page_reply(r, n, all, sizeof *all, p, offsetof(struct q_capsule, created_at),
+	    offsetof(struct q_capsule, id));
+}
+
 /* "owner=me" is not known before the caller is: such a list goes the ordinary way. */
 static int
 list_ahead(struct request *r)
@@ -227,7 +235,7 @@ list_ahead(struct request *r)
 
 	if (in->owner)
 		return 0;
-	if (list_query(r, &p, &q) < 0) {
+	if (capsule_list_query(r, in, &p, &q) < 0) {
 		r->work.err = (struct err){ 0 }; /* told after the caller is known */
 		return 0;
 	}
@@ -240,22 +248,14 @@ capsule_list(struct request *r)
 {
 	struct q_capsule *rows;
 	struct q_capsule_list q;
-	struct capsule *all;
 	struct page p;
-	int n, i;
 
-	if (list_query(r, &p, &q) < 0)
+	if (capsule_list_query(r, r->in, &p, &q) < 0)
 		return -1;
 	if (!r->after_arg && db_send(r->work.db, &Q_capsule_list, &q) < 0)
 		return -1;
-	n = db_take(r->work.db, &Q_capsule_list, (void **)&rows);
-	if (n < 0)
-		return -1;
-	all = talloc_array(r, struct capsule, n + 1);
-	for (i = 0; i < n; i++)
-		capsule_complete(r, &rows[i], &all[i]);
-	return page_reply(r, n, all, sizeof *all, &p, offsetof(struct q_capsule, created_at),
-	    offsetof(struct q_capsule, id));
+	return capsule_list_reply(
+	    r, &p, rows, db_take(r->work.db, &Q_capsule_list, (void **)&rows));
 }
 
 /* --- what changes need ---------------------------------------------------------------------- */
@@ -290,27 +290,24 @@ capsule_refuse(struct request *r, const struct uuid *id, const char *wanted)
 
 static const char not_yours[] = "only admins destroy capsules that somebody else made";
 
-/* Accepted all the same when the host is silent: a worker goes on (spec 02: never 5xx). */
-static int
-destroyed(struct request *r)
+int
+capsule_ended(struct request *r)
 {
 	r->work.err = (struct err){ 0 };
 	return reply_done(r, 1);
 }
 
 int
-capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer)(struct request *))
+capsule_end_of(
+    struct request *r, const struct q_capsule *row, int32_t wait, int (*answer)(struct request *))
 {
 	struct doing *d = talloc_zero(r, struct doing);
-	struct q_capsule *row;
-	int n;
+	int n = q_capsule_stop_wanted(r->work.db, .id = row->id, .reason = "user");
 
-	if (capsule_own(r, id, not_yours, &row) < 0)
-		return -1;
-	n = q_capsule_stop_wanted(r->work.db, .id = id, .reason = "user");
 	if (n <= 0)
 		return n;
-	*d = (struct doing){ .id = *id,
+	*d = (struct doing){ .id = *row->id,
+		.team = row->team_id,
 		.kind = "capsule.destroy",
 		.args = { .epoch = row->epoch },
 		.wait_sec = wait,
@@ -320,13 +317,21 @@ capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer
 	if (capsule_begin(r, d) < 0)
 		return -1;
 	if (audit_add(&r->work, AUDIT_SANDBOX_DESTROY,
-		&(struct audit){ .team = r->who.team,
-		    .capsule = id,
-		    .resource_id = id_text(r, "cl-", id),
+		&(struct audit){ .team = row->team_id,
+		    .capsule = row->id,
+		    .resource_id = id_text(r, "cl-", row->id),
 		    .metadata = "{\"cause\":\"user\"}",
 		    .data = "{\"reason\":\"user\"}" }) < 0)
 		return -1;
 	return 1;
+}
+
+int
+capsule_end(struct request *r, const struct uuid *id, int32_t wait, int (*answer)(struct request *))
+{
+	struct q_capsule *row;
+
+	return capsule_own(r, id, not_yours, &row) < 0 ? -1 : capsule_end_of(r, row, wait, answer);
 }
 
 /* The last snapshot was taken, and the capsule goes; 202: it is still being taken. */
@@ -358,7 +363,7 @@ destroy_behind_snapshot(struct request *r, const struct capsule_destroy *in)
 		.name = in->snapshot,
 		.description = "",
 		.expires_in_sec = NULL_INT,
-		.wait = -1,
+		.wait = in->wait,
 		.memory = true,
 		.last = true,
 		.answer = last_taken };
@@ -372,7 +377,8 @@ destroy_behind_snapshot(struct request *r, const struct capsule_destroy *in)
 		return reply_done(r, 1);
 	if (snapshot_take(r, &last, &s) < 0)
 		return -1;
-	if (strcmp(s->state, "ready") == 0 && capsule_end(r, in->id, WAIT_SHORT, destroyed) < 0)
+	if (strcmp(s->state, "ready") == 0 &&
+	    capsule_end(r, in->id, wait_or(in->wait, WAIT_SHORT), capsule_ended) < 0)
 		return -1;
 	return reply_done(r, 1);
 }
@@ -385,5 +391,7 @@ capsule_destroy(struct request *r)
 
 	if (in->snapshot)
 		return destroy_behind_snapshot(r, in);
-	return capsule_end(r, in->id, WAIT_SHORT, destroyed) < 0 ? -1 : reply_done(r, 1);
+	if (capsule_end(r, in->id, wait_or(in->wait, WAIT_SHORT), capsule_ended) < 0)
+		return -1;
+	return reply_done(r, 1);
 }

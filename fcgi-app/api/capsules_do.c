@@ -137,8 +137,8 @@ capsule_begin(struct request *r, struct doing *d)
 	struct job_ref job;
 	bool claimed;
 
-	if (capsule_job(
-		&r->work, d->kind, r->who.team, &d->args, capsule_worker(r), &job, &claimed) < 0)
+	if (capsule_job(&r->work, d->kind, d->team ? d->team : r->who.team, &d->args,
+		capsule_worker(r), &job, &claimed) < 0)
 		return -1;
 	return capsule_continue(r, d, &job, claimed);
 }

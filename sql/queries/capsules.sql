@@ -7,15 +7,14 @@
 --   template_version int4, disk_size_mb int4, tags text[], env_names text[], error jsonb?, start_mode text?, accel text?,
 --   epoch int8, residency text?, visibility text, network jsonb, idle_action text, idle_signals text[], auto_resume text,
 --   timeout_mode text, expires_at timestamptz?, max_lifetime_sec int4, on_max_lifetime text, restart_policy text,
---   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[], open_ports text[]
+--   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[], open_ports text[], host_id uuid?, own_host bool
 
--- name: capsule_get :one capsule
--- A capsule of the tenant, in any state while its tombstone lives.
+-- part: capsule_shape
 SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' THEN 'starting' WHEN 'hibernating' THEN 'paused'
          WHEN 'stopping' THEN 'stopped' ELSE c.observed_state END AS status,
        c.template_name AS template, c.vcpus, c.memory_mb, c.timeout_sec, c.created_at, c.started_at, c.last_active_at,
        c.updated_at AS last_updated,
-       c.metadata || CASE WHEN v.kernel_version = '' THEN '{}' ELSE jsonb_build_object('kernel_version', v.kernel_version) END AS metadata,
+       c.metadata || jsonb_strip_nulls(jsonb_build_object('kernel_version', nullif(v.kernel_version, ''), 'agent_version', nullif(h.agent_version, ''))) AS metadata,
        c.observed_state AS state, c.desired_state, c.generation, c.name, c.team_id, c.owner_id, u.name AS owner_name,
        c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch,
        CASE WHEN c.observed_state IN ('pausing','paused') THEN c.residency END AS residency, c.visibility, c.network,
@@ -25,32 +24,14 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
        c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
        array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
          c.lost_note], NULL) AS warnings,
-       ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports
+       ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports,
+       c.host_id, coalesce(h.type = 'byoc', false) AS own_host
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
+  LEFT JOIN hosts h ON h.id = c.host_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
- WHERE c.id = :id::uuid AND c.team_id = current_team();
 
--- name: capsule_list :many capsule
--- Capsules of the tenant, newest first; all but stopped ones, or those of one state.
-SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' THEN 'starting' WHEN 'hibernating' THEN 'paused'
-         WHEN 'stopping' THEN 'stopped' ELSE c.observed_state END AS status,
-       c.template_name AS template, c.vcpus, c.memory_mb, c.timeout_sec, c.created_at, c.started_at, c.last_active_at,
-       c.updated_at AS last_updated,
-       c.metadata || CASE WHEN v.kernel_version = '' THEN '{}' ELSE jsonb_build_object('kernel_version', v.kernel_version) END AS metadata,
-       c.observed_state AS state, c.desired_state, c.generation, c.name, c.team_id, c.owner_id, u.name AS owner_name,
-       c.template_id, c.template_version, c.disk_size_mb, c.tags, c.env_names, c.error, c.start_mode, c.accel, c.epoch,
-       CASE WHEN c.observed_state IN ('pausing','paused') THEN c.residency END AS residency, c.visibility, c.network,
-       c.idle_action, c.idle_signals, c.auto_resume, c.timeout_mode,
-       least(CASE WHEN c.timeout_mode = 'fixed' THEN c.deadline_at END, CASE WHEN c.max_lifetime_sec > 0
-         THEN c.started_at + make_interval(secs => c.max_lifetime_sec) END) AS expires_at,
-       c.max_lifetime_sec, c.on_max_lifetime, c.restart_policy, c.paused_by, c.op, c.parent_id, c.snapshot_id,
-       array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
-         c.lost_note], NULL) AS warnings,
-       ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports
-  FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
-  LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
- WHERE c.team_id = current_team()
-   AND (c.observed_state <> 'stopped' OR :state::text? = 'stopped')
+-- part: capsule_filters
+AND (c.observed_state <> 'stopped' OR :state::text? = 'stopped')
    AND (:state::text? IS NULL OR c.observed_state = :state::text?)
    AND (:template::text? IS NULL OR c.template_name = :template::text?)
    AND (:tags::text[]? IS NULL OR c.tags @> :tags::text[]?)
@@ -62,6 +43,29 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
    AND (:metadata::jsonb? IS NULL OR c.metadata @> :metadata::jsonb?)
    AND (c.created_at, c.id) < (coalesce(:before::timestamptz?, 'infinity'),
        coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+
+-- name: capsule_get :one capsule
+-- A capsule of the tenant, in any state while its tombstone lives.
+{{capsule_shape}}
+ WHERE c.id = :id::uuid AND c.team_id = current_team();
+
+-- name: capsule_list :many capsule
+-- Capsules of the tenant, newest first; all but stopped ones, or those of one state.
+{{capsule_shape}}
+ WHERE c.team_id = current_team()
+ {{capsule_filters}}
+ ORDER BY c.created_at DESC, c.id DESC LIMIT :limit::int4;
+
+-- name: admin_capsule_get :one capsule
+-- A capsule of any team.
+{{capsule_shape}}
+ WHERE c.id = :id::uuid;
+
+-- name: admin_capsule_list :many capsule
+-- Capsules of one team or of all, as capsule_list.
+{{capsule_shape}}
+ WHERE (:team::uuid? IS NULL OR c.team_id = :team::uuid?)
+ {{capsule_filters}}
  ORDER BY c.created_at DESC, c.id DESC LIMIT :limit::int4;
 
 -- row: template_found
@@ -120,7 +124,7 @@ SELECT c.id, c.team_id, c.owner_id, c.observed_state, c.desired_state, c.epoch, 
        i.cpu_class AS image_class, i.bytes AS image_bytes, c.missing_from, c.parent_id, c.snapshot_id, c.generation, c.started_at,
        coalesce((c.pending_spec->>'vcpus')::int, c.vcpus) AS cold_vcpus,
        coalesce((c.pending_spec->>'memory_mb')::int, c.memory_mb) AS cold_memory_mb,
-       coalesce((c.pending_spec->>'disk_size_mb')::int, c.disk_size_mb) AS cold_disk_size_mb, c.tags, c.env_names,
+       greatest((c.pending_spec->>'disk_size_mb')::int, c.disk_size_mb) AS cold_disk_size_mb, c.tags, c.env_names,
        c.idle_memory
   FROM capsules c JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
   LEFT JOIN hosts h ON h.id = c.host_id
@@ -152,11 +156,13 @@ DELETE FROM capsules WHERE ctid IN (SELECT ctid FROM capsules WHERE observed_sta
    AND stopped_at < now() - interval '30 days' LIMIT 1000);
 
 -- row: capsule_known
---   id uuid, epoch int8, observed_state text, missing_from text?, change_no int8, age_s int8
+--   id uuid, team_id uuid, epoch int8, observed_state text, missing_from text?, change_no int8, age_s int8, generation int8,
+--   disk_size_mb int4
 
 -- name: host_capsules :many capsule_known
 -- What the rows say that a host holds.
-SELECT id, epoch, observed_state, missing_from, change_no, extract(epoch FROM now() - state_since)::int8 AS age_s
+SELECT id, team_id, epoch, observed_state, missing_from, change_no, extract(epoch FROM now() - state_since)::int8 AS age_s,
+       generation, disk_size_mb
   FROM capsules WHERE host_id = :host::uuid AND observed_state <> 'stopped';
 
 -- row: sighting

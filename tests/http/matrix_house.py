@@ -244,6 +244,8 @@ class Objects:
             rel += ["own", "deleted"] + (["other"] if caller.kind == "host" else [])
         elif kind in ("user", "any_team"):
             rel += ["own", "gone"]
+        elif kind == "any_capsule":
+            rel += ["foreign"]
         elif kind == "idp":
             rel += ["own"]
         else:
@@ -273,10 +275,10 @@ class Objects:
     def make(self, kind, rel, c, team):
         h, u = self.h, str(uuid.uuid4())
         foreign = h.x if c.team != h.x else h.t
-        where = foreign if rel == "other" else team or c.team or h.t
+        where = foreign if rel in ("other", "foreign") else team or c.team or h.t
         who = {"own": c.user, "mate": h.mate.id, "other": h.neighbour.id if foreign == h.x else h.mate.id}.get(rel) or h.mate.id
-        if kind in ("capsule", "sandbox", "snapshot", "key"):
-            getattr(h, "capsule" if kind == "sandbox" else kind)(u, where, who)
+        if kind in ("capsule", "sandbox", "any_capsule", "snapshot", "key"):
+            getattr(h, "capsule" if kind in ("sandbox", "any_capsule") else kind)(u, where, who)
         elif kind == "connection":
             h.connection(u, where if rel == "team" else None, who)
         elif kind == "member":

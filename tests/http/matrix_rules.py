@@ -18,11 +18,13 @@ PARAMS = [
     (r"^/v1/api-keys/", "id", "key"), (r"^/v1/capsules/", "id", "capsule"), (r"^/v1/capsules/", "sel", "word"), (r"^/v1/capsules/", "port", "number"),
     (r"^/v1/snapshots/", "id", "snapshot"), (r"^/v1/hosts/", "id", "host"), (r"^/v1/hosts/", "tag", "word"),
     (r"^/v1/admin/idps/", "id", "idp"), (r"^/v1/admin/users/", "id", "user"), (r"^/v1/admin/teams/", "id", "any_team"),
+    (r"^/v1/admin/capsules/", "id", "any_capsule"),
     (r"^/v1/storage/connections/", "id", "connection"),
     (r"^(/v2)?/sandboxes/", "id", "sandbox"), (r"^(/v2)?/templates/", "id", "word"), (r"^/templates/", "alias", "word"), (r"^/teams/", "id", "word"),
 ]
 PREFIX = {"team": "team-", "member": "usr-", "invitation": "inv-", "my_invitation": "inv-", "login": "ses-", "factor": "mfa-", "key": "key-",
-          "sandbox": "", "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "connection": "cn-"}
+          "sandbox": "", "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "any_capsule": "cl-",
+          "connection": "cn-"}
 
 
 class Bad(dict):
@@ -247,7 +249,7 @@ def of_object(route, caller, kind, rel, roles):
 
 
 def expected(route, caller, rel, roles):
-    """rel: how the object of each parameter stands to the caller: own, mate, team, other, deleted, gone, random, malformed, word."""
+    """rel: how the object of each parameter stands to the caller: own, mate, team, other, foreign (to whom teams do not matter), deleted, gone, random, malformed, word."""
     if route.may == "anyone":
         return Want(OPEN[route.name], allowed=True)
     refused = credential(route, caller) or of_team(route, caller, rel, roles)

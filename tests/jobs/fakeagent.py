@@ -1,4 +1,4 @@
-"""fakeagent.py - a host agent that says yes to everything (204), or nothing at all while it is silent: HTTP/2 on a unix socket."""
+"""fakeagent.py - a host agent that says yes to everything (204), refuses all, or nothing at all while it is silent: HTTP/2 on a unix socket."""
 import os
 import socketserver
 import struct
@@ -28,7 +28,15 @@ class Session(socketserver.StreamRequestHandler):
                 self.wfile.write(frame(PING, 1, 0, data))
             if stream and flags & 1 and kind in (0, HEADERS):  # the request is whole; 0x89 is ":status: 204"
                 self.server.agent.calls += 1
-                self.wfile.write(frame(HEADERS, 5, stream, b"\x89"))
+                self.answer(stream)
+
+    def answer(self, stream):
+        if not self.server.agent.refusal:
+            self.wfile.write(frame(HEADERS, 5, stream, b"\x89"))
+            return
+        status, code = self.server.agent.refusal  # a literal that is not indexed: name 8 is ":status"
+        self.wfile.write(frame(HEADERS, 4, stream, b"\x08\x03%d" % status))
+        self.wfile.write(frame(0, 1, stream, b'{"error":{"code":"%s","message":"refused by the test"}}' % code.encode()))
 
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -37,7 +45,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 class Agent:
     def __init__(self, folder):
-        self.path, self.silent, self.calls = folder + "/agent.sock", False, 0
+        self.path, self.silent, self.calls, self.refusal = folder + "/agent.sock", False, 0, None
         self.server = Server(self.path, Session)
         self.server.agent = self
         os.chmod(self.path, 0o777)
