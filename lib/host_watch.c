@@ -194,6 +194,22 @@ stranger(const struct visit *v, const char *text, const struct uuid *id, struct 
 	return orphan(v, text, epoch);
 }
 
+/* It was promised more disk than its host knows of: the host was not there, or did something else
+   with it at that moment. */
+static int
+tell_disk(const struct visit *v, const struct q_capsule_known *k, struct json_object *one)
+{
+	const char *state = json_str(one, "state", "");
+	struct job_ref job;
+
+	if (k->disk_size_mb <= json_int(one, "disk_size_mb", INT32_MAX) ||
+	    k->epoch != json_int(one, "epoch", -1) || strcmp(k->observed_state, state) != 0 ||
+	    (strcmp(state, "running") != 0 && strcmp(state, "paused") != 0))
+		return 0;
+	return capsule_job(v->w, "capsule.update", k->team_id,
+	    &(struct op_args){ .capsule = k->id, .epoch = k->generation }, NULL, &job, NULL);
+}
+
 /* One entry of the inventory against its row. */
 static int
 compare(const struct visit *v, struct json_object *one)
@@ -212,7 +228,8 @@ compare(const struct visit *v, struct json_object *one)
 	v->known[i].age_s = -1; /* seen */
 	report = capsule_report_read(&id, one);
 	db_begin(v->w->db);
-	if (capsule_reported(v->w, &report, v->known[i].change_no) < 0)
+	if (capsule_reported(v->w, &report, v->known[i].change_no) < 0 ||
+	    tell_disk(v, &v->known[i], one) < 0)
 		return -1;
 	return db_commit(v->w->db);
 }

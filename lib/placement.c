@@ -27,10 +27,15 @@ has_room(const struct place_ask *a, const struct q_place_host *h)
 }
 
 static bool
+fits_disk(int32_t more, int64_t used, int64_t all, int64_t left)
+{
+	return used + more / 2 <= all && left > 1024 + more / 10;
+}
+
+static bool
 has_disk(const struct place_ask *a, const struct q_place_host *h)
 {
-	return h->disk_mb + a->disk_mb / 2 <= h->all_disk_mb &&
-	    h->free_disk_mb > 1024 + a->disk_mb / 10;
+	return fits_disk(a->disk_mb, h->disk_mb, h->all_disk_mb, h->free_disk_mb);
 }
 
 /* Agents start as many at once as they have cores; more wait there, but not without end. */
@@ -190,4 +195,23 @@ host_place(struct work *w, const struct place_ask *a, struct place *ret)
 	return err_set(&w->err, E_NO_HOSTS, "no host has room for %d vcpus and %d MiB%s%s",
 	    a->vcpus, a->memory_mb, a->cpu_class ? ", and loads memory of class " : "",
 	    a->cpu_class ? a->cpu_class : "");
+}
+
+int
+host_disk(struct work *w, const struct conf *conf, const struct uuid *capsule, int32_t more_mb)
+{
+	struct q_place_left *d;
+	int n = q_place_lock_of(w->db, .capsule = capsule);
+
+	if (n <= 0)
+		return n;
+	n = q_place_disk(w->db, &d, .capsule = capsule,
+	    .mem_percent = conf->host_overcommit_memory_percent,
+	    .cpu_percent = conf->host_overcommit_cpu_percent,
+	    .tcg_percent = conf->host_overcommit_cpu_tcg_percent);
+	if (n <= 0)
+		return n;
+	return fits_disk(more_mb, d->disk_mb, d->all_disk_mb, d->free_disk_mb)
+	    ? 0
+	    : err_set(&w->err, E_NO_SPACE, "its host lacks disk for %d MiB more", more_mb);
 }

@@ -36,6 +36,10 @@ struct place {
  */
 int host_place(struct work *, const struct place_ask *, struct place *ret);
 
+/* Whether the host that has the capsule, if one has it, takes so much more of its disk; its row is
+ * locked until the commit. -1: E_NO_SPACE. */
+int host_disk(struct work *, const struct conf *, const struct uuid *capsule, int32_t more_mb);
+
 /* A row of the table of policies; `host` is what placement.sql tells of one. */
 struct q_place_host;
 struct sched_policy {

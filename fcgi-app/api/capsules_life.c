@@ -31,7 +31,7 @@ static const struct field capsule_patch_fields[] = {
 	FIELD(capsule_patch, memory_mb, "memory_mb", .min = 128, .max = 65536, .dflt = NULL_INT4,
 	    .doc = "From the next cold boot."),
 	FIELD(capsule_patch, disk_size_mb, "disk_size_mb", .min = 1024, .max = 262144,
-	    .dflt = NULL_INT4, .doc = "From the next cold boot; it only grows."),
+	    .dflt = NULL_INT4, .doc = "It only grows: at once, or when a sleeping one wakes."),
 	FIELD(capsule_patch, generation, "generation", .dflt = NULL_INT,
 	    .doc = "409 when the capsule has another one."),
 	{ 0 },
@@ -150,7 +150,7 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	struct job_ref job;
 
 	if (t->timeout_sec == NULL_INT4 && !t->timeout_mode && !t->idle_action &&
-	    !t->idle_signals && !t->network)
+	    !t->idle_signals && !t->network && in->disk_size_mb == NULL_INT4)
 		return 0;
 	if (in->told) {
 		in->told->id = *row->id;
@@ -167,18 +167,21 @@ tell_host(struct request *r, const struct capsule_patch *in, const struct q_caps
 	    : 0;
 }
 
-/* It only grows, within the team's quota. */
+/* It only grows, within the team's quota, where its host has room. */
 static int
 disk_check(struct request *r, const struct capsule_patch *in, const struct q_capsule *row)
 {
+	int32_t more;
+
 	if (in->disk_size_mb == NULL_INT4)
 		return 0;
+	more = in->disk_size_mb - row->disk_size_mb;
 	if (in->disk_size_mb < row->disk_size_mb)
 		return fail(r, E_BAD_INPUT, "\"disk_size_mb\" is less than the present %d",
 		    row->disk_size_mb);
-	return quota_take(&r->work,
-	    &(struct quota_ask){
-		.team = r->who.team, .disk_mb = in->disk_size_mb - row->disk_size_mb });
+	if (quota_take(&r->work, &(struct quota_ask){ .team = r->who.team, .disk_mb = more }) < 0)
+		return -1;
+	return more ? host_disk(&r->work, r->app->conf, in->id, more) : 0;
 }
 
 int

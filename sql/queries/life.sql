@@ -49,7 +49,7 @@ UPDATE capsules SET observed_state = 'resuming', desired_state = 'running', gene
        lost_note = coalesce(:note::text?, lost_note),
        vcpus = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'vcpus')::int, vcpus) ELSE vcpus END,
        memory_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'memory_mb')::int, memory_mb) ELSE memory_mb END,
-       disk_size_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
+       disk_size_mb = CASE WHEN :cold::bool THEN greatest((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
        pending_spec = CASE WHEN :cold::bool THEN NULL ELSE pending_spec END
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = :was::text AND op IS NULL;
 
@@ -132,7 +132,7 @@ UPDATE capsules SET observed_state = 'starting', desired_state = 'running', gene
        state_reason = 'recover', lost_note = :note::text?,
        vcpus = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'vcpus')::int, vcpus) ELSE vcpus END,
        memory_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'memory_mb')::int, memory_mb) ELSE memory_mb END,
-       disk_size_mb = CASE WHEN :cold::bool THEN coalesce((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
+       disk_size_mb = CASE WHEN :cold::bool THEN greatest((pending_spec->>'disk_size_mb')::int, disk_size_mb) ELSE disk_size_mb END,
        pending_spec = CASE WHEN :cold::bool THEN NULL ELSE pending_spec END
  WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state = :was::text AND op IS NULL;
 
@@ -209,7 +209,7 @@ SELECT id, team_id, epoch, observed_state, extract(epoch FROM now() - idle_since
 UPDATE capsules SET warned = warned | :bit::int4 WHERE id = :id::uuid AND epoch = :epoch::int8 AND warned & :bit::int4 = 0;
 
 -- name: life_update :exec
--- What PATCH changes; NULL leaves it. The sizes of the machine wait for the next cold boot.
+-- What PATCH changes; NULL leaves it. vCPUs and memory wait for the next cold boot; a disk grows at once (one that waits still was asked for before it did).
 UPDATE capsules SET generation = generation + 1, name = CASE WHEN :rename::bool THEN :name::text? ELSE name END,
        tags = coalesce(:tags::text[]?, tags), metadata = coalesce(:metadata::jsonb?, metadata),
        timeout_sec = coalesce(:timeout_sec::int4?, timeout_sec), timeout_mode = coalesce(:timeout_mode::text?, timeout_mode),
@@ -228,7 +228,9 @@ UPDATE capsules SET generation = generation + 1, name = CASE WHEN :rename::bool 
          ELSE nullif(jsonb_strip_nulls(jsonb_build_object(
            'vcpus', nullif(coalesce(:vcpus::int4?, (pending_spec->>'vcpus')::int), vcpus),
            'memory_mb', nullif(coalesce(:memory_mb::int4?, (pending_spec->>'memory_mb')::int), memory_mb),
-           'disk_size_mb', nullif(coalesce(:disk_size_mb::int4?, (pending_spec->>'disk_size_mb')::int), disk_size_mb))), '{}') END
+           'disk_size_mb', nullif(greatest((pending_spec->>'disk_size_mb')::int, :disk_size_mb::int4?, disk_size_mb),
+             greatest(:disk_size_mb::int4?, disk_size_mb)))), '{}') END,
+       disk_size_mb = greatest(:disk_size_mb::int4?, disk_size_mb)
  WHERE id = :id::uuid AND generation = :generation::int8 AND observed_state NOT IN ('stopping','stopped');
 
 -- name: life_back :exec

@@ -27,6 +27,19 @@ SELECT h.id, h.address, h.accel, h.weight, h.cpu_cores,
 -- Reservations on a host come one after the other.
 SELECT 1 FROM hosts WHERE id = :id::uuid FOR UPDATE;
 
+-- name: place_lock_of :exec
+-- The same for the host that has a capsule.
+SELECT 1 FROM hosts WHERE id = (SELECT c.host_id FROM capsules c WHERE c.id = :capsule::uuid) FOR UPDATE;
+
+-- row: place_left
+--   disk_mb int8, all_disk_mb int8, free_disk_mb int8
+
+-- name: place_disk :one place_left
+-- The disk of the host that has a capsule: promised, in all, free.
+SELECT u.disk_mb, k.disk_mb AS all_disk_mb, coalesce(h.free_disk_mb, 0)::int8 - h.reserve_disk_mb AS free_disk_mb
+  FROM hosts h, LATERAL host_used(h.id) u, LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
+ WHERE h.id = (SELECT c.host_id FROM capsules c WHERE c.id = :capsule::uuid);
+
 -- name: place_note :exec
 -- The round robin's memory.
 UPDATE hosts SET last_placed_at = clock_timestamp() WHERE id = :id::uuid;

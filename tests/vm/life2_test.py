@@ -228,7 +228,7 @@ def cold():
     status, c = call("PATCH", path, {"disk_size_mb": 1024})
     check("cold: a disk does not shrink", status == 400 and "disk_size_mb" in c["error"]["message"], (status, c))
     status, c = call("PATCH", path, {"vcpus": 2, "memory_mb": 384, "disk_size_mb": 6144})
-    check("cold: sizes wait", status == 200 and (c["vcpus"], c["memory_mb"], c["disk_size_mb"]) == (1, 256, 5120) and c["warnings"], c)
+    check("cold: sizes wait", status == 200 and (c["vcpus"], c["memory_mb"], c["disk_size_mb"]) == (1, 256, 6144) and c["warnings"], c)
     end_machine(cid)
     until(cid, "error", 40)
     check("cold: without a policy it stays in error", wait(lambda: call("GET", path)[1]["state"] != "error", 3) is False)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""life3_test.py - snapshots by the clock, last snapshots, lists by filters, on a running instance (spec 02 §2.3, §2.4).
+"""life3_test.py - snapshots by the clock, last snapshots, disks that grow, on a running instance (spec 02 §2.3, §2.4).
 
 usage: life3_test.py [PART...]   (the instance is named by the environment, as for tests/http/run)
 The clock is not waited for: a policy's next time is set to now.
@@ -89,14 +89,80 @@ def the_last_one():
     check("last: gone", call("GET", f"/v1/capsules/{again['id']}")[1]["status"] == "stopped")
 
 
-PARTS = (by_the_clock, the_last_one)
+def a_disk_grows():
+    """At once in a running one; when it wakes, in one that sleeps; whatever became of it in between."""
+    cid = create()["id"]
+    path = "/v1/capsules/" + cid
+    sh(cid, "echo kept > /root/word")
+
+    def has(what, mb, who=cid):
+        got = wait(lambda: sh(who, "df -m / | tail -1 | awk '{print ($2 > %d)}'; cat /root/word" % (mb - 500))[1].get("stdout") == "1\nkept\n")
+        c = call("GET", "/v1/capsules/" + who)[1]
+        check("disk: " + what, got and (c["disk_size_mb"], c["warnings"]) == (mb, []), (c, sh(who, "df -m /")))
+
+    def grow(mb):
+        status, c = call("PATCH", path, {"disk_size_mb": mb})
+        check("disk: %d MiB are promised" % mb, status == 200 and (c["disk_size_mb"], c["warnings"]) == (mb, []), (status, c))
+
+    grow(6144)
+    has("it grows below a running guest", 6144)
+    status, s = post(cid, "snapshots")
+    check("disk: a snapshot of it", status == 201 and s["state"] == "ready", (status, s))
+    grow(7168)
+    has("and again", 7168)
+    status, c = post(cid, "rollback", {"snapshot": s["id"]})
+    until(cid, "running")
+    has("a rollback to a smaller one keeps the size", 7168)
+    post(cid, "pause")
+    until(cid, "paused")
+    grow(8192)
+    post(cid, "resume")
+    until(cid, "running")
+    has("a paused one has it when it wakes", 8192)
+    post(cid, "hibernate")
+    until(cid, "hibernated")
+    grow(9216)
+    post(cid, "resume")
+    until(cid, "running")
+    has("a hibernated one, too", 9216)
+    status, kids = post(cid, "fork", {"count": 1})
+    kid = kids[0].get("capsule", {}).get("id") if status == 201 else None
+    if check("disk: a fork", kid, (status, kids)):
+        until(kid, "running")
+        has("a fork of a grown one", 9216, kid)
+        call("DELETE", "/v1/capsules/" + kid)
+    # nobody told its host: the inventory shows it
+    sql("UPDATE capsules SET disk_size_mb = 10240 WHERE id = '%s'" % unwire(cid))
+    has("a promise that its host did not hear of", 10240)
+    call("DELETE", path)
+
+
+def without_room():
+    """507 before anything changes (spec 02 §6.11). Its host is full: no other part may run meanwhile."""
+    c = create()
+    sql("UPDATE hosts SET reserve_disk_mb = reserve_disk_mb + 1000000000")
+    try:
+        status, e = call("PATCH", "/v1/capsules/" + c["id"], {"disk_size_mb": 6144, "name": "grown-in-vain"})
+        now = call("GET", "/v1/capsules/" + c["id"])[1]
+    finally:
+        sql("UPDATE hosts SET reserve_disk_mb = reserve_disk_mb - 1000000000")
+    check("disk: a host without room is 507", status == 507 and e["error"]["code"] == "out_of_space", (status, e))
+    check("disk: nothing has changed", (now["disk_size_mb"], now["name"], now["generation"]) == (5120, c["name"], c["generation"]), now)
+    call("DELETE", "/v1/capsules/" + c["id"])
+
+
+PARTS = (by_the_clock, the_last_one, a_disk_grows)
+ALONE = (without_room,)
 
 
 def main():
     sql("UPDATE hosts SET overcommit_cpu = 16")
     try:
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(one, [p for p in PARTS if p.__name__ in sys.argv[1:]] or PARTS))
+            list(pool.map(one, [p for p in PARTS if not sys.argv[1:] or p.__name__ in sys.argv[1:]]))
+        for part in ALONE:
+            if not sys.argv[1:] or part.__name__ in sys.argv[1:]:
+                one(part)
     finally:
         sql("UPDATE hosts SET overcommit_cpu = NULL")
     return 1 if FAILED else 0
