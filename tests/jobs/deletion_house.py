@@ -33,7 +33,7 @@ def work(on=True):
 
 
 def reload():
-    worker.send_signal(signal.SIGHUP)
+    h.reload(worker, "mail")
 
 
 def states(team):

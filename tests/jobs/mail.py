@@ -108,9 +108,7 @@ def smtp(sink, worker):
     with open(p.dir + "/smtp.pass", "w") as f:
         f.write("pass word\n")
     p.write_conf()
-    worker.send_signal(signal.SIGHUP)
-    wait_for(lambda: b"configuration read again" in open(p.dir + "/worker0.log", "rb").read(), 5)
-    time.sleep(1)
+    p.reload(worker, "mail")
     j = add_mail("bob@example.org")
     r.check("by SMTP", p.all_in([j], "succeeded", 15) and len(sink.of("bob@example.org")) == 1, job(j))
     got = sink.of("bob@example.org")[0]

@@ -207,6 +207,12 @@ class Private:
                 out.append(int(text.split()[0]))
         return out
 
+    def reload(self, parent, kind):
+        """SIGHUP; returns when those who read the old configuration have gone."""
+        old = set(self.children(parent, kind))
+        parent.send_signal(signal.SIGHUP)
+        assert wait_for(lambda: len(new := set(self.children(parent, kind))) >= len(old) and not new & old, 30), old
+
     def add_jobs(self, kind, n=1, args="{}", team=PLATFORM, queue="fast", priority=50, lock=None, ring=True, unique=None, delay=0):
         """As an enqueuing process: rows in one transaction, then the bell."""
         lock_sql = "NULL" if lock is None else "'%s'" % lock
