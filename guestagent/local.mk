@@ -6,7 +6,7 @@ check_PROGRAMS += guestagent/hutch-guest-test
 
 guest_sources = \
 	guestagent/main.c guestagent/handlers.h \
-	guestagent/init.c guestagent/init.h guestagent/loop.c guestagent/loop.h guestagent/link.c guestagent/link.h \
+	guestagent/init.c guestagent/init.h guestagent/clock_event.c guestagent/clock_event.h guestagent/loop.c guestagent/loop.h guestagent/link.c guestagent/link.h \
 	guestagent/server.c guestagent/server.h guestagent/call.h guestagent/rpc.c guestagent/rpc.h \
 	guestagent/identity.c guestagent/identity.h guestagent/resume.c guestagent/resume.h guestagent/freeze.c guestagent/freeze.h guestagent/grow.c guestagent/grow.h guestagent/metrics.c \
 	guestagent/user.c guestagent/user.h guestagent/spawn.c guestagent/spawn.h guestagent/text.c guestagent/text.h \
