@@ -89,7 +89,7 @@ def test_disk_of_an_ended_one_is_sealed():
     assert status == 409 and 'disk' in got['error']['message'], (status, got)
     status, h = agent.post(cid, 'hibernate', 1, {'memory': False})
     assert status == 200 and h['state'] == 'hibernated' and h['memory'] is None and h['disk'], (status, h)
-    assert not os.listdir(agent.state + '/vm')
+    wait_for('no folder', lambda: not os.listdir(agent.state + '/vm'))     # but that of an image in the making, for a while
     status, got = agent.put(cid, 2, image={'memory': None, 'disk': h['disk']})
     assert status == 200 and agent.run(cid, 'cat /root/k') == 'kept\n', (status, got)
     assert agent.delete(cid)[0] == 204

@@ -8,7 +8,7 @@ The tests stand in their order: each may use what the ones before left.
 import glob, http.server, json, os, signal, socketserver, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine_lib import TOKEN, Agent, Skip, main, new_id, wait_for
+from engine_lib import TOKEN, Agent, Skip, kill, main, new_id, wait_for
 
 UID_FIRST, UID_COUNT = 64900, 12
 agent = Agent(sys.argv[1], sys.argv[2], UID_FIRST, uid_count=UID_COUNT, pool_size=1, network_mode=None,
@@ -97,14 +97,22 @@ def test_bridge_refuses():
 
 
 def test_own_uid_and_seccomp():
-    for pid in qemus().values():
+    # of machines that run: one that is being started has not given up everything yet
+    mine = [agent.vm_of(c) for c, k in inventory().items() if k['state'] == 'running']
+    assert mine
+    for pid in mine:
         uid = int(status_of(pid, 'Uid')[0])
         if os.geteuid() == 0:
             assert UID_FIRST <= uid < UID_FIRST + UID_COUNT, uid
             assert status_of(pid, 'Groups') == [] and int(status_of(pid, 'CapEff')[0], 16) == 0
         assert status_of(pid, 'Seccomp') == ['2'] and status_of(pid, 'NoNewPrivs') == ['1']
         assert os.getsid(pid) == pid
-    uids = [status_of(p, 'Uid')[0] for p in qemus().values()]
+    uids = []
+    for pid in qemus().values():
+        try:
+            uids.append(status_of(pid, 'Uid')[0])
+        except OSError:     # that of an image that was made ends by itself
+            pass
     assert os.geteuid() != 0 or len(set(uids)) == len(uids), uids
 
 
@@ -136,8 +144,9 @@ def test_clones_differ():
     for x, y in zip(a[:5], b[:5]):
         assert x and x != y, (a, b)
     assert a[2] == 'alpha' and b[2] == 'beta', (a, b)
+    begin = time.time()
     clock = int(run(warm_a, 'date +%s'))
-    assert abs(clock - time.time()) < 3, clock
+    assert begin - 3 < clock < time.time() + 3, (begin, clock)
     assert run(warm_a, 'echo mine >/root/x; cat /root/x') == 'mine\n'
     assert run(warm_b, 'ls /root/x 2>/dev/null; echo $?').strip() != '0'
 
@@ -188,15 +197,16 @@ def test_a_reader_that_stops_stops_only_itself():
 def test_kill_9_and_adopt():
     boot = run(warm_a, 'cat /proc/sys/kernel/random/boot_id')
     run(warm_a, 'sleep 1000 >/dev/null 2>&1 & echo $! >/root/pid')
-    before = qemus()
+    before = {c: agent.vm_of(c) for c in (cold, warm_a, warm_b)}
     stop(signal.SIGKILL)
     time.sleep(0.3)
-    assert set(qemus()) == set(before)
+    assert set(before.values()) <= set(qemus().values()), (before, qemus())     # the pool may have had one in the making
     at = time.time()
     start()
     print('# adopted and ready after %d ms' % ((time.time() - at) * 1000))
     now = inventory()
     assert {cold, warm_a, warm_b} == set(now), now
+    assert before == {c: agent.vm_of(c) for c in before}
     assert all(c['state'] == 'running' for c in now.values()), now
     assert run(warm_a, 'cat /proc/sys/kernel/random/boot_id') == boot
     assert run(warm_a, 'kill -0 $(cat /root/pid) && echo alive') == 'alive\n'
@@ -207,17 +217,10 @@ def test_kill_9_and_adopt():
 def test_qemu_dies():
     c = new_id()
     assert put(c)[0] == 200
-    before = set(qemus().values())
-    time.sleep(0.2)
-    victim = None
-    with open(STATE + '/journal') as f:
-        for line in f:
-            record = json.loads(line[9:])
-            if record['id'] == c and record['op'] in ('up', 'vm', 'want') and 'pid' in record:
-                victim = record['pid']
-    assert victim in before
+    victim = agent.vm_of(c)
+    assert victim in qemus().values()
     os.kill(victim, signal.SIGKILL)
-    wait_for('the exit record', lambda: inventory()[c]['state'] == 'error', 10)
+    wait_for('the exit record', lambda: inventory()[c]['state'] == 'error')
     assert inventory()[c]['exit']['signal'] == 9, inventory()[c]
     status, got = call('GET', '/capsules/%s/guest/health' % c)
     assert status == 409 and got['error']['code'] == 'invalid_state', (status, got)
@@ -233,10 +236,14 @@ def test_destroy_leaves_nothing():
     assert status == 409 and got['error']['code'] == 'stale_epoch', (status, got)
     assert inventory() == {}
     wait_for('the pool', pool_ready)
-    ready = sum(p['ready'] for p in pools().values())
-    wait_for('an idle agent', lambda: call('GET', '/info')[1]['starting'] == 0)
-    assert len(qemus()) == ready == len(os.listdir(STATE + '/vm')), (qemus(), ready, os.listdir(STATE + '/vm'))
-    assert call('GET', '/info')[1]['uids_free'] == UID_COUNT - ready
+    wait_for('nothing but the pool', only_the_pool)
+
+
+def only_the_pool():
+    """Machines, folders and user ids are those of ready clones: the pool may grow or shrink while they are counted."""
+    info = call('GET', '/info')[1]
+    ready = sum(p['ready'] for p in info['pools'].values())
+    return info['starting'] == 0 and len(qemus()) == len(os.listdir(STATE + '/vm')) == ready == UID_COUNT - info['uids_free']
 
 
 def test_churn():
@@ -268,7 +275,7 @@ def test_churn():
     def killer():
         pids = list(qemus().values())
         if pids:
-            os.kill(pids[-1], signal.SIGKILL)
+            kill(pids[-1])
 
     for round in range(3):
         threads = [threading.Thread(target=one, args=(round * 6 + n,)) for n in range(6)]
@@ -283,9 +290,7 @@ def test_churn():
     assert not wrong, wrong
     for c in inventory():
         delete(c)
-    wait_for('an idle agent', lambda: call('GET', '/info')[1]['starting'] == 0)
-    wait_for('nothing but the pool', lambda: len(qemus()) == len(os.listdir(STATE + '/vm'))
-             == sum(p['ready'] for p in pools().values()) == UID_COUNT - call('GET', '/info')[1]['uids_free'], 20)
+    wait_for('nothing but the pool', only_the_pool)
 
 
 def test_crash_points():
@@ -300,13 +305,13 @@ def test_crash_points():
         except OSError:
             pass
         try:
-            agent.process.wait(3)
+            agent.process.wait(30)
         except subprocess.TimeoutExpired:
             agent.restart()
             raise Skip('not a development build')
         start()
         wait_for('the end of what was begun',
-                 lambda: not any(k['state'] in ('starting', 'stopping') for k in inventory().values()), 20)
+                 lambda: not any(k['state'] in ('starting', 'stopping') for k in inventory().values()))
         have = inventory().get(c, {}).get('state')
         if point == 'create.5':
             assert have == 'running', (point, have)
@@ -332,7 +337,7 @@ def test_corrupt_image_is_refused_and_made_anew():
     c = new_id()
     status, got = put(c)
     assert status == 200, got
-    assert 'is refused and made anew' in agent.log()
+    wait_for('the word of it', lambda: 'is refused and made anew' in agent.log())
     assert delete(c)[0] == 204
     wait_for('a new image', pool_ready)
 
@@ -349,6 +354,12 @@ def test_torn_and_lost_journal():
     assert delete(c)[0] == 204
 
 
+def free_memory():
+    with open('/proc/meminfo') as f:
+        kb = {line.split(':')[0]: int(line.split()[1]) for line in f}
+    return kb['MemAvailable'] / kb['MemTotal']
+
+
 def test_full():
     stop()
     start(pool_size=0, min_free_disk_gb=100000)
@@ -356,10 +367,9 @@ def test_full():
     assert status == 507 and got['error']['code'] == 'out_of_space', (status, got)
     stop()
     start(pool_size=0, min_free_memory_percent=90)
-    c = new_id()
+    c, before = new_id(), free_memory()
     status, got = put(c)
-    free = [int(l.split()[1]) for l in open('/proc/meminfo') if l.split(':')[0] in ('MemTotal', 'MemAvailable')]
-    if free[1] < free[0] * 0.9:
+    if max(before, free_memory()) < 0.88:     # others use and free some meanwhile
         assert status == 503 and got['error']['code'] == 'overloaded', (status, got)
     elif status == 200:
         assert delete(c)[0] == 204
@@ -375,7 +385,7 @@ def test_full():
 
 class Control(http.server.BaseHTTPRequestHandler):
     """A control plane as small as can be."""
-    seen, broken = [], False
+    seen, heard, refused, broken = [], [], [], False     # heard: what was taken
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
@@ -391,6 +401,7 @@ class Control(http.server.BaseHTTPRequestHandler):
             status, answer = 401, {}
         elif self.path.endswith('/reports'):
             answer = {'acked': body['sequence']}
+        (self.heard if status == 200 else self.refused).append((self.path, body))
         data = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header('Content-Length', str(len(data)))
@@ -412,28 +423,28 @@ def test_control_plane():
     agent.extra = 'host {\n\theartbeat_sec = 1\n}\n'
     start(pool_size=0, control_url='http://127.0.0.1:%d' % srv.server_address[1], token_file=token, name='testhost')
     seen = Control.seen
-    wait_for('a heartbeat', lambda: any(p == '/v1/hosts/host-1/heartbeat' for p, _, _ in seen), 10)
+    wait_for('a heartbeat', lambda: any(p == '/v1/hosts/host-1/heartbeat' for p, _, _ in seen))
     path, body, _ = seen[0]
     assert path == '/v1/hosts/register' and body['token'] == 'once-only' and body['name'] == 'testhost', body
     assert body['templates'] and body['cpu_cores'] > 0 and body['accel'] == 'tcg', body
     c = new_id()
     assert put(c)[0] == 200
 
-    def reported(state):
+    def reported(state, where):
         return any(x['id'] == c and x['state'] == state and x['epoch'] == 1
-                   for p, b, _ in seen if p.endswith('/reports') for x in b['changes'])
-    wait_for('the report', lambda: reported('running'), 15)
+                   for p, b in list(where) if p.endswith('/reports') for x in b['changes'])
+    wait_for('the report', lambda: reported('running', Control.heard))
     # the old token is refused: it is renewed at once
-    wait_for('the new token', lambda: any(t == 'd.e.f' for _, _, t in seen), 15)
+    wait_for('the new token', lambda: any(t == 'd.e.f' for _, _, t in list(seen)))
     assert os.stat(STATE + '/host.json').st_mode & 0o777 == 0o600
     # the control plane fails: nothing happens to capsules, reports wait
     Control.broken = True
     assert run(c, 'echo on') == 'on\n'
     assert delete(c)[0] == 204
-    time.sleep(1.5)
+    wait_for('a report that is refused', lambda: reported('stopped', Control.refused))
+    assert not reported('stopped', Control.heard)
     Control.broken = False
-    del seen[:]
-    wait_for('the late report', lambda: reported('stopped'), 40)
+    wait_for('the late report', lambda: reported('stopped', Control.heard))
     assert TOKEN not in agent.log() and 'once-only' not in agent.log()
     srv.shutdown()
 

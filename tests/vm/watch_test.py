@@ -3,17 +3,17 @@
 
 usage: watch_test.py AGENT IMAGE_DIR [NAME...]    (a hutch-agent binary, images/build's output)
 
-Real virtual machines, an agent of its own under /tmp. Rows of spec 02 §9: 13 with times of 3 s instead of 10,
+Real virtual machines, an agent of its own under /tmp. Rows of spec 02 §9: 13 with times of 6 s instead of 10,
 4 without a control plane at all, 5 and 17 on one machine.
 Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped". Exit: 1 if any failed.
 """
-import json, os, signal, subprocess, sys, threading, time
+import json, os, re, signal, subprocess, sys, threading, time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from watch_agent import TOKEN, Agent, new_id, wait_for  # noqa: E402
+from watch_agent import TOKEN, Agent, kill, new_id, wait_for  # noqa: E402
 
-IDLE = 3  # seconds of timeout_sec in these tests
+IDLE = 6  # seconds of timeout_sec in these tests: a busy machine may take some for one call
 agent = Agent(sys.argv[1], sys.argv[2], 'hutch-watch-', 66000, 24)
 
 
@@ -42,20 +42,19 @@ def test_settings_are_checked():
 
 def test_nobody_came():
     c = agent.create(timeout_sec=IDLE)
-    began = time.time()
-    wait_for('the idle pause', lambda: asleep(c), IDLE + 5)
-    assert time.time() - began >= IDLE - 1
+    wait_for('the idle pause', lambda: asleep(c))
     assert agent.inventory()[c]['paused_by'] == 'idle', agent.inventory()[c]
-    assert 'idle for' in agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode()
+    said = re.search(r'idle for (\d+) s', agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode())
+    assert said and int(said[1]) >= IDLE, said
     agent.delete(c)
 
 
 def test_foreground_exec_holds():
     c = agent.create(timeout_sec=IDLE)
-    p = agent.start_process(c, 'sleep 8; echo done')
-    awake_for(c, 7)
+    p = agent.start_process(c, 'sleep %d; echo done' % (2 * IDLE + 6))
+    awake_for(c, 2 * IDLE + 3)
     assert b'"end"' in p.communicate()[0]
-    wait_for('the idle pause after it', lambda: asleep(c), IDLE + 6)
+    wait_for('the idle pause after it', lambda: asleep(c))
     agent.delete(c)
 
 
@@ -65,7 +64,7 @@ def test_upload_holds():
                           'x-access-token: ' + TOKEN, '-H', 'content-type: application/octet-stream', '-T', '-',
                           'http://agent/agent/v1/capsules/%s/guest/files?path=/root/x' % c], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE)
-    end = time.time() + 2 * IDLE + 1
+    end = time.time() + 2 * IDLE
     while time.time() < end:
         p.stdin.write(b'x' * 1000)
         p.stdin.flush()
@@ -77,8 +76,9 @@ def test_upload_holds():
 
 def test_typed_keys_count():
     c = agent.create(timeout_sec=IDLE)
-    for _ in range(4):
-        time.sleep(IDLE / 2)
+    end = time.time() + 2 * IDLE
+    while time.time() < end:
+        time.sleep(IDLE / 6)
         assert agent.verb(c, 'touch', {'signal': 'input'})[0] == 204
     assert agent.state_of(c) == 'running'
     assert agent.verb(c, 'touch', {'signal': 'smell'})[0] == 400
@@ -92,7 +92,7 @@ def test_watchers_do_not():
     while not asleep(c):
         for path in ('/capsules/' + c, '/capsules', '/capsules/%s/metrics' % c, '/capsules/%s/logs' % c):
             agent.call('GET', path)
-        assert time.time() - began < IDLE + 8, 'a watcher keeps it awake'
+        assert time.time() - began < IDLE + 60, 'a watcher keeps it awake'
         time.sleep(0.2)
     top.kill()
     top.communicate()
@@ -102,8 +102,8 @@ def test_watchers_do_not():
 def test_signals_are_chosen():
     """Without exec among the signals a command in the foreground holds nothing."""
     c = agent.create(timeout_sec=IDLE, idle_signals=['input'])
-    p = agent.start_process(c, 'sleep 20')
-    wait_for('the idle pause', lambda: asleep(c), IDLE + 6)
+    p = agent.start_process(c, 'sleep 500')
+    wait_for('the idle pause', lambda: asleep(c))     # long before its end
     p.kill()
     p.communicate()
     agent.delete(c)
@@ -115,25 +115,26 @@ def test_fixed_time():
     while not asleep(c):
         if agent.state_of(c) == 'running':
             agent.verb(c, 'touch')
-        assert time.time() - began < IDLE + 6, 'activity moved a fixed time'
+        assert time.time() - began < IDLE + 60, 'activity moved a fixed time'
         time.sleep(0.3)
     agent.delete(c)
 
 
 def test_process_holds_when_asked():
     c = agent.create(timeout_sec=IDLE, idle_signals=['api', 'process'])
-    p = agent.start_process(c, 'sleep 9', ['hutch-activity: touch'])
-    time.sleep(0.5)
+    p = agent.start_process(c, 'sleep 777', ['hutch-activity: touch'])
+    wait_for('the process', lambda: agent.run(c, 'pgrep -f "slee[p] 777"; true'))
     p.kill()
     p.communicate()
-    awake_for(c, 7)
-    wait_for('the idle pause after it', lambda: asleep(c), IDLE + 8)
+    awake_for(c, 2 * IDLE + 3)
+    agent.run(c, 'pkill -f "slee[p] 777"; true')
+    wait_for('the idle pause after it', lambda: asleep(c))
     agent.delete(c)
 
 
 def test_destroy_is_only_a_pause_here():
     c = agent.create(timeout_sec=IDLE, idle_action='destroy')
-    wait_for('the idle pause', lambda: asleep(c), IDLE + 6)
+    wait_for('the idle pause', lambda: asleep(c))
     assert c in agent.inventory()
     agent.delete(c)
 
@@ -144,14 +145,14 @@ def test_logs():
     c = agent.create(boot='cold')
     boot = agent.call('GET', '/capsules/%s/logs?source=boot' % c)
     agent.run(c, 'for i in 1 2 3 4 5; do echo line-$i >/dev/hvc0; done')
-    wait_for('the console', lambda: b'line-5' in agent.call('GET', '/capsules/%s/logs?source=serial' % c, head=True)[1], 10)
+    wait_for('the console', lambda: b'line-5' in agent.call('GET', '/capsules/%s/logs?source=serial' % c, head=True)[1])
     with open(agent.dir + '/head') as f:
         place = [line.split(':')[1].strip() for line in f if line.startswith('hutch-next')][0]
     tail = agent.call('GET', '/capsules/%s/logs?source=serial&tail=2' % c)[1].decode()
     assert tail.split() == ['line-4', 'line-5'], tail
     agent.run(c, 'echo more >/dev/hvc0')
     wait_for('what follows', lambda: agent.call('GET', '/capsules/%s/logs?source=serial&from=%s' % (c, place))[1] in
-             (b'more\r\n', b'more\n'), 10)
+             (b'more\r\n', b'more\n'))
     assert boot[0] == 200
     notes = agent.call('GET', '/capsules/%s/logs?source=agent' % c)[1].decode()
     assert 'starting -> running' in notes, notes
@@ -176,11 +177,12 @@ def cache_of_a_file(c, size):
     def last():
         return agent.call('GET', '/capsules/%s/metrics?tier=10m' % c)[1]['points'][-1].get('mem_cache_bytes', 0)
     agent.run(c, 'sync; echo 3 >/proc/sys/vm/drop_caches')
-    time.sleep(12)  # the guest is asked once in 10 s
+    now = 1024 * sum(int(n) for n in agent.run(c, "sed -nE 's/^(Cached|Buffers|SReclaimable): *([0-9]+) kB/\\2/p' /proc/meminfo").split())
+    # the guest is asked once in 10 s: until that was after the drop
+    wait_for('a cache without the file', lambda: 1 << 20 < last() < now + size // 4)
     empty = last()
-    assert 1 << 20 < empty < 256 << 20, empty
     agent.run(c, 'cat /root/big >/dev/null')
-    wait_for('a cache that grew', lambda: last() > empty + size * 3 // 4, 25)
+    wait_for('a cache that grew', lambda: last() > empty + size // 2)
 
 
 def test_metrics():
@@ -191,13 +193,14 @@ def test_metrics():
         got = agent.call('GET', '/capsules/%s/metrics?tier=10m' % c)[1]
         p = got['points']
         return len(p) >= 12 and any('mem_guest_bytes' in x for x in p) and sum(x['disk_write'] for x in p) > 10 << 20 and got
-    got = wait_for('points', enough, 40)
+    got = wait_for('points', enough)
+    now = time.time()
     points = got['points']
     assert got['step_ms'] == 1000 and got['sources']['mem_guest'] == 'guest', got
     assert max(x['cpu_pct'] for x in points) > 10 and all(0 <= x['cpu_pct'] <= 100 for x in points), points
     assert all(x['mem_bytes'] > 10 << 20 for x in points) and points[-1]['disk_bytes'] > 20 << 20, points[-1]
     times = [x['timestamp_unix'] for x in points]
-    assert times == sorted(times) and abs(times[-1] - time.time()) < 3
+    assert times == sorted(times) and abs(times[-1] - now) < 30, (times[-1], now)
     cache_of_a_file(c, 20 << 20)
     assert agent.call('GET', '/capsules/%s/metrics?tier=1y' % c)[0] == 400
     status, got = agent.call('GET', '/capsules/%s/metrics?tier=24h' % c)
@@ -211,7 +214,7 @@ def test_metrics():
 def test_what_the_agent_says_of_itself():
     """Its log on disk is bounded and goes on over a restart; its metrics show the machine, itself and the pools."""
     c = agent.create()
-    wait_for('a point', lambda: [p for p in agent.call('GET', '/metrics')[1]['points'] if p['running'] == 1], 20)
+    wait_for('a point', lambda: [p for p in agent.call('GET', '/metrics')[1]['points'] if p['running'] == 1])
     got = agent.call('GET', '/metrics?tier=10m')[1]
     p = got['points'][-1]
     assert abs(p['timestamp_unix'] - time.time()) < 30 and 0 <= p['cpu_pct'] <= 100, p
@@ -230,17 +233,18 @@ def test_what_the_agent_says_of_itself():
     file = agent.dir + '/state/log/agent.0'
     with open(file, 'ab') as f:  # nearly full, its last line torn by a power cut
         while f.tell() < (1 << 20) - 60:
-            f.write(b'{"message":"%s"}\n' % (b'x' * 80))
+            f.write(b'{"message":"%s"}\n' % (b'x' * 80))     # more of them than are asked for
         f.write(b'{"mess\n')
     agent.restart()
-    lines = agent.call('GET', '/logs?tail=10000')[1]['lines']
-    assert 'ready on' in lines[-1]['message'] + lines[-2]['message'], lines[-2:]
+    lines = [x['message'] for x in agent.call('GET', '/logs?tail=10000')[1]['lines']]
+    torn = max(n for n, message in enumerate(lines) if message == 'x' * 80)
+    assert any('ready on' in message for message in lines[torn:]), lines[torn:]
     assert os.path.getsize(file) < 1 << 20 and os.path.getsize(file[:-1] + '1') <= 1 << 20
 
 
 def test_pools_follow_demand():
     """A burst of creates makes more hot clones stand ready; the creates got hot, then waiting ones, then processes."""
-    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()))
     before = list(agent.pools().values())[0]
     ids = [new_id() for _ in range(4)]
     callers = [threading.Thread(target=agent.put, args=(c,)) for c in ids]
@@ -252,8 +256,8 @@ def test_pools_follow_demand():
     now = list(agent.pools().values())[0]
     assert sum(now['creates'].values()) - sum(before['creates'].values()) == 4, (before, now)
     assert now['creates']['hot'] > before['creates']['hot'] and now['want_ready'] >= 4, (before, now)
-    wait_for('the pool to grow', lambda: list(agent.pools().values())[0]['ready'] >= 4, 30)
-    wait_for('a waiting one', lambda: list(agent.pools().values())[0]['waiting'] == 1, 30)
+    wait_for('the pool to grow', lambda: list(agent.pools().values())[0]['ready'] >= 4)
+    wait_for('a waiting one', lambda: list(agent.pools().values())[0]['waiting'] == 1)
     for c in ids:
         agent.delete(c)
 
@@ -261,10 +265,10 @@ def test_pools_follow_demand():
 def test_a_waiting_machine_is_taken():
     agent.stop()
     agent.start(pool_size=1, pool_max=1, pool_waiting=2)
-    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()))
     agent.delete(agent.create())
-    wait_for('two waiting', lambda: list(agent.pools().values())[0]['waiting'] == 2, 40)
-    wait_for('a hot one', lambda: list(agent.pools().values())[0]['ready'] == 1, 40)
+    wait_for('two waiting', lambda: list(agent.pools().values())[0]['waiting'] == 2)
+    wait_for('a hot one', lambda: list(agent.pools().values())[0]['ready'] == 1)
     ids = [new_id() for _ in range(2)]
     callers = [threading.Thread(target=agent.put, args=(c,)) for c in ids]
     for t in callers:
@@ -282,21 +286,23 @@ def test_pools_give_back_memory():
     """Under memory pressure (here: a limit that nothing can meet) pools are dropped, and not refilled."""
     agent.stop()
     agent.start(min_free_memory_percent=90)
-    time.sleep(1)
-    assert all(p['ready'] + p['waiting'] + p['making'] == 0 for p in agent.pools().values()), agent.pools()
+    wait_for('no clones', lambda: all(p['ready'] + p['waiting'] + p['making'] == 0 for p in agent.pools().values()))
+    for _ in range(10):
+        time.sleep(0.2)
+        assert all(p['ready'] + p['waiting'] + p['making'] == 0 for p in agent.pools().values()), agent.pools()
     agent.stop()
     agent.start(min_free_memory_percent=1, pool_size=1, pool_max=8, pool_waiting=1)
-    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 60)
+    wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()))
 
 
 # ---- hung machines
 
 def test_hung_machine():
     agent.stop()
-    agent.start(hung_sec=6)
+    agent.start(hung_sec=15)     # long enough for a good one that waits for a busy processor
     good, c = agent.create(), agent.create()
-    os.kill(agent.vm_of(c), signal.SIGSTOP)
-    wait_for('its end', lambda: agent.state_of(c) == 'error', 25)
+    kill(agent.vm_of(c), signal.SIGSTOP)
+    wait_for('its end', lambda: agent.state_of(c) == 'error')
     got = agent.call('GET', '/capsules/' + c)[1]
     assert got['error']['code'] == 'vmm_hung' and got['exit']['signal'] == 9, got
     assert agent.state_of(good) == 'running' and agent.run(good, 'echo fine') == 'fine\n'
@@ -313,17 +319,17 @@ def test_hung_machine():
 def test_idle_time_over_a_restart():
     """The settings are the journal's, the time is the file's: neither begins anew with another agent."""
     c = agent.create(timeout_sec=600)
-    status, got = agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 20, 'idle_signals': ['input']}, ['hutch-epoch: 1'])
+    status, got = agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 40, 'idle_signals': ['input']}, ['hutch-epoch: 1'])
     assert status == 200, (status, got)
     assert agent.call('PATCH', '/capsules/' + c, {'timeout_sec': 'x'}, ['hutch-epoch: 1'])[0] == 400
-    time.sleep(5)
+    wait_for('half of its time', lambda: agent.call('GET', '/capsules/' + c)[1]['idle_ms'] >= 20000)
     agent.stop()
     agent.start()
     began = time.time()
     quiet = agent.call('GET', '/capsules/' + c)[1]
-    assert quiet['timeout_sec'] == 20 and quiet['idle_ms'] >= 4000, quiet
-    wait_for('the idle pause', lambda: asleep(c), 20)
-    assert time.time() - began < 17, 'the time began anew'
+    assert quiet['timeout_sec'] == 40 and quiet['idle_ms'] >= 19000, quiet
+    wait_for('the idle pause', lambda: asleep(c))
+    assert time.time() - began < 35, 'the time began anew'     # 20 s were left, anew it were 40
     agent.delete(c)
 
 
@@ -351,29 +357,28 @@ def test_adoption_at_volume():
 
 
 def test_power_cut_after_a_pause():
-    """Agent and machines end 15 s after a pause, as by a power cut: paused on disk; a resume finds the processes."""
+    """Agent and machines end some seconds after a pause, as by a power cut: paused on disk; a resume finds the processes."""
     c = agent.create()
     p = agent.start_process(c, 'i=0; while :; do i=$((i+1)); echo $i >/root/count; sleep 0.2; done', ['hutch-activity: touch'])
 
     def count():
         return int(agent.run(c, 'cat /root/count 2>/dev/null') or 0)
-    wait_for('its count', lambda: count() > 1, 20)
+    wait_for('its count', lambda: count() > 1)
     status, got = agent.verb(c, 'pause', {'by': 'user'})
     assert status == 200 and got['state'] == 'paused', (status, got)
     p.kill()
     p.communicate()
-    time.sleep(15)
+    wait_for('its image', lambda: c + ': its image is saved' in agent.log())
     agent.stop(signal.SIGKILL)
-    for pid in agent.qemus().values():
-        os.kill(pid, signal.SIGKILL)
+    agent.kill_all()
     agent.start()
     now = agent.inventory()[c]
     assert now['state'] == 'paused' and now['residency'] == 'disk', now
     status, got = agent.verb(c, 'resume', {'access_token': TOKEN}, epoch=2)
     assert status == 200, (status, got)
-    first = wait_for('its count again', count, 20)
+    first = wait_for('its count again', count)
     assert first > 1, first
-    wait_for('it to go on', lambda: count() > first, 20)
+    wait_for('it to go on', lambda: count() > first)
     agent.delete(c, 2)
 
 
@@ -386,7 +391,7 @@ def main():
     try:
         agent.start()
         wait_for('an image', lambda: agent.delete(agent.create())[0] == 204, 1)
-        wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()), 90)
+        wait_for('a ready clone', lambda: any(p['ready'] for p in agent.pools().values()))
         for test in TESTS:
             name = test.__name__[5:]
             if wanted and name not in wanted:
