@@ -6,7 +6,7 @@
  * tests/http/capsules.t, life.t, operators.py.
  */
 #include "audit.h"
-#include "capsules.h"
+#include "capsules_list.h"
 #include "cleanup.h"
 #include "rfc3339.h"
 

@@ -25,36 +25,6 @@ struct capsule {
 	struct list ports;
 };
 extern const struct field capsule_fields[];
-
-/* What a list leaves out; of all teams or one, team is for those who may ask for any. */
-struct capsule_filter {
-	const char *state, *template, *name, *owner, *cursor, *created_after, *created_before;
-	const char *const *tag, *const *tag_any;
-	const struct uuid *team;
-	int32_t limit;
-};
-/* clang-format off */
-#define CAPSULE_FILTER_FIELDS										\
-	FIELD(capsule_filter, state, "state", .flags = IN_QUERY,					\
-	    .one_of = "pending|starting|running|pausing|paused|resuming|hibernating|hibernated|stopping|stopped|missing|error", \
-	    .doc = "Absent: all but stopped."),							\
-	FIELD(capsule_filter, template, "template", .flags = IN_QUERY),				\
-	FIELD(capsule_filter, tag, "tag", .flags = IN_QUERY, .format = "tag", .max = 32,		\
-	    .doc = "May be repeated: all of them."),							\
-	FIELD(capsule_filter, tag_any, "tag_any", .flags = IN_QUERY, .format = "tag", .max = 32,	\
-	    .doc = "May be repeated: at least one of them."),						\
-	FIELD(capsule_filter, created_after, "created_after", .flags = IN_QUERY, .format = "date-time"), \
-	FIELD(capsule_filter, created_before, "created_before", .flags = IN_QUERY, .format = "date-time"), \
-	FIELD(capsule_filter, name, "name", .flags = IN_QUERY, .max = 64, .doc = "Prefix."),		\
-	FIELD(capsule_filter, owner, "owner", .flags = IN_QUERY, .doc = "usr-…, or me."),		\
-	PAGE_FIELDS(capsule_filter)
-/* clang-format on */
-/* The query for it, which asks for one row more than the page has. */
-int capsule_list_query(
-    struct request *, const struct capsule_filter *, struct page *, struct q_capsule_list *);
-/* The answer with these rows. */
-int capsule_list_reply(struct request *, const struct page *, const struct q_capsule *, int n);
-
 void capsule_complete(struct request *, const struct q_capsule *, struct capsule *);
 
 struct by_capsule {
@@ -84,25 +54,6 @@ struct capsule_create {
 	int (*answer)(struct request *); /* instead of the capsule: see struct doing */
 	void *arg;
 };
-/* What a create, a restore into new and a fork are told alike. m: where in st the struct is, with
- * its dot; nothing when st is it. */
-/* clang-format off */
-#define NEW_FIELDS_OF(st, m)										\
-	FIELD(st, m disk_size_mb, "disk_size_mb", .max = 262144, .min = INT32_MIN,			\
-	    .doc = "1024 to 262144, not less than of what it starts from; 0 and below: as that, of a template 5120."), \
-	FIELD(st, m envs, "envs", .max = 128, .format = "env-name",					\
-	    .doc = "Variables of every process; HUTCH_* is reserved."),				\
-	FIELD(st, m metadata, "metadata", .max = 64, .format = "meta-key"),				\
-	FIELD(st, m tags, "tags", .max = 32, .format = "tag"),						\
-	FIELD(st, m host_tags, "host_tags", .max = 8, .format = "tag", .doc = "All must be on the host."), \
-	FIELD(st, m user, "user", .min = 1, .max = 32,							\
-	    .doc = "In the guest; by default that of what it starts from."),				\
-	FIELD(st, m workdir, "workdir", .min = 1, .max = 4096,						\
-	    .doc = "In the guest; by default that of what it starts from."),				\
-	TIMES_FIELDS_OF(st, m t),									\
-	PORTS_FIELD(st, m ports),									\
-	WAIT_FIELD_OF(st, m wait)
-/* clang-format on */
 /* What it starts from, besides what was asked. */
 struct origin {
 	const struct uuid *template, *parent, *snapshot;

@@ -4,7 +4,7 @@
  *
  * Queries: sql/queries/capsules.sql.  Tests: tests/http/operators.py.
  */
-#include "capsules.h"
+#include "capsules_list.h"
 #include "cleanup.h"
 
 static handler any_list, any_get, any_destroy;

@@ -29,6 +29,25 @@ struct times {
 	SUB(st, m.network, "network", network_fields, network)
 #define TIMES_FIELDS(st) TIMES_FIELDS_OF(st, t)
 /* clang-format on */
+/* What a create, a restore into new and a fork are told alike. m: where in st the struct is, with
+ * its dot; nothing when st is it. */
+/* clang-format off */
+#define NEW_FIELDS_OF(st, m)										\
+	FIELD(st, m disk_size_mb, "disk_size_mb", .max = 262144, .min = INT32_MIN,			\
+	    .doc = "1024 to 262144, not less than of what it starts from; 0 and below: as that, of a template 5120."), \
+	FIELD(st, m envs, "envs", .max = 128, .format = "env-name",					\
+	    .doc = "Variables of every process; HUTCH_* is reserved."),				\
+	FIELD(st, m metadata, "metadata", .max = 64, .format = "meta-key"),				\
+	FIELD(st, m tags, "tags", .max = 32, .format = "tag"),						\
+	FIELD(st, m host_tags, "host_tags", .max = 8, .format = "tag", .doc = "All must be on the host."), \
+	FIELD(st, m user, "user", .min = 1, .max = 32,							\
+	    .doc = "In the guest; by default that of what it starts from."),				\
+	FIELD(st, m workdir, "workdir", .min = 1, .max = 4096,						\
+	    .doc = "In the guest; by default that of what it starts from."),				\
+	TIMES_FIELDS_OF(st, m t),									\
+	PORTS_FIELD(st, m ports),									\
+	WAIT_FIELD_OF(st, m wait)
+/* clang-format on */
 /* Checks; makes what is 0 and below 0. */
 int times_check(struct request *, struct times *);
 /* The network as it is stored. NULL: absent. */
