@@ -29,7 +29,7 @@ ROUNDS = int(os.environ.get("HUTCH_CHAOS_ROUNDS", "1"))
 SEED = int(os.environ.get("HUTCH_CHAOS_SEED", str(os.getpid())))
 TIME = 170 * ROUNDS  # seconds for all kills; what does not fit is skipped
 AWAY, CALM = 1.2, 2.5  # seconds that a part is away, and that pass before the next goes
-GRACE = 6  # seconds after a part is back in which its clients may still hear of the outage
+GRACE = 15  # seconds after a part is back in which its clients may still hear of the outage
 counts = {"ok": 0, "not ok": 0, "skip": 0}
 
 
@@ -67,8 +67,11 @@ class Witness(threading.Thread):
         while not self.done.wait(1):
             first = self.doubles()
             if first:
-                time.sleep(0.3)  # a machine that is being ended is not one that runs
-                self.twice += ["%s: %s" % (i, two) for i, two in self.doubles().items() if first.get(i) == two]
+                for _ in range(4):  # a machine that is being ended is not one that runs; to end takes it a while
+                    time.sleep(0.5)
+                    now = self.doubles()
+                    first = {i: two for i, two in first.items() if now.get(i) == two}
+                self.twice += ["%s: %s" % (i, two) for i, two in first.items()]
 
 
 class Shaker:
@@ -103,7 +106,7 @@ class Shaker:
         """Kills a QEMU; its capsule must say so."""
         self.ledger.murdered.add(capsule)
         kill(pid)
-        return until(20, lambda: "" if self.ledger.state(capsule) in ("error", "stopping", "stopped")
+        return until(60, lambda: "" if self.ledger.state(capsule) in ("error", "stopping", "stopped")
                      else "%s is still %s" % (capsule, self.ledger.state(capsule)))
 
     def shake(self, victim):
@@ -112,7 +115,7 @@ class Shaker:
         since = time.monotonic()
         window = [since, since + 120]
         if victim == "machine":
-            until(10, lambda: "" if self.machine()[1] else "between two capsules")
+            until(30, lambda: "" if self.machine()[1] else "between two capsules")
             capsule, pid = self.machine()
             return self.machine_ended(capsule, pid) if pid else None
         victim, *with_machine = victim.split(", then a ")
@@ -135,10 +138,10 @@ class Shaker:
         name = {"launcher": "agent", "relay": "worker"}.get(victim, victim.removesuffix(" process"))
         if victim in PARTS or victim == "launcher":
             if victim == "launcher":
-                until(5, lambda: self.house.pid("agent"))  # it ends by itself: one without the other is useless
+                until(60, lambda: self.house.pid("agent"))  # it ends by itself: one without the other is useless
             said = self.house.start(name)
         else:
-            said = until(30, lambda: "" if pids[0] not in self.pids(victim) and len(self.pids(victim)) >= len(pids)
+            said = until(90, lambda: "" if pids[0] not in self.pids(victim) and len(self.pids(victim)) >= len(pids)
                          else "%s has %d processes, had %d" % (name, len(self.pids(victim)), len(pids)))
         others = [n for n in PARTS if n != name and self.house.pid(n) != before[n]]
         fell = "" if not others else "%s fell with it" % ", ".join(others)
@@ -150,7 +153,7 @@ class Shaker:
 def prepare(ledger, house):
     """The pool is warm and a capsule lives that must still live at the end: its id and its boot."""
     key = "chaos-%d-elder" % os.getpid()
-    until(60, lambda: "" if ledger.create(key) else "no capsule")
+    until(180, lambda: "" if ledger.create(key) else "no capsule")
     if not ledger.acked():
         return None, ""
     elder = next(iter(ledger.acked()))
@@ -162,7 +165,7 @@ def prepare(ledger, house):
         return "" if boot else "no command runs: %d" % a.status
 
     until(120, answers)
-    until(60, lambda: "" if any(p["ready"] for p in (house.agent("/info") or {"pools": {}})["pools"].values()) else "no clone")
+    until(180, lambda: "" if any(p["ready"] for p in (house.agent("/info") or {"pools": {}})["pools"].values()) else "no clone")
     return (elder, boot[0]) if boot else (None, "")
 
 
@@ -241,7 +244,7 @@ def shake_and_judge(env, house, victims):
     for c in clients:
         c.finish(40)
     for c in clients:
-        c.join(120)
+        c.join(240)
     tell("clients ended: %d capsules, %d commands, %d destroys, %d API keys; %d refused, %d cut off"
          % (len(ledger.capsules), ledger.commands, len(ledger.destroyed), len(ledger.keys), ledger.refused, ledger.cut))
     busy = ledger.commands >= 5 and len(ledger.destroyed) >= 5 and len(ledger.keys) >= 5

@@ -43,7 +43,7 @@ class Ledger:
         """One request. `also`: statuses that are honest here besides those of success and of an outage."""
         begin = time.monotonic()
         try:
-            c = http.client.HTTPConnection(self.url.hostname, self.url.port or 80, timeout=75)
+            c = http.client.HTTPConnection(self.url.hostname, self.url.port or 80, timeout=150)
             c.request(method, path, json.dumps(body) if body is not None else None,
                       {"Content-Type": "application/json", **(self.key if headers is None or "Authorization" not in headers else {}),
                        **(headers or {})})
@@ -106,7 +106,8 @@ class Ledger:
         return self.call("get", "GET", "/v1/capsules/" + capsule).get("state")
 
     def acked(self):
-        return {i for ids in self.capsules.values() for i in ids}
+        with self.lock:
+            return {i for ids in self.capsules.values() for i in ids}
 
 
 class Client(threading.Thread):

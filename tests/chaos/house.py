@@ -100,10 +100,10 @@ class House:
         """As an operator would: the same command again. Says what went wrong."""
         if name == "postgres":  # a dead process that nobody has reaped yet still has its lock
             old = read(self.run + "/pg/postmaster.pid").split("\n")[0]
-            until(15, lambda: old and os.path.exists("/proc/" + old))
+            until(60, lambda: old and os.path.exists("/proc/" + old))
         done = subprocess.run(["bash", "-c", START, "start", name, *self.commands[name]], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, env={**os.environ, **self.settings, "TOP": TOP, "RUN": self.run})
-        return done.stdout if done.returncode else until(60, lambda: self.missing(name))
+        return done.stdout if done.returncode else until(120, lambda: self.missing(name))
 
     def missing(self, name):
         """What a part still lacks before it serves."""
