@@ -180,7 +180,7 @@ room(const struct capsule_op *op)
 
 	if (fstat(op->state, &s) < 0 || host_facts(a, &h, &e) < 0)
 		return false;
-	need = ((op->image ? op->image->bytes : 0) + (uint64_t)s.st_size) >> 20;
+	need = ((op->image ? image_holds(op->image) : 0) + (uint64_t)s.st_size) >> 20;
 	return h.free_memory_mb > need &&
 	    (h.free_memory_mb - need) * 100 >=
 	    h.memory_mb * ((uint64_t)a->conf->agent_min_free_memory_percent + SPARE_PERCENT);

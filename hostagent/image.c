@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { RETRY_MS = 60000, WARM_MS = 120000, SETTLE_MS = 300, INIT_MS = 30000 };
+enum { RETRY_MS = 60000, WARM_MS = 120000, SETTLE_MS = 300, INIT_MS = 30000, BLOCK = 512 };
 
 /* The making of one image. */
 struct image_job {
@@ -156,6 +156,24 @@ image_failed(struct image *i, const struct err *e)
 	i->retry_at = now_mono() + RETRY_MS;
 }
 
+uint64_t
+image_holds(const struct image *i)
+{
+	struct stat s;
+
+	return i->state == IMG_READY && fstat(i->memory, &s) == 0 ? (uint64_t)s.st_blocks * BLOCK
+								  : 0;
+}
+
+/* All of its size: what it is going to hold, by a save of one of its clones. */
+static uint64_t
+may_hold(const struct image *i)
+{
+	struct stat s;
+
+	return fstat(i->memory, &s) == 0 ? (uint64_t)s.st_size : 0;
+}
+
 /* The images used last stay in RAM, up to their share of it; the others are loaded again if wanted.
  */
 static void
@@ -172,11 +190,11 @@ image_trim(struct agent *a)
 	{
 		if (i->state != IMG_READY)
 			continue;
-		sum += i->bytes;
+		sum += may_hold(i);
 		if (sum <= most || i == TAILQ_FIRST(&a->images))
 			continue;
 		log_info(NULL, "memory image %s is let go", i->name);
-		sum -= i->bytes;
+		sum -= may_hold(i);
 		pool_drop(i);
 		cleanup_fd(&i->memory);
 		cleanup_fd(&i->device_state);
@@ -199,10 +217,9 @@ loaded(struct file_job *j)
 		i->disk = j->file.disk;
 		i->disk_size = j->file.disk_size;
 		memcpy(i->id, j->file.id, sizeof i->id);
-		i->bytes = j->file.bytes;
 		i->state = IMG_READY;
 		log_info(NULL, "memory image %s is ready: %llu MiB", i->name,
-		    (unsigned long long)i->bytes >> 20);
+		    (unsigned long long)j->file.bytes >> 20);
 		image_trim(i->agent);
 		pool_fill(i->agent);
 		return;

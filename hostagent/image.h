@@ -24,7 +24,6 @@ struct image {
 	int device_state; /* the thin stream */
 	int disk;         /* the disk as it was then: clones' overlays lie on it */
 	uint64_t disk_size;
-	uint64_t bytes;   /* of memory that is not zero */
 	struct err why;   /* IMG_FAILED */
 	int64_t retry_at; /* IMG_FAILED: now_mono() from which it may be tried again */
 	struct pool *pool;
@@ -42,6 +41,10 @@ bool image_uses(struct agent *, const char *id);
 /* At start: the images that are there already. */
 void image_load_all(struct agent *);
 const char *image_state_name(enum image_state);
+/* Bytes of RAM that its memory file has now: not its zeros, until a clone is saved. QEMU reads all
+   of it then, and what is read through a mapping the kernel allocates, for good: no process may
+   punch holes into what is sealed. */
+uint64_t image_holds(const struct image *);
 
 /* pool.c: ready clones. */
 struct vm *pool_take(struct image *); /* NULL: none ready; refilling begins */

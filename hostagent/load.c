@@ -209,7 +209,7 @@ pools(const struct agent *a, struct buf *b)
 		buf_json(b, i->t->build);
 		buf_fmt(b, ",\"vcpus\":%d,\"memory_mb\":%d,\"image\":\"%s\",\"image_bytes\":%llu,",
 		    i->vcpus, i->memory_mb, image_state_name(i->state),
-		    (unsigned long long)i->bytes);
+		    (unsigned long long)image_holds(i));
 		pool_json(i, b);
 		buf_chr(b, '}');
 		comma = ",";

@@ -313,7 +313,7 @@ pools_json(const struct agent *a, struct buf *b)
 			continue; /* only held for a capsule's memory */
 		buf_fmt(b, "%s\"%s@%s/%dx%d\":{\"image\":\"%s\",\"image_mb\":%llu,", comma,
 		    i->t->name, i->t->build, i->vcpus, i->memory_mb, image_state_name(i->state),
-		    (unsigned long long)i->bytes >> 20);
+		    (unsigned long long)image_holds(i) >> 20);
 		pool_json(i, b);
 		buf_chr(b, '}');
 		comma = ",";

@@ -64,6 +64,24 @@ def clock_right(cid):
 
 # ---- the tests ----
 
+def test_image_holds_all_of_it_after_a_save():
+    """What of a template's memory is zero costs nothing, until QEMU reads it for a save: it is told as it is."""
+    cid = make()
+    wait_for('the image', image_ready)
+    agent.restart()         # loaded anew, and nobody of it was saved
+    wait_for('the image', image_ready)
+    pool = lambda: next(p for p in agent.pools().values() if p['image'] == 'ready')    # noqa: E731
+    child = make()
+    fresh = pool()['image_mb']
+    assert 20 < fresh < agent.memory, fresh
+    assert agent.get(child)['start_mode'] == 'warm', agent.get(child)
+    assert agent.post(child, 'hibernate')[0] == 200
+    print('# a memory image of %d MiB holds %d before, %d after the first save of a clone' % (agent.memory, fresh, pool()['image_mb']))
+    assert fresh < pool()['image_mb'] <= agent.memory, pool()
+    for each in cid, child:
+        assert agent.delete(each)[0] == 204
+
+
 def test_pause_and_resume_in_ram():
     cid = make()
     was = mark(cid)
