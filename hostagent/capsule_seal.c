@@ -4,6 +4,7 @@
 #include "qemu.h"
 #include "sums.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -213,7 +214,9 @@ unseal_file(struct capsule *c, int folder, const char *name)
 		return;
 	if (u.file.st_nlink > 1)
 		artifact_each(u.state, unseal_one, &u);
-	(void)fchmodat(folder, name, 0600, 0);
+	/* sealing made it read only; without the right to write it QEMU does not start again */
+	if (fchmodat(folder, name, 0600, 0) < 0)
+		log_error(NULL, "capsule %s: %s stays read only: %s", c->id, name, strerror(errno));
 }
 
 void
