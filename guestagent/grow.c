@@ -7,7 +7,7 @@
 
 #include <talloc.h>
 
-enum { LIMIT_MS = 2000, LOOK_MS = 5 };
+enum { LIMIT_MS = 10000, LOOK_MS = 5 };
 
 struct grow {
 	struct call *call; /* NULL: it went away */

@@ -6,7 +6,7 @@
 #pragma once
 #include "call.h"
 
-/* Waits until the disk has `least` bytes (two seconds at most; 0: not at all), grows the file
+/* Waits until the disk has `least` bytes (ten seconds at most; 0: not at all), grows the file
    system to all of it, then calls done(c, why): at once, or later. why: NULL, or the reason that it
    is not so large; c is NULL when the caller went away meanwhile. */
 void grow_run(struct call *c, uint64_t least, void (*done)(struct call *, const struct err *why));
