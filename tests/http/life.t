@@ -80,7 +80,7 @@ PATCH /v1/capsules/$ID {"disk_size_mb":1024}
 400 {"error":{"code":"invalid_request","message":"~disk_size_mb",...}}
 
 PATCH /v1/capsules/$ID {"disk_size_mb":6144}
-200 {"disk_size_mb":6144,"warnings":[],...}
+200 {"disk_size_mb":6144,"warnings":["~cold boot"],...}
 
 GET /v1/capsules/$ID/snapshot-policy
 200 {"cron":null,"keep_last":10,"keep_days":30,"memory":true,"next_at":null,"last_error":null}
