@@ -51,7 +51,7 @@ def quoted(text):
     return f"'{uuid_of(text)}'"
 
 
-def until(what, seconds=120):
+def until(what, seconds=200):
     """As soon as it is true; or what it says at last."""
     limit = time.monotonic() + seconds
     while not (said := what()) and time.monotonic() < limit:
