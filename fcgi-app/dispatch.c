@@ -399,7 +399,7 @@ serve(struct request *r)
 		r->work.err = (struct err){ 0 };
 	}
 	across = r->route->may == HOST_TOKEN || r->route->may == PLATFORM_READ ||
-	    r->route->may == PLATFORM_ADMIN || r->route->may == HOSTS_READ ||
+	    r->route->may == PLATFORM_ADMIN || r->route->may == HOSTS_OPERATE ||
 	    r->route->may == HOSTS_ADMIN || r->route->flags & ACROSS;
 	r->work.db = across ? r->app->db_work : r->app->db;
 	if (db_unit(r->work.db, r, &r->work.err) < 0)

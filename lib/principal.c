@@ -14,7 +14,7 @@ const struct perm_kind perm_kinds[PERM__MAX] = {
 	[PLATFORM_READ] = { "platform operator", NULL, NO_KEY,
 	    "A platform operator or administrator" },
 	[PLATFORM_ADMIN] = { "platform admin", NULL, NO_KEY, "A platform administrator" },
-	[HOSTS_READ] = { "platform operator or hosts.manage", NULL, NO_KEY,
+	[HOSTS_OPERATE] = { "platform operator or hosts.manage", NULL, NO_KEY,
 	    "A platform operator; owners and administrators of a team: its own hosts" },
 	[HOSTS_ADMIN] = { "platform admin or hosts.manage", NULL, NO_KEY,
 	    "A platform administrator; owners and administrators of a team: its own hosts" },
@@ -236,8 +236,8 @@ hosts_allowed(const struct principal *p, enum perm perm, struct err *e)
 
 	if (p->type == CALLER_KEY)
 		return no(e, E_FORBIDDEN, "an API key may not do this");
-	if (platform_allowed(
-		p, perm == HOSTS_READ ? PLATFORM_READ : PLATFORM_ADMIN, &not_platform) == ALLOW_ALL)
+	if (platform_allowed(p, perm == HOSTS_OPERATE ? PLATFORM_READ : PLATFORM_ADMIN,
+		&not_platform) == ALLOW_ALL)
 		return ALLOW_ALL;
 	if (p->team && role_holds(p->role, PERM_hosts_manage, &own))
 		return ALLOW_OWN;
@@ -263,7 +263,7 @@ principal_allowed(const struct principal *p, enum perm perm, struct err *e)
 		return no(e, E_FORBIDDEN, "a host may not do this");
 	if (perm == PLATFORM_READ || perm == PLATFORM_ADMIN)
 		return platform_allowed(p, perm, e);
-	if (perm == HOSTS_READ || perm == HOSTS_ADMIN)
+	if (perm == HOSTS_OPERATE || perm == HOSTS_ADMIN)
 		return hosts_allowed(p, perm, e);
 	if (perm == SIGNED_IN)
 		return p->type == CALLER_USER ? ALLOW_ALL
@@ -295,7 +295,7 @@ int
 principal_gate(const struct principal *p, enum perm perm, unsigned exempt, const char *require_mfa,
     struct err *e)
 {
-	bool hosts = (perm == HOSTS_READ || perm == HOSTS_ADMIN) && p->platform_role &&
+	bool hosts = (perm == HOSTS_OPERATE || perm == HOSTS_ADMIN) && p->platform_role &&
 	    strcmp(p->platform_role, "user") == 0;
 	bool of_team = (perm > HOST_TOKEN || hosts) && p->team && p->team_mfa;
 

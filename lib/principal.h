@@ -13,7 +13,9 @@ enum perm {
 	SIGNED_IN_OR_KEY, /* that, or any API key */
 	PLATFORM_READ,    /* platform operator or admin */
 	PLATFORM_ADMIN,
-	HOSTS_READ,  /* platform operator; or hosts_manage: the team's own hosts (ALLOW_OWN) */
+	/* see, cordon, drain: platform operator; or hosts_manage: the team's own hosts (ALLOW_OWN)
+	 */
+	HOSTS_OPERATE,
 	HOSTS_ADMIN, /* the same with a platform admin */
 	AUDIT_READ,  /* PERM_view of a user; a key needs the scope audit.view */
 	HOST_TOKEN,  /* a host agent */

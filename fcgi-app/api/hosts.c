@@ -187,8 +187,8 @@ static const struct field acked_fields[] = {
 /* clang-format off */
 const struct route host_routes[] = {
 	{ "POST", "/v1/hosts", POOL_API, HOSTS_ADMIN, host_create, "Announce a host; answers its registration token", CREATES | MAY_BE_EMPTY, 201, IN(host_create), OUT(host_made) },
-	{ "GET", "/v1/hosts", POOL_API, HOSTS_READ, host_list, "All hosts", LISTS, 200, IN(host_page), OUT(host) },
-	{ "GET", "/v1/hosts/{id}", POOL_API, HOSTS_READ, host_get, "One host", 0, 200, IN(by_host), OUT(host) },
+	{ "GET", "/v1/hosts", POOL_API, HOSTS_OPERATE, host_list, "All hosts", LISTS, 200, IN(host_page), OUT(host) },
+	{ "GET", "/v1/hosts/{id}", POOL_API, HOSTS_OPERATE, host_get, "One host", 0, 200, IN(by_host), OUT(host) },
 	{ "POST", "/v1/hosts/{id}/token", POOL_API, HOSTS_ADMIN, host_token, "A new registration token; earlier ones die", NO_BODY, 201, IN(by_host), OUT(host_made) },
 	{ "POST", "/v1/hosts/register", POOL_API, ANYONE, host_register, "A host agent registers with its token", TIGHT, 201, IN(host_register), OUT(host_credentials) },
 	{ "POST", "/v1/hosts/auth/refresh", POOL_API, ANYONE, host_refresh, "A host agent renews its token", TIGHT, 200, IN(host_refresh), OUT(host_credentials) },

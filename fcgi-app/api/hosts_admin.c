@@ -135,14 +135,14 @@ static const struct field host_capsule_fields[] = {
 
 /* clang-format off */
 const struct route host_admin_routes[] = {
-	{ "PATCH", "/v1/hosts/{id}", POOL_API, HOSTS_ADMIN, host_change, "Change a host; cordon it, take it back", 0, 200, IN(host_change), OUT(host) },
-	{ "POST", "/v1/hosts/{id}/drain", POOL_API, HOSTS_ADMIN, host_drain, "Move what runs there elsewhere", MAY_BE_EMPTY, 202, IN(host_drain), OUT(job_made) },
-	{ "GET", "/v1/hosts/{id}/delete-preview", POOL_API, HOSTS_READ, host_preview, "Everything whose only copy is there", 0, 200, IN(one_host), OUT(host_preview) },
+	{ "PATCH", "/v1/hosts/{id}", POOL_API, HOSTS_OPERATE, host_change, "Change a host; cordon it, take it back: all that an operator may", 0, 200, IN(host_change), OUT(host) },
+	{ "POST", "/v1/hosts/{id}/drain", POOL_API, HOSTS_OPERATE, host_drain, "Move what runs there elsewhere", MAY_BE_EMPTY, 202, IN(host_drain), OUT(job_made) },
+	{ "GET", "/v1/hosts/{id}/delete-preview", POOL_API, HOSTS_OPERATE, host_preview, "Everything whose only copy is there", 0, 200, IN(one_host), OUT(host_preview) },
 	{ "DELETE", "/v1/hosts/{id}", POOL_API, HOSTS_ADMIN, host_remove, "Remove a host", 0, 204, IN(host_delete) },
-	{ "GET", "/v1/hosts/{id}/tags", POOL_API, HOSTS_READ, host_tags, "Tags, sorted", 0, 200, IN(one_host), OUT(tag_list) },
+	{ "GET", "/v1/hosts/{id}/tags", POOL_API, HOSTS_OPERATE, host_tags, "Tags, sorted", 0, 200, IN(one_host), OUT(tag_list) },
 	{ "POST", "/v1/hosts/{id}/tags", POOL_API, HOSTS_ADMIN, host_tag_add, "Add a tag", 0, 204, IN(host_tag) },
 	{ "DELETE", "/v1/hosts/{id}/tags/{tag}", POOL_API, HOSTS_ADMIN, host_tag_remove, "Remove a tag", 0, 204, .in = host_tag_path_fields, .insize = sizeof(struct host_tag) },
-	{ "GET", "/v1/hosts/{id}/capsules", POOL_API, HOSTS_READ, host_capsules, "What the host holds", LISTS, 200, IN(host_capsule_page), OUT(host_capsule) },
+	{ "GET", "/v1/hosts/{id}/capsules", POOL_API, HOSTS_OPERATE, host_capsules, "What the host holds", LISTS, 200, IN(host_capsule_page), OUT(host_capsule) },
 	{ 0 },
 };
 /* clang-format on */
@@ -175,6 +175,25 @@ ratio(const struct request *r, const char *name, const char *now, const char *ne
 	return new &&strcmp(new, "null") != 0 ? new : NULL;
 }
 
+/* An operator of the platform cordons hosts, of his own team's changes all (spec 02 §5.1). */
+static int
+operator_keeps_to_cordon(struct request *r, const struct q_host *h)
+{
+	const struct field *f;
+	bool own;
+
+	if (r->own_only || strcmp(r->who.platform_role, "operator") != 0 ||
+	    (h->team_id && r->who.team && uuid_equal(h->team_id, r->who.team) &&
+		role_holds(r->who.role, PERM_hosts_manage, &own)))
+		return 0;
+	for (f = host_change_fields; f->name; f++)
+		if (!(f->flags & IN_PATH) && strcmp(f->name, "schedulable") != 0 &&
+		    given(r, f->name))
+			return fail(r, E_FORBIDDEN, "\"%s\" is for administrators of the platform",
+			    f->name);
+	return 0;
+}
+
 static int
 host_change(struct request *r)
 {
@@ -189,6 +208,8 @@ host_change(struct request *r)
 		n = q_host_get(r->work.db, &h, HOST_PERCENTS(r), .id = in->id);
 	if (n <= 0)
 		return reply_done(r, n);
+	if (operator_keeps_to_cordon(r, h) < 0)
+		return -1;
 	if (given(r, "weight") && !(in->weight >= 0 && in->weight <= 10))
 		return fail(r, E_BAD_INPUT, "\"weight\" is not between 0 and 10");
 	if (check_ratio(r, "overcommit_cpu", in->overcommit_cpu, 64) < 0 ||

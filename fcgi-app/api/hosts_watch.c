@@ -160,8 +160,8 @@ static const struct field host_logs_fields[] = {
 
 /* clang-format off */
 const struct route host_watch_routes[] = {
-	{ "GET", "/v1/hosts/{id}/metrics", POOL_OPS, HOSTS_READ, host_metrics, "What a host and its agent use, and its pools", 0, 200, .in = host_metrics_in_fields, .insize = sizeof(struct host_ask), OUT(host_metrics) },
-	{ "GET", "/v1/hosts/{id}/logs", POOL_OPS, HOSTS_READ, host_logs, "The last lines of a host agent's log", 0, 200, .in = host_logs_in_fields, .insize = sizeof(struct host_ask), OUT(host_logs) },
+	{ "GET", "/v1/hosts/{id}/metrics", POOL_OPS, HOSTS_OPERATE, host_metrics, "What a host and its agent use, and its pools", 0, 200, .in = host_metrics_in_fields, .insize = sizeof(struct host_ask), OUT(host_metrics) },
+	{ "GET", "/v1/hosts/{id}/logs", POOL_OPS, HOSTS_OPERATE, host_logs, "The last lines of a host agent's log", 0, 200, .in = host_logs_in_fields, .insize = sizeof(struct host_ask), OUT(host_logs) },
 	{ 0 },
 };
 /* clang-format on */

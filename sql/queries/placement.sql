@@ -18,7 +18,7 @@ SELECT h.id, h.address, h.accel, h.weight, h.cpu_cores,
  WHERE h.deleted_at IS NULL AND h.status = 'online' AND h.schedulable
    AND h.last_heartbeat_at > now() - make_interval(secs => :suspect::int8)
    AND CASE WHEN (SELECT t.is_byoc FROM teams t WHERE t.id = :team::uuid) THEN h.team_id = :team::uuid ELSE h.type = 'regular' END
-   AND (SELECT count(*) FROM host_tags g WHERE g.host_id = h.id AND g.tag = ANY (:tags::text[])) = cardinality(:tags::text[])
+   AND (SELECT count(*) FROM host_tags g WHERE g.host_id = h.id AND g.tag = ANY (:tags::text[])) = (SELECT count(DISTINCT t) FROM unnest(:tags::text[]) t)
    AND (:arch::text? IS NULL OR h.arch = :arch::text?)
    AND (:cpu_class::text? IS NULL OR :cpu_class::text? = ANY (h.cpu_classes))
    AND (:only::uuid? IS NULL OR h.id = :only::uuid?) AND (:avoid::uuid? IS NULL OR h.id <> :avoid::uuid?);

@@ -54,7 +54,7 @@ BODY = {
     "POST /v1/capsules/{id}/fork": {}, "POST /v1/capsules/{id}/events": {"type": "app.matrix"}, "POST /v1/capsules/{id}/ports": {"port": 8080}, "POST /v1/capsules/{id}/snapshots": {},
     "POST /v1/capsules/{id}/rollback": {"snapshot": "snp-0000000000000000000000001"}, "PATCH /v1/snapshots/{id}": {"description": "m"},
     "POST /v1/snapshots/{id}/restore": {}, "PUT /v1/capsules/{id}/snapshot-policy": {"cron": "0 3 * * *"},
-    "POST /v1/hosts": lambda h, c: {"name": h.name("host")}, "PATCH /v1/hosts/{id}": {"provider": "m"}, "POST /v1/hosts/register": Bad(),
+    "POST /v1/hosts": lambda h, c: {"name": h.name("host")}, "PATCH /v1/hosts/{id}": {"schedulable": True}, "POST /v1/hosts/register": Bad(),
     "POST /v1/hosts/auth/refresh": Bad(), "POST /v1/hosts/{id}/heartbeat": {}, "POST /v1/hosts/{id}/reports": {"sequence": 1, "changes": []},
     "POST /v1/hosts/{id}/drain": {}, "POST /v1/hosts/{id}/tags": {"tag": "m"},
     "POST /v1/admin/idps": Bad(slug=5), "PATCH /v1/admin/idps/{id}": {"name": "m"},

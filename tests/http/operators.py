@@ -78,6 +78,14 @@ def orphaned_hosts():
     check("… in lists, too", ids(a) == [] and ids(b) == [gone], (a, b))
     a = operator("GET", f"/v1/hosts/{alive}")
     check("other hosts are the operator's to see", a.status == 200 and a.json["id"] == alive, a)
+    a = operator("PATCH", f"/v1/hosts/{alive}", {"schedulable": False})
+    check("and to cordon", a.status == 200 and a.json["schedulable"] is False, a)
+    a = operator("PATCH", f"/v1/hosts/{alive}", {"schedulable": True, "weight": 2})
+    b = operator("GET", f"/v1/hosts/{alive}").json
+    check("but no more", a.status == 403 and "weight" in a.json["error"]["message"] and b["schedulable"] is False and b["weight"] == 1, (a, b))
+    check("and to take back", operator("PATCH", f"/v1/hosts/{alive}", {"schedulable": True}).status == 200)
+    check("nor to remove", operator("DELETE", f"/v1/hosts/{alive}").status in (403, 404))
+    check("and to drain", operator("POST", f"/v1/hosts/{alive}/drain", {"deadline_sec": 1}).status in (202, 409))
 
 
 # ---- the object

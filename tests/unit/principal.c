@@ -181,12 +181,12 @@ START_TEST(callers)
 			ck_assert_msg(
 			    (allowed(want[i].p, perm) == ALLOW_ALL) == (want[i].may[perm] == 'y'),
 			    "caller %zu, %s", i, perm_kinds[perm].name);
-	ck_assert_int_eq(allowed(&owner, HOSTS_READ), ALLOW_OWN);
+	ck_assert_int_eq(allowed(&owner, HOSTS_OPERATE), ALLOW_OWN);
 	ck_assert_int_eq(allowed(&owner, HOSTS_ADMIN), ALLOW_OWN);
 	owner.platform_role = "operator";
-	ck_assert_int_eq(allowed(&owner, HOSTS_READ), ALLOW_ALL);
+	ck_assert_int_eq(allowed(&owner, HOSTS_OPERATE), ALLOW_ALL);
 	ck_assert_int_eq(allowed(&owner, HOSTS_ADMIN), ALLOW_OWN);
-	ck_assert_int_eq(allowed(&viewer, HOSTS_READ), ALLOW_NO);
+	ck_assert_int_eq(allowed(&viewer, HOSTS_OPERATE), ALLOW_NO);
 	ck_assert_int_eq(allowed(&viewer, HOSTS_ADMIN), ALLOW_NO);
 	for (perm = HOST_TOKEN + 1; perm < PERM__MAX; perm++) {
 		ck_assert_int_eq(allowed(&none, perm), ALLOW_NO);
