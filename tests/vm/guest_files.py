@@ -2,9 +2,8 @@
 import json
 import os
 import subprocess
-import time
 
-from guest_lib import F, Skip, check, has, same
+from guest_lib import F, Skip, check, has, same, until
 
 
 def put(a, path, data, query="", **headers):
@@ -160,12 +159,10 @@ def a_lost_upload_leaves_the_old_file(a):
                                 "POST"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     p.stdin.write(b"n" * 300000)
     p.stdin.flush()
-    time.sleep(0.4)
-    same(len([n for n in os.listdir(a.dir) if n.startswith(".hutch")]), 1)
+    until("its file", lambda: len([n for n in os.listdir(a.dir) if n.startswith(".hutch")]) == 1)
     p.kill()
     p.wait()
-    time.sleep(0.3)
-    same([n for n in os.listdir(a.dir) if n.startswith(".hutch")], [])
+    until("that it goes", lambda: not [n for n in os.listdir(a.dir) if n.startswith(".hutch")])
     same(open(path).read(), "old")
 
 

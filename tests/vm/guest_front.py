@@ -5,9 +5,8 @@ import os
 import socket
 import struct
 import subprocess
-import time
 
-from guest_lib import ME, P, check, frame, same
+from guest_lib import ME, P, check, frame, listens, same, until
 
 TOKEN = "token-of-the-front"
 
@@ -22,24 +21,21 @@ class Front:
     """A program of its own, with a front."""
 
     def __init__(self, program):
-        self.port = free_port()
-        self.process = subprocess.Popen([program, "--listen-tcp", str(self.port), "--token", TOKEN],
-                                        stderr=subprocess.DEVNULL)
-        for _ in range(100):
-            try:
-                self.raw(b"").close()
+        for _ in range(10):  # somebody else may take the port first: then the program ends
+            self.port = free_port()
+            self.process = subprocess.Popen([program, "--listen-tcp", str(self.port), "--token", TOKEN],
+                                            stderr=subprocess.DEVNULL)
+            if until("it listens", lambda: self.process.poll() is not None and "ended" or listens(self.process.pid, self.port)) is True:
                 break
-            except OSError:
-                time.sleep(0.05)
 
     def raw(self, data):
-        s = socket.create_connection(("127.0.0.1", self.port), 5)
+        s = socket.create_connection(("127.0.0.1", self.port), 10)
         s.sendall(data)
         return s
 
     def end(self):
         self.process.terminate()
-        same(self.process.wait(10), 0, "the front's status")
+        same(self.process.wait(60), 0, "the front's status")
 
 
 def answer(s):
@@ -57,7 +53,7 @@ def answer(s):
 def the_front_speaks_http_1_1(a):
     f = Front(a.process.args[0])
     try:
-        c = http.client.HTTPConnection("127.0.0.1", f.port, timeout=10)
+        c = http.client.HTTPConnection("127.0.0.1", f.port, timeout=60)
         init = json.dumps({"epoch": 1, "accessToken": TOKEN, "defaultUser": ME.pw_name})
         c.request("POST", "/init", init)
         same((r := c.getresponse()).status, 204)

@@ -6,6 +6,7 @@ import pwd
 import struct
 import subprocess
 import tempfile
+import time
 
 TOKEN = "token-of-the-test"
 ME = pwd.getpwuid(os.geteuid())
@@ -34,6 +35,27 @@ def same(got, want, what="value"):
 def has(text, part):
     if part not in text:
         raise AssertionError(f"{part!r} is not in {str(text)[:300]!r}")
+
+
+def until(what, test, seconds=120):
+    """What test says, as soon as it is true; the deadline is for what never comes."""
+    end = time.monotonic() + seconds
+    while not (got := test()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+    return got
+
+
+def listens(pid, port):
+    """Whether the listener of this port is a socket of this process, not of another one."""
+    try:
+        own = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:  # it ended, or a descriptor closed: asked again
+        return False
+    with open("/proc/net/tcp") as f:
+        rows = [line.split() for line in f][1:]
+    return any(r[1].endswith(f":{port:04X}") and r[3] == "0A" and f"socket:[{r[9]}]" in own for r in rows)
 
 
 def frame(message, flags=0):
@@ -97,7 +119,7 @@ class Agent:
         self.epoch = 0
 
     def curl(self, path, headers, *more):
-        args = ["curl", "-s", "--http2-prior-knowledge", "--unix-socket", self.path, "--max-time", "60"]
+        args = ["curl", "-s", "--http2-prior-knowledge", "--unix-socket", self.path, "--max-time", "300"]
         headers.setdefault("x-access-token", TOKEN)
         for name, value in headers.items():
             if value is not None:

@@ -5,21 +5,21 @@ import socket
 import subprocess
 import time
 
-from guest_lib import F, check, frame, has, same
+from guest_lib import F, check, frame, has, same, until
 from guest_files import put
 
 
 @check("machine")
 def it_boots(m):
     begin = time.time()
-    while time.time() - begin < 60:
+    while time.time() - begin < 300:
         try:
-            if m.call("GET", "/health", more=("--max-time", "1"))[0] == 204:
+            if m.call("GET", "/health", more=("--max-time", "5"))[0] == 204:
                 print(f"# {time.time() - m.begin:.1f} s from qemu to health", flush=True)
                 return
         except (AssertionError, IndexError, ValueError):
             time.sleep(0.1)
-    raise AssertionError("no answer in 60 s")
+    raise AssertionError("no answer in 300 s")
 
 
 @check("machine")
@@ -34,9 +34,10 @@ def init_gives_it_an_identity(m):
 
 @check("machine")
 def its_clock_is_right(m):
-    ahead = float(m.sh("date +%s.%N")) - time.time()
-    if abs(ahead) > 5:
-        raise AssertionError(f"{ahead:.1f} s ahead")
+    begin = time.time()
+    clock = float(m.sh("date +%s.%N"))
+    if not begin - 5 < clock < time.time() + 5:
+        raise AssertionError(f"{clock - begin:.1f} s ahead")
 
 
 @check("machine")
@@ -66,8 +67,7 @@ def directories_of_the_image_can_be_moved(m):
 @check("machine")
 def orphans_are_reaped(m):
     m.sh("(sh -c 'sleep 0.1 & sleep 0.1 & exit' &)")
-    time.sleep(1)
-    same(m.sh("ps -eo stat | grep -c Z").strip(), "0")
+    until("no zombies", lambda: m.sh("ps -eo stat | grep -c Z").strip() == "0")
 
 
 @check("machine")
@@ -87,7 +87,7 @@ def a_lost_host_is_forgotten(m):
     p.wait()
     begin, good = time.time(), 0
     while good < 5:
-        if time.time() - begin > 10:
+        if time.time() - begin > 120:
             raise AssertionError("it does not come back")
         good = good + 1 if met(m) else drained(m)
 
@@ -109,7 +109,7 @@ def met(m):
     """curl's sessions have no marks: what the guest still said to the one before may come first. Whether this answer is its own."""
     nonce = os.urandom(16).hex()
     try:
-        status, fields, _ = m.call("GET", "/health", headers={"x-hutch-nonce": nonce}, more=("--max-time", "2"))
+        status, fields, _ = m.call("GET", "/health", headers={"x-hutch-nonce": nonce}, more=("--max-time", "10"))
     except AssertionError:
         return False
     return status == 204 and fields.get("x-hutch-nonce") == nonce
@@ -149,7 +149,7 @@ def a_host_that_comes_is_answered_at_once(m):
         times.append(time.time() - begin)
     median = sorted(times)[10]
     print(f"# {median * 1000:.0f} ms from connecting to the answer, with curl's own start", flush=True)
-    if median > 0.3:
+    if median > 2:  # curl and an emulated processor, beside others; one that were asked now and then would need more
         raise AssertionError(f"{median * 1000:.0f} ms")
 
 
@@ -170,6 +170,6 @@ def services_hear_of_it(m):
     begin = time.time()
     same(m.init(defaultUser="root", timestamp=time.time_ns())[0], 204)
     same(m.sh("cat /run/heard"), "heard\n")
-    if not 1.5 < time.time() - begin < 6:
+    if not 1.5 < time.time() - begin < 40:  # the slow one would take 60 s
         raise AssertionError(f"{time.time() - begin:.1f} s")
     m.ok(F + "Remove", {"path": "/etc/hutch/resume.d/20-slow"})

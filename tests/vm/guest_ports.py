@@ -6,7 +6,7 @@ import threading
 import time
 
 import h2_client
-from guest_lib import TOKEN, check, same
+from guest_lib import TOKEN, check, same, until
 
 
 class Service:
@@ -100,20 +100,21 @@ def the_service_may_end_first(a):
     s, stream, _ = tunnel(a, f"localhost:{service.port}")
     same(s.body(stream), (b"first", "end"))
     s.data(stream, b"still heard", h2_client.END_STREAM)
-    same((done.wait(5), b"".join(heard)), (True, b"still heard"))
+    same((done.wait(60), b"".join(heard)), (True, b"still heard"))
     s.close()
     service.close()
 
 
 @check("agent")
 def breaks_are_resets_on_both_sides(a):
-    broken = threading.Event()
+    broken, heard = threading.Event(), threading.Event()
 
     def talk(connection):
         if connection.recv(1) == b"r":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
             return
+        heard.set()
         try:
             connection.recv(1)
         except ConnectionResetError:
@@ -126,16 +127,17 @@ def breaks_are_resets_on_both_sides(a):
     s.close()
     s, stream, _ = tunnel(a, f"localhost:{service.port}")
     s.data(stream, b"k")
-    time.sleep(0.1)
+    same(heard.wait(60), True, "the byte")
     s.reset(stream)
-    same(broken.wait(5), True, "the service's reset")
+    same(broken.wait(60), True, "the service's reset")
     broken.clear()
+    heard.clear()
     s.close()
     s, stream, _ = tunnel(a, f"localhost:{service.port}")
     s.data(stream, b"k")
-    time.sleep(0.1)
+    same(heard.wait(60), True, "the byte")
     s.close()  # the whole session goes, as before a sleep
-    same(broken.wait(5), True, "the service's reset")
+    same(broken.wait(60), True, "the service's reset")
     service.close()
 
 
@@ -152,10 +154,12 @@ def a_slow_side_slows_the_other(a):
 
     service = Service(flood)
     s, stream, _ = tunnel(a, f"localhost:{service.port}", window=65535)
-    time.sleep(1)
-    before = sent[0]
-    time.sleep(0.5)
-    same(sent[0], before, "bytes of a service nobody hears")
+
+    def stands():
+        before = sent[0]
+        time.sleep(1)
+        return sent[0] == before > 0
+    until("the service that nobody hears stands", stands)
     got, how = s.body(stream, 5_000_000)
     same((how, got.strip(b"x")), ("more", b""))
     s.close()
@@ -167,7 +171,7 @@ def a_service_that_does_not_read_stops_the_sender(a):
     gate, heard = threading.Event(), []
 
     def talk(connection):
-        gate.wait(10)
+        gate.wait(120)
         while data := connection.recv(65536):
             heard.append(len(data))
         connection.close()
@@ -217,8 +221,7 @@ def ports_are_listed(a):
     same(ports, sorted(ports, key=lambda p: (p["port"], p["address"])))
     four.close()
     six.close()
-    time.sleep(0.1)
-    same([p for p in json.loads(a.call("GET", "/ports")[2])["ports"] if p["port"] == four.port], [])
+    until("it is not listed", lambda: not [p for p in json.loads(a.call("GET", "/ports")[2])["ports"] if p["port"] == four.port])
 
 
 @check("machine")
@@ -227,15 +230,15 @@ def the_machines_ports_are_reached(m):
               "while True:\n c = s.accept()[0]; c.sendall(c.recv(9)[::-1]); c.close()")
     # the port has one caller at a time: the service may not hold it
     m.sh(f'setsid python3 -c "{script}" >/dev/null 2>&1 </dev/null & sleep 0.1')
-    for _ in range(60):
+    for _ in range(360):
         if '{"port":8080,"address":"127.0.0.1","family":4}' in m.call("GET", "/ports")[2].decode():
             break
         time.sleep(0.5)
-    s, stream, status = tunnel(m, "localhost:8080", timeout=20)
+    s, stream, status = tunnel(m, "localhost:8080")
     same(status, 200)
     s.data(stream, b"123456789")
     same(s.body(stream), (b"987654321", "end"))
     s.close()
-    s, stream, status = tunnel(m, "localhost:8081", timeout=20)
+    s, stream, status = tunnel(m, "localhost:8081")
     same(status, 502)
     s.close()

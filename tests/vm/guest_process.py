@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 
-from guest_lib import ME, P, Skip, check, frame, has, same
+from guest_lib import ME, P, Skip, check, frame, has, same, until
 
 
 @check("agent")
@@ -208,16 +208,22 @@ def terminals(a):
     same(s.rest()[-1]["event"]["end"]["status"], "signal: terminated")
 
 
+def gone(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 @check("agent")
 def signals_reach_the_group(a):
-    s = a.start("sh", "-c", "sleep 100 & wait", tag="group")
+    s = a.start("sh", "-c", "sleep 1000 & echo $!; wait", tag="group")
     s.start()
-    time.sleep(0.2)
-    begin = time.time()
+    child = int(s.until("stdout", b"\n"))
     a.ok(P + "SendSignal", {"process": {"tag": "group"}, "signal": "SIGNAL_SIGHUP"})
     s.rest()
-    if time.time() - begin > 0.9:
-        raise AssertionError("the child was not reached")
+    until("the child's end", lambda: gone(child))
     s = a.start("sleep", "100", tag="sig")
     s.start()
     for bad in ("SIGNAL_SIGSEGV", "", 3.5, None, 11):
@@ -249,13 +255,14 @@ def processes_are_listed(a):
 
 @check("agent")
 def a_client_that_leaves_kills_nothing(a):
-    s = a.start("sh", "-c", "sleep 0.5; echo done", tag="left")
+    s = a.start("sh", "-c", "read x; echo done", tag="left")
     pid = s.start()
     s.close()
-    time.sleep(0.2)
+    time.sleep(0.5)
     same([p["pid"] for p in a.ok(P + "List", {})["processes"]], [pid])
     c = a.stream(P + "Connect", {"process": {"tag": "left"}})
     same(c.start(), pid)
+    a.ok(P + "SendInput", {"process": {"tag": "left"}, "input": {"stdin": base64.b64encode(b"\n").decode()}})
     c.until("stdout", b"done")
     same(c.rest()[-1]["event"]["end"]["exited"], True)
 
@@ -290,7 +297,7 @@ def the_ended_are_forgotten_in_their_order(a):
             t.rest()
     a.ok(P + "SendSignal", {"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"})
     s.rest()
-    for _ in range(20):  # the last ones' turn comes when the loop has told their ends
+    for _ in range(600):  # the last ones' turn comes when the loop has told their ends
         ended = a.ok(P + "List", {"all": True})["processes"]
         if len(ended) == 256:
             break
@@ -308,14 +315,13 @@ def an_end_tells_its_signal_to_those_who_ask(a):
 @check("agent")
 def deadlines_kill(a):
     begin = time.time()
-    s = a.start("sh", "-c", "sleep 100 & sleep 100", headers={"connect-timeout-ms": "500"}, tag="dead")
+    s = a.start("sh", "-c", "sleep 100 & sleep 100", headers={"connect-timeout-ms": "2000"}, tag="dead")
     pid = s.start()
     same(s.rest(), [])
     same(s.end["error"]["code"], "deadline_exceeded")
-    if not 0.4 < time.time() - begin < 3:
+    if not 1.9 < time.time() - begin < 60:  # without the deadline they would take 100 s
         raise AssertionError("at the wrong time")
-    time.sleep(0.3)
-    same(a.ok(P + "List", {}), {})
+    until("its end", lambda: a.ok(P + "List", {}) == {})
     has([(p["pid"], p["signal"]) for p in a.ok(P + "List", {"all": True})["processes"] if "signal" in p], (pid, 9))
     s = a.start("true", headers={"connect-timeout-ms": "soon"})
     s.rest()
@@ -324,28 +330,30 @@ def deadlines_kill(a):
 
 @check("agent")
 def a_viewers_deadline_kills_nothing(a):
-    s = a.start("sleep", "1", tag="viewed")
+    s = a.start("cat", tag="viewed")
     s.start()
     c = a.stream(P + "Connect", {"process": {"tag": "viewed"}}, connect_timeout_ms="200")
     c.rest()
     same(c.end["error"]["code"], "deadline_exceeded")
+    a.ok(P + "CloseStdin", {"process": {"tag": "viewed"}})
     same(s.rest()[-1]["event"]["end"]["status"], "exit status 0")
 
 
 @check("agent")
 def silence_is_broken(a):
-    s = a.start("sleep", "2.5", headers={"keepalive-ping-interval": "1"})
+    s = a.start("cat", headers={"keepalive-ping-interval": "1"}, tag="silent")
     s.start()
     same(s.message(), {"event": {"keepalive": {}}})
+    a.ok(P + "CloseStdin", {"process": {"tag": "silent"}})
     s.rest()
 
 
 @check("agent")
 def children_do_not_hold_the_end(a):
     begin = time.time()
-    out, _, end, _ = a.run("sh", "-c", "sleep 20 & echo early")
+    out, _, end, _ = a.run("sh", "-c", "sleep 100 & echo early")
     same((out, end["status"]), (b"early\n", "exit status 0"))
-    if time.time() - begin > 2:
+    if time.time() - begin > 50:
         raise AssertionError(f"{time.time() - begin:.1f} s")
 
 
@@ -386,7 +394,7 @@ def a_slow_viewer_sees_gaps_and_slows_nobody(a):
     c.start()
     begin = time.time()
     s.rest()
-    if time.time() - begin > 20:
+    if time.time() - begin > 100:  # who waits for a viewer that does not read waits for ever
         raise AssertionError("it was slowed")
     at, gaps, got = 0, 0, b""
     for m in c.rest():

@@ -34,7 +34,7 @@ def agent_start(program, folder):
     a = Agent(folder + "/agent.sock")
     a.dir = folder
     a.process = subprocess.Popen([program, "--listen-unix", a.path], stderr=open(folder + "/agent.log", "wb"))
-    for _ in range(100):
+    for _ in range(1200):
         if os.path.exists(a.path):
             return a
         time.sleep(0.05)
@@ -93,7 +93,7 @@ def agent_part(options, checks, folder, tally):
     a = agent_start(options.agent, folder)
     run(checks, a, tally)
     a.process.send_signal(signal.SIGTERM)
-    status = a.process.wait(10)
+    status = a.process.wait(60)
     log = open(folder + "/agent.log", errors="replace").read()
     if status or "Sanitizer" in log or "runtime error" in log:
         tally["failed"] += 1

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from guest_files import put
-from guest_lib import F, check, has, same
+from guest_lib import F, check, has, same, until
 
 
 def fresh(a, name):
@@ -136,19 +136,20 @@ def watchers_are_asked(a):
     w = a.ok(F + "CreateWatcher", {"path": path, "recursive": True})
     same(a.ok(F + "GetWatcherEvents", w), {})
     os.mkdir(path + "/d")
-    time.sleep(0.1)
     open(path + "/d/f", "w").close()
-    time.sleep(0.2)
-    same(a.ok(F + "GetWatcherEvents", w), {"events": [{"name": "d", "type": "EVENT_TYPE_CREATE"},
-                                                    {"name": "d/f", "type": "EVENT_TYPE_CREATE"}]})
+    seen = []
+    until("both", lambda: seen.extend(a.ok(F + "GetWatcherEvents", w).get("events", [])) or len(seen) > 1)
+    same(seen, [{"name": "d", "type": "EVENT_TYPE_CREATE"}, {"name": "d/f", "type": "EVENT_TYPE_CREATE"}])
     same(a.ok(F + "GetWatcherEvents", w), {})
     a.ok(F + "RemoveWatcher", w)
-    w = a.ok(F + "CreateWatcher", {"path": path + "/d"})
+    w, other = (a.ok(F + "CreateWatcher", {"path": path + "/d"}) for _ in range(2))
     # the oldest go after 10,000
     for first in range(0, 12000, 1000):
         for i in range(first, first + 1000):
             os.mkdir(f"{path}/d/{i}")
-        time.sleep(0.25)
+        until(f"the end of {first}", lambda: any(
+            e["name"] == f"{first + 999}" for e in a.ok(F + "GetWatcherEvents", other).get("events", [])))
+    a.ok(F + "RemoveWatcher", other)
     time.sleep(1)
     names = [e["name"] for e in a.ok(F + "GetWatcherEvents", w)["events"]]
     same((len(names), names[0], names[-1]), (10000, "2000", "11999"))

@@ -53,7 +53,7 @@ def status_of(block):
 
 
 class Session:
-    def __init__(self, path, timeout=10, window=None, settings=b""):
+    def __init__(self, path, timeout=60, window=None, settings=b""):
         """path: of a unix socket, or a socket that is connected already. settings: entries that come first."""
         self.socket = socket.socket(socket.AF_UNIX) if isinstance(path, str) else path
         self.socket.settimeout(timeout)

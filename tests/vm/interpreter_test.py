@@ -19,6 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 import engine_lib  # noqa: E402
+from guest_lib import listens  # noqa: E402
 
 SERVER = os.path.join(HERE, "../../images/code-interpreter/server.py")
 PORT = 0
@@ -188,19 +189,6 @@ def check_restart_interrupts():
     t.join(60)
     assert said and of(said[0], "error")[0]["name"] == "KernelDied", said
     call("DELETE", "/contexts/" + made["id"])
-
-
-def listens(pid, port):
-    """Whether the listener of this port is a socket of this process, not of another one."""
-    own = set()
-    try:
-        for fd in os.listdir("/proc/%d/fd" % pid):
-            own.add(os.readlink("/proc/%d/fd/%s" % (pid, fd)))
-    except OSError:  # it ended, or a descriptor closed: asked again
-        return False
-    with open("/proc/net/tcp") as f:
-        rows = [line.split() for line in f][1:]
-    return any(r[1].endswith(":%04X" % port) and r[3] == "0A" and "socket:[%s]" % r[9] in own for r in rows)
 
 
 def server_part():
