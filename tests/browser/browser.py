@@ -58,7 +58,7 @@ class Browser:
             n, box = self.number, queue.Queue()
             self.answers[n] = box
             os.write(self.out, json.dumps({"id": n, "method": method, "params": params, **({"sessionId": session} if session else {})}).encode() + b"\0")
-        m = box.get(timeout=20)
+        m = box.get(timeout=120)
         if "error" in m:
             raise RuntimeError("%s: %s" % (method, m["error"]["message"]))
         return m["result"]
@@ -75,7 +75,7 @@ class Browser:
 
     def close(self):
         os.killpg(self.proc.pid, signal.SIGKILL)
-        self.proc.wait(10)
+        self.proc.wait(60)
         os.close(self.out)
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -113,7 +113,7 @@ class Page:
     def text(self):
         return self.eval("document.body ? document.body.innerText : ''")
 
-    def wait(self, text, seconds=10):
+    def wait(self, text, seconds=60):
         """Until the page says it; else what it says instead is the error."""
         said, end = "", time.monotonic() + seconds
         while time.monotonic() < end:

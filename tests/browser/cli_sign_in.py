@@ -37,7 +37,7 @@ class Client:
                         E2B_API_URL=URL, E2B_SANDBOX_URL=URL)
 
     def __call__(self, *words):
-        r = subprocess.run([E2B, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+        r = subprocess.run([E2B, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
         return re.sub(r"\x1b\[[0-9;]*m", "", r.stdout)
 
     def login(self):
@@ -45,7 +45,7 @@ class Client:
         if os.path.exists(self.opened):
             os.unlink(self.opened)
         p = subprocess.Popen([E2B, "auth", "login"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(200):
+        for _ in range(1200):
             if os.path.exists(self.opened):
                 return p, open(self.opened).read()
             time.sleep(0.05)
@@ -54,7 +54,7 @@ class Client:
 
 
 def said(p):
-    return re.sub(r"\x1b\[[0-9;]*m", "", p.communicate(timeout=20)[0])
+    return re.sub(r"\x1b\[[0-9;]*m", "", p.communicate(timeout=120)[0])
 
 
 def sign_in(page, email, password=PASSWORD):

@@ -24,14 +24,14 @@ class House:
         assert a.status == 201, a
         self.id = a.json["id"]
         self.base = "/v1/capsules/" + self.id
-        for _ in range(200):
+        for _ in range(900):
             if ada("GET", self.base).json["state"] == "running":
                 break
             time.sleep(0.2)
         script = "mkdir -p w/a && echo '<h1>inside the capsule</h1>' >w/a/index.html && cd w && exec python3 -m http.server -b 127.0.0.1 8080"
         a = ada("POST", self.base + "/exec", {"cmd": "sh", "args": ["-c", script], "background": True})
         assert a.status in (200, 201, 202), a
-        for _ in range(100):
+        for _ in range(600):
             if any(p["port"] == 8080 for p in ada("GET", self.base + "/ports").json):
                 break
             time.sleep(0.2)
@@ -85,7 +85,7 @@ def test_circle(page, h):
     for _ in range(3):
         page.go(PUBLIC + "/port?capsule=%s&port=8080&to=/a/" % h.id)
         try:
-            page.wait("inside the capsule", 5)
+            page.wait("inside the capsule", 15)
         except AssertionError:
             break
         time.sleep(0.1)

@@ -173,7 +173,7 @@ export const checks = [
 		const w = await box.files.watchDir('watched', (e) => { seen.push(`${e.type} ${e.name}`) }, { timeoutMs: 60_000 })
 		await box.files.write('watched/new', '1')
 		await box.files.remove('watched/new')
-		await until('create and remove', 10, () => seen.includes('remove new') && seen.some((e) => e.endsWith(' new')))
+		await until('create and remove', 120, () => seen.includes('remove new') && seen.some((e) => e.endsWith(' new')))
 		await w.stop()
 	}],
 
@@ -181,18 +181,18 @@ export const checks = [
 		let out = ''
 		const t = await box.pty.create({ cols: 120, rows: 40, onData: (d) => { out += text(d) }, timeoutMs: 60_000 })
 		await box.pty.sendInput(t.pid, Buffer.from('echo si""ze $(tput cols)\n'))
-		await until('the size', 15, () => out.includes('size 120'))
+		await until('the size', 120, () => out.includes('size 120'))
 		await box.pty.resize(t.pid, { cols: 90, rows: 20 })
 		await box.pty.sendInput(t.pid, Buffer.from('echo th""en $(tput cols)\n'))
-		await until('the new size', 15, () => out.includes('then 90'))
+		await until('the new size', 120, () => out.includes('then 90'))
 		assert.equal(await box.pty.kill(t.pid), true)
-		await until('its end', 10, async () => !(await box.pty.kill(t.pid)))
+		await until('its end', 120, async () => !(await box.pty.kill(t.pid)))
 	}],
 
 	['port: open to everybody, by its host name', async ({ box }) => {
 		await box.files.write('www/index.html', 'from inside')
 		await box.commands.run('cd www && python3 -m http.server 8000', { background: true, timeoutMs: 0 })
-		const got = await until('the port answers', 40, async () => {
+		const got = await until('the port answers', 120, async () => {
 			const a = await port(box.getHost(8000), '/index.html')
 			return a.status === 200 && a
 		})
@@ -219,7 +219,7 @@ export const checks = [
 		assert.ok(left > 1_100_000 && left < 1_210_000, `${left}`)
 	}],
 	['metrics', async ({ box }) => {
-		const m = await until('a point', 25, async () => {
+		const m = await until('a point', 120, async () => {
 			const list = await box.getMetrics()
 			const last = list.at(-1)
 			return last && (last.memCache === undefined || last.memCache > 0) && list // the guest says it every 10 s
@@ -243,7 +243,7 @@ export const checks = [
 		await c.box.files.write('before', 'pause')
 		c.keep.counter = await c.box.commands.run('i=0; while :; do echo $((i+=1)) >/tmp/counter; sleep 0.3; done',
 			{ background: true, timeoutMs: 0 })
-		await until('it counts', 20, () => c.box.files.exists('/tmp/counter'))
+		await until('it counts', 120, () => c.box.files.exists('/tmp/counter'))
 		const pause = c.box.pause ? () => c.box.pause() : () => c.box.betaPause()
 		assert.notEqual(await pause(), false)
 		assert.equal(await pause(), false)
@@ -257,7 +257,7 @@ export const checks = [
 		c.box = await c.sdk.Sandbox.connect(c.box.sandboxId, { timeoutMs: 900_000 })
 		assert.equal(await c.box.files.read('before'), 'pause')
 		const one = await c.box.files.read('/tmp/counter')
-		await until('the process goes on', 10, async () => (await c.box.files.read('/tmp/counter')) !== one)
+		await until('the process goes on', 120, async () => (await c.box.files.read('/tmp/counter')) !== one)
 		await c.box.commands.kill(c.keep.counter.pid)
 	}, (b) => b.pause ?? b.betaPause],
 
