@@ -11,6 +11,7 @@ Prints "ok name" or "not ok name: why", at last "N passed, N failed, N skipped".
 """
 import atexit
 import json
+import math
 import os
 import shutil
 import signal
@@ -343,6 +344,24 @@ def test_room_for_one():
     others = {(s, got["error"]["code"]) for s, got in answers if s != 201}
     drop(*made)
     assert len(made) == 1 and others == {(503, "no_hosts_available")}, (len(made), others)
+
+
+def test_the_platform_as_one():
+    """GET /v1/admin/cluster: the sums of what GET /v1/hosts tells; a capsule makes a host wanted."""
+    c = capsule(a)
+
+    def same():
+        got, hosts = (call("GET", path, **ADMIN)[1] for path in ("/v1/admin/cluster", "/v1/hosts?limit=100"))
+        takes = [h for h in hosts if h["status"] == "online" and h["schedulable"]]
+        own = [h for h in hosts if h["type"] == "regular"]
+        mean = {k: sum(h["capacity"][k] for h in takes if h in own) / len([h for h in takes if h in own]) for k in got["capacity"]}
+        return (got["capacity"] == {k: sum(h["capacity"][k] for h in takes) for k in got["capacity"]} and
+                got["used"] == {k: sum(h["used"][k] for h in hosts) for k in got["used"]} and
+                got["hosts"] == {s: len([h for h in hosts if h["status"] == s]) for s in got["hosts"]} and
+                got["capsules"]["running"] >= 1 and
+                got["hosts_wanted"] == math.ceil(max(sum(h["used"][k] for h in own) / mean[k] for k in mean)) >= 1)
+    wait_for("cluster and hosts say the same", 30, same)
+    drop(c)
 
 
 # ---- trouble
