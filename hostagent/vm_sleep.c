@@ -479,8 +479,11 @@ step_stream(void *user)
 	struct vm *vm = user;
 	char text[200], node[LAYER_NAME];
 
+	/* what is below is said at each start, by descriptor: its name here and now, which QEMU
+	   would write into the disk, means nothing later */
 	snprintf(text, sizeof text,
-	    "{\"job-id\":\"flatten\",\"device\":\"%s\",\"base-node\":\"l%d\"}",
+	    "{\"job-id\":\"flatten\",\"device\":\"%s\",\"base-node\":\"l%d\",\"backing-file\":"
+	    "\"\"}",
 	    chain_node(vm->chain.active, node), on_image(vm));
 	vm_call(vm, "block-stream", text, -1, vm_ok);
 }
