@@ -438,9 +438,9 @@ def engine(args):
             ("sustained", sustained, [(small, args.number)]), ("refill", refill, [(small, args.number)]),
             ("density", density, [(small, args.number)])]
     try:
-        b.restart()
         for name, fn, calls in todo:
             for call in calls if name in topics else ():
+                b.restart()  # with the pools that it began with: the one before may have left none
                 fn(b, *call)
     finally:
         b.agent.end()
