@@ -120,6 +120,7 @@ const char *
 host_cpu_class(const struct agent *a)
 {
 	static char text[128];
+	char now[sizeof text];
 	struct utsname u;
 	int major = 0, minor = 0;
 
@@ -127,10 +128,13 @@ host_cpu_class(const struct agent *a)
 	(void)sscanf(a->qemu_version, "%d.%d", &major, &minor);
 	/* an emulated CPU is the same everywhere, only its clock is the host's */
 	if (a->accel == ACCEL_KVM)
-		snprintf(text, sizeof text, "%.16s-kvm-%08x-qemu%d.%d-%.32s", u.machine,
-		    cpu_digest(), major, minor, qemu_model());
+		snprintf(now, sizeof now, "%.16s-kvm-%08x-qemu%d.%d-%.32s", u.machine, cpu_digest(),
+		    major, minor, qemu_model());
 	else
-		snprintf(text, sizeof text, "%.16s-tcg-%lumhz-qemu%d.%d-%.32s", u.machine,
+		snprintf(now, sizeof now, "%.16s-tcg-%lumhz-qemu%d.%d-%.32s", u.machine,
 		    (a->tsc_khz + 5000) / 10000 * 10, major, minor, qemu_model());
+	/* threads read what was given out before: it is not written again while it is the same */
+	if (strcmp(now, text) != 0)
+		memcpy(text, now, sizeof text);
 	return text;
 }
