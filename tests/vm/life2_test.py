@@ -116,8 +116,13 @@ def warned():
     sql("UPDATE capsules SET started_at = now() - interval '3550 s' WHERE id = '%s'" % u)
     got = wait(lambda: len(events(cid, "capsule.expiring")) > 1 and events(cid, "capsule.expiring"))
     check("warnings: one minute before", len(got or []) == 2 and got[1]["action"] == "hibernate", got)
-    sql("UPDATE capsules SET started_at = now(), idle_since = now() - interval '250 s' WHERE id = '%s'" % u)
-    got = wait(lambda: len(events(cid, "capsule.idle")) > 1 and events(cid, "capsule.idle"), 45)
+    sql("UPDATE capsules SET started_at = now() WHERE id = '%s'" % u)
+
+    def idle():  # told again and again: its host's heartbeat says how idle it really is
+        sql("UPDATE capsules SET idle_since = now() - interval '250 s' WHERE id = '%s'" % u)
+        return len(events(cid, "capsule.idle")) > 1 and events(cid, "capsule.idle")
+
+    got = wait(idle)
     check("warnings: idle for 80 % of its time, and a minute before", len(got or []) == 2 and got[0]["action"] == "pause", got)
     time.sleep(11)
     check("warnings: each once", len(events(cid, "capsule.expiring")) == 2 and len(events(cid, "capsule.idle")) == 2,
