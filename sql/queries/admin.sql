@@ -5,8 +5,7 @@
 --   platform_role text, source text, mfa bool, has_password bool, providers text[], must_change_password bool,
 --   last_login_at timestamptz?, disabled_at timestamptz?, deleted_at timestamptz?, purge_after timestamptz?
 
--- name: admin_user_get :one admin_user
--- One account, deleted ones too as long as they can be restored.
+-- part: account
 SELECT u.id, u.email, u.name, u.platform_role = 'admin' AS is_admin, u.status, u.created_at,
        (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id WHERE m.user_id = u.id AND t.deleted_at IS NULL) AS teams_joined,
        (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id
@@ -15,40 +14,31 @@ SELECT u.id, u.email, u.name, u.platform_role = 'admin' AS is_admin, u.status, u
        u.password_hash IS NOT NULL AS has_password,
        ARRAY(SELECT p.slug FROM external_identities e JOIN identity_providers p ON p.id = e.idp_id WHERE e.user_id = u.id ORDER BY 1) AS providers,
        u.must_change_password, u.last_login_at, u.disabled_at, u.deleted_at, u.purge_after
+
+-- part: account_filters
+(u.status = :status::text? OR :status::text? IS NULL AND u.status <> 'deleted')
+   AND (:q::text? IS NULL OR starts_with(u.email, lower(:q::text?)) OR starts_with(lower(u.name), lower(:q::text?)))
+   AND (:role::text? IS NULL OR u.platform_role = :role::text?) AND (:source::text? IS NULL OR u.source = :source::text?)
+
+-- name: admin_user_get :one admin_user
+-- One account, deleted ones too as long as they can be restored.
+{{account}}
   FROM users u WHERE u.id = :id::uuid;
 
 -- name: admin_user_list :many admin_user
 -- Accounts, newest first, from a key or from a place.
-SELECT u.id, u.email, u.name, u.platform_role = 'admin' AS is_admin, u.status, u.created_at,
-       (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id WHERE m.user_id = u.id AND t.deleted_at IS NULL) AS teams_joined,
-       (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id
-         WHERE m.user_id = u.id AND m.role = 'owner' AND t.deleted_at IS NULL) AS teams_owned,
-       u.platform_role, u.source, EXISTS (SELECT FROM mfa_factors f WHERE f.user_id = u.id AND f.verified_at IS NOT NULL) AS mfa,
-       u.password_hash IS NOT NULL AS has_password,
-       ARRAY(SELECT p.slug FROM external_identities e JOIN identity_providers p ON p.id = e.idp_id WHERE e.user_id = u.id ORDER BY 1) AS providers,
-       u.must_change_password, u.last_login_at, u.disabled_at, u.deleted_at, u.purge_after
+{{account}}
   FROM users u
- WHERE (u.status = :status::text? OR :status::text? IS NULL AND u.status <> 'deleted')
-   AND (:q::text? IS NULL OR starts_with(u.email, lower(:q::text?)) OR starts_with(lower(u.name), lower(:q::text?)))
-   AND (:role::text? IS NULL OR u.platform_role = :role::text?) AND (:source::text? IS NULL OR u.source = :source::text?)
+ WHERE {{account_filters}}
    AND (u.created_at, u.id) < (coalesce(:before::timestamptz?, 'infinity'),
        coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY u.created_at DESC, u.id DESC OFFSET :skip::int4 LIMIT :limit::int4;
 
 -- name: admin_user_sorted :many admin_user
 -- The same in another order; pages only by number.
-SELECT u.id, u.email, u.name, u.platform_role = 'admin' AS is_admin, u.status, u.created_at,
-       (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id WHERE m.user_id = u.id AND t.deleted_at IS NULL) AS teams_joined,
-       (SELECT count(*) FROM users_teams m JOIN teams t ON t.id = m.team_id
-         WHERE m.user_id = u.id AND m.role = 'owner' AND t.deleted_at IS NULL) AS teams_owned,
-       u.platform_role, u.source, EXISTS (SELECT FROM mfa_factors f WHERE f.user_id = u.id AND f.verified_at IS NOT NULL) AS mfa,
-       u.password_hash IS NOT NULL AS has_password,
-       ARRAY(SELECT p.slug FROM external_identities e JOIN identity_providers p ON p.id = e.idp_id WHERE e.user_id = u.id ORDER BY 1) AS providers,
-       u.must_change_password, u.last_login_at, u.disabled_at, u.deleted_at, u.purge_after
+{{account}}
   FROM (SELECT * FROM users u
-	 WHERE (u.status = :status::text? OR :status::text? IS NULL AND u.status <> 'deleted')
-	   AND (:q::text? IS NULL OR starts_with(u.email, lower(:q::text?)) OR starts_with(lower(u.name), lower(:q::text?)))
-	   AND (:role::text? IS NULL OR u.platform_role = :role::text?) AND (:source::text? IS NULL OR u.source = :source::text?)
+	 WHERE {{account_filters}}
 	 ORDER BY CASE WHEN :sort::text = 'email' THEN u.email END, CASE WHEN :sort::text = 'created_at' THEN u.created_at END,
 		CASE WHEN :sort::text = 'last_login_at' THEN u.last_login_at END DESC NULLS LAST, u.id
 	 OFFSET :skip::int4 LIMIT :limit::int4) u
@@ -61,9 +51,7 @@ SELECT u.id, u.email, u.name, u.platform_role = 'admin' AS is_admin, u.status, u
 -- name: admin_user_count :one admin_total
 -- How many accounts the filters leave.
 SELECT count(*) AS n FROM users u
- WHERE (u.status = :status::text? OR :status::text? IS NULL AND u.status <> 'deleted')
-   AND (:q::text? IS NULL OR starts_with(u.email, lower(:q::text?)) OR starts_with(lower(u.name), lower(:q::text?)))
-   AND (:role::text? IS NULL OR u.platform_role = :role::text?) AND (:source::text? IS NULL OR u.source = :source::text?);
+ WHERE {{account_filters}};
 
 -- name: admin_user_insert :exec
 -- An account that an administrator makes: active, and its password is to be changed.

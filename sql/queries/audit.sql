@@ -38,15 +38,14 @@ SELECT a.seq FROM audit_logs a
 --   status text, metadata jsonb, created_at text, at timestamptz, seq int8, event text?, ip text?, user_agent text?,
 --   request_id text?, team_id uuid, hash text
 
--- name: audit_list :many audit_entry
--- A page of one team's log, newest first; with scopes_all also rows of scope admin.
+-- part: entries
 SELECT a.id, a.actor_type, a.actor_id, a.actor_name, a.resource_type, a.resource_id, a.action, a.scope, a.status, a.metadata,
        to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, a.created_at AS at, a.seq, a.event,
        host(a.ip) AS ip, a.user_agent, a.request_id, a.team_id, encode(a.hash, 'hex') AS hash
   FROM audit_logs a
- WHERE a.team_id = :team::uuid
-   AND (:scopes_all::bool OR a.scope = 'team')
-   AND (:types::text[]? IS NULL OR a.resource_type = ANY (:types::text[]?))
+
+-- part: entries_page
+AND (:types::text[]? IS NULL OR a.resource_type = ANY (:types::text[]?))
    AND (:actions::text[]? IS NULL OR a.action = ANY (:actions::text[]?) OR a.event = ANY (:actions::text[]?))
    AND (:actor_id::text? IS NULL OR a.actor_id = :actor_id::text?)
    AND (:actor_type::text? IS NULL OR a.actor_type = :actor_type::text?)
@@ -59,29 +58,20 @@ SELECT a.id, a.actor_type, a.actor_id, a.actor_name, a.resource_type, a.resource
    AND a.created_at >= coalesce(:from::timestamptz?, '-infinity') AND a.created_at < coalesce(:to::timestamptz?, 'infinity')
    AND (a.created_at, a.id) < (coalesce(:before::timestamptz?, 'infinity'),
        coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
- ORDER BY a.created_at DESC, a.id DESC LIMIT :limit::int4;
+ ORDER BY a.created_at DESC, a.id DESC LIMIT :limit::int4
+
+-- name: audit_list :many audit_entry
+-- A page of one team's log, newest first; with scopes_all also rows of scope admin.
+{{entries}}
+ WHERE a.team_id = :team::uuid
+   AND (:scopes_all::bool OR a.scope = 'team')
+   {{entries_page}};
 
 -- name: audit_list_all :many audit_entry
 -- The same of all teams.
-SELECT a.id, a.actor_type, a.actor_id, a.actor_name, a.resource_type, a.resource_id, a.action, a.scope, a.status, a.metadata,
-       to_char(a.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, a.created_at AS at, a.seq, a.event,
-       host(a.ip) AS ip, a.user_agent, a.request_id, a.team_id, encode(a.hash, 'hex') AS hash
-  FROM audit_logs a
+{{entries}}
  WHERE true
-   AND (:types::text[]? IS NULL OR a.resource_type = ANY (:types::text[]?))
-   AND (:actions::text[]? IS NULL OR a.action = ANY (:actions::text[]?) OR a.event = ANY (:actions::text[]?))
-   AND (:actor_id::text? IS NULL OR a.actor_id = :actor_id::text?)
-   AND (:actor_type::text? IS NULL OR a.actor_type = :actor_type::text?)
-   AND (:resource_id::text? IS NULL OR a.resource_id = :resource_id::text?)
-   AND (:status::text? IS NULL OR a.status = :status::text?)
-   AND (:scope::text? IS NULL OR a.scope = :scope::text?)
-   AND (:ip::text? IS NULL OR a.ip <<= :ip::text?::inet)
-   AND (:request_id::text? IS NULL OR a.request_id = :request_id::text?)
-   AND (:person::uuid? IS NULL OR a.actor_user = :person::uuid? OR a.subject_user = :person::uuid?)
-   AND a.created_at >= coalesce(:from::timestamptz?, '-infinity') AND a.created_at < coalesce(:to::timestamptz?, 'infinity')
-   AND (a.created_at, a.id) < (coalesce(:before::timestamptz?, 'infinity'),
-       coalesce(:before_id::uuid?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
- ORDER BY a.created_at DESC, a.id DESC LIMIT :limit::int4;
+   {{entries_page}};
 
 -- row: audit_stat
 --   kind text, name text, n int8
