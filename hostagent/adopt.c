@@ -70,23 +70,16 @@ static const struct word {
 	/* clang-format on */
 };
 
-static const struct word *
-word_of(enum capsule_state state, bool never_ran)
+/* What a PATCH set: it may have come at any moment, and says nothing of the state. */
+static void
+on_set(struct capsule *c, struct json_object *j)
 {
-	size_t i;
-
-	for (i = 0; i < nitems(words); i++)
-		if (words[i].state == state && words[i].never_ran == never_ran)
-			return &words[i];
-	return NULL;
-}
-
-const char *
-adopt_word(const struct capsule *c)
-{
-	const struct word *w = word_of(c->state, c->state == CAP_ERROR && c->never_ran);
-
-	return w ? w->op : NULL;
+	if (!c)
+		return;
+	c->disk_size = (uint64_t)json_int(j, "disk", (int64_t)c->disk_size);
+	c->grows = json_flag(j, "grows", c->grows);
+	idle_restore(c, j);
+	(void)capsule_say_set(c);
 }
 
 static void
@@ -96,6 +89,10 @@ on_record(struct agent *a, struct json_object *j)
 	const struct word *w;
 	struct capsule *c;
 
+	if (strcmp(op, "set") == 0) {
+		on_set(capsule_find(a, id), j);
+		return;
+	}
 	for (w = words; w < words + nitems(words) && strcmp(w->op, op) != 0; w++)
 		;
 	if (w == words + nitems(words) || !*id || strlen(id) >= CAPSULE_ID) {
@@ -140,6 +137,7 @@ on_record(struct agent *a, struct json_object *j)
 	c->hung = json_flag(j, "hung", false);
 	c->boot_loop = json_flag(j, "boot_loop", false);
 	idle_restore(c, j);
+	(void)capsule_say(c, op);
 }
 
 static void
@@ -148,19 +146,17 @@ on_rewrite(struct agent *a, struct journal *j)
 	struct capsule *c, *next;
 
 	for (c = TAILQ_FIRST(&a->capsules); c; c = next) {
-		auto_talloc char *mem = talloc_new(NULL);
-		struct buf b = BUF(mem);
-		const struct word *w = word_of(c->state, c->state == CAP_ERROR && c->never_ran);
-
 		next = TAILQ_NEXT(c, link);
 		if (c->state == CAP_GONE && !c->op && now_real() - c->since > TOMBSTONE_MS) {
 			/* long enough to refuse a late repetition of its start */
 			TAILQ_REMOVE(&a->capsules, c, link);
 			talloc_free(c);
-		} else if (w) {
-			capsule_record(c, w->op, &b);
-			journal_keep(j, b.data);
+			continue;
 		}
+		if (c->said)
+			journal_keep(j, c->said);
+		if (c->set)
+			journal_keep(j, c->set);
 	}
 }
 

@@ -7,7 +7,6 @@
 #include "vm.h"
 #include "journal.h"
 #include "idle.h"
-#include "adopt.h"
 
 /* look: whether the value is good; then set, of all members that are there. */
 static int
@@ -71,17 +70,9 @@ answer(void *arg, const struct err *e)
 
 /* The next agent knows it, too, before it is answered. */
 static void
-write_down(struct call *c, const struct capsule *k)
+write_down(struct call *c, struct capsule *k)
 {
-	const char *word = adopt_word(k);
-	struct buf b = BUF(c);
-
-	if (!word) {
-		answer(c, NULL);
-		return;
-	}
-	capsule_record(k, word, &b);
-	journal_append(k->agent->journal, c, b.data, answer, c);
+	journal_append(k->agent->journal, c, capsule_say_set(k), answer, c);
 }
 
 static void

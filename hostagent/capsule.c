@@ -80,6 +80,32 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 }
 
 const char *
+capsule_say(struct capsule *c, const char *what)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
+
+	capsule_record(c, what, &b);
+	TALLOC_FREE(c->set);
+	talloc_free(c->said);
+	return c->said = talloc_strdup(c, b.data);
+}
+
+const char *
+capsule_say_set(struct capsule *c)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct buf b = BUF(mem);
+
+	buf_fmt(&b, "{\"op\":\"set\",\"id\":\"%s\",\"disk\":%llu,\"grows\":%s", c->id,
+	    (unsigned long long)c->disk_size, c->grows ? "true" : "false");
+	idle_record(c, &b);
+	buf_chr(&b, '}');
+	talloc_free(c->set);
+	return c->set = talloc_strdup(c, b.data);
+}
+
+const char *
 capsule_error_code(const struct capsule *c)
 {
 	return c->never_ran ? "start_failed"
@@ -104,22 +130,16 @@ capsule_exit_json(const struct capsule *c, struct buf *b)
 void
 capsule_write(struct capsule_op *op, const char *what)
 {
-	auto_talloc char *mem = talloc_new(NULL);
-	struct buf b = BUF(mem);
+	struct capsule *c = op->capsule;
 
-	capsule_record(op->capsule, what, &b);
-	journal_append(op->capsule->agent->journal, op, b.data, on_journal, op);
+	journal_append(c->agent->journal, op, capsule_say(c, what), on_journal, op);
 }
 
 /* The same without anybody who waits for it. */
 void
 capsule_note(struct capsule *c, const char *what)
 {
-	auto_talloc char *mem = talloc_new(NULL);
-	struct buf b = BUF(mem);
-
-	capsule_record(c, what, &b);
-	journal_append(c->agent->journal, c, b.data, NULL, NULL);
+	journal_append(c->agent->journal, c, capsule_say(c, what), NULL, NULL);
 }
 
 void

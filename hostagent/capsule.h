@@ -86,6 +86,8 @@ struct capsule {
 	struct capsule_op *op;     /* a create or destroy under way */
 	struct capsule_ask *asks;  /* who waits for it */
 	bool hung;                 /* QEMU was killed since it was silent */
+	char *said,
+	    *set; /* the journal's last record of it, and what a PATCH set since; NULL: none */
 	struct idle *idle;
 	struct metrics *metrics;
 	int64_t logged[LOG_SOURCES]; /* logs.c: bytes before what the newer file holds */
@@ -171,6 +173,12 @@ struct capsule *capsule_find(struct agent *, const char *id);
 struct capsule *capsule_known(struct agent *, const char *id);
 /* Appends its journal record: all that is known, under this word. */
 void capsule_record(const struct capsule *, const char *what, struct buf *);
+/* The same, which is what the journal is to have of it from now on: it is rewritten from that,
+   never from the state in memory, which follows what is on disk. */
+const char *capsule_say(struct capsule *, const char *what);
+/* The record of what a PATCH sets: it names no state, for the PATCH may come at any moment, also
+   between a record that is on disk and the state that follows it. */
+const char *capsule_say_set(struct capsule *);
 /* Why it is in CAP_ERROR, as the control plane calls it. */
 const char *capsule_error_code(const struct capsule *);
 /* Appends its exit record: {"at":…,"code":…|"signal":…}. */

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""engine_grow_test.py - a disk grows at once (spec 02 §2.3): below a running guest, and when a sleeping one wakes.
+"""engine_grow_test.py - a disk grows at once (spec 02 §2.3): below a running guest, and when a sleeping one wakes; what the journal
+has of a PATCH.
 
 usage: engine_grow_test.py AGENT IMAGE_DIR [TEST...]     (a hutch-agent binary of a DEV build)
 """
-import os, signal, sys, threading
+import json, os, signal, sys, threading, time, zlib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from engine_lib import Agent, main, new_id, wait_for
@@ -234,6 +235,74 @@ def test_large():
     size = df(cid)
     assert 65536 * 0.95 < size <= 65536, size
     assert agent.delete(cid)[0] == 204
+
+
+# ---- the journal ----
+
+def records(cid):
+    with open(agent.state + '/journal', errors='replace') as f:
+        return [json.loads(line[9:]) for line in f if line.endswith('\n') and cid in line]
+
+
+def patch(cid, epoch=1, **body):
+    status, got = agent.call('PATCH', '/capsules/' + cid, body, ['hutch-epoch: %d' % epoch])
+    assert status in (200, 409), (status, got)
+    return status
+
+
+def test_a_patch_names_no_state():
+    """It may come between a record that is on disk and the state that follows it: of an agent that is killed then, the next one must
+    not read the older word behind the newer."""
+    cid, over = make(), threading.Event()
+    assert patch(cid, timeout_sec=500) == 200 and records(cid)[-1]['op'] == 'set', records(cid)[-1]
+
+    def patches(n):
+        while not over.is_set():
+            n += 1
+            patch(cid, 99, timeout_sec=n, disk_size_mb=5120)
+    threads = [threading.Thread(target=patches, args=(n,)) for n in (1000, 2000)]
+    for t in threads:
+        t.start()
+    for epoch in 1, 2, 3:
+        assert agent.post(cid, 'pause', epoch)[0] == 200
+        assert agent.post(cid, 'resume', epoch + 1)[0] == 200
+    assert agent.post(cid, 'pause', 4)[0] == 200
+    over.set()
+    for t in threads:
+        t.join()
+    assert patch(cid, 4, timeout_sec=501, disk_size_mb=6144) == 200
+    words = [r['op'] for r in records(cid) if r['op'] not in ('set', 'want', 'vm')]
+    for a, b in zip(words, words[1:]):      # each is what the one before leads to
+        assert b in {'pause': ('paused',), 'paused': ('paused', 'resume'), 'resume': ('live',), 'live': ('up',), 'up': ('pause',)}[a], words
+    agent.restart()
+    now = agent.get(cid)
+    assert (now['state'], now['timeout_sec'], now['disk_size_mb']) == ('paused', 501, 6144), now
+    assert agent.post(cid, 'resume', 5)[0] == 200
+    assert agent.delete(cid)[0] == 204
+
+
+def test_a_large_journal_is_rewritten():
+    """From what it said, records of a PATCH too: at the agent's start, and while it runs."""
+    paused, running = make(), make()
+    assert agent.post(paused, 'pause')[0] == 200
+    agent.stop(signal.SIGKILL)
+    with open(agent.state + '/journal', 'ab') as f:     # many that are gone: more than the journal is to hold
+        for _ in range(80):
+            r = json.dumps({'op': 'gone', 'id': new_id(), 'epoch': 1, 'at': int(time.time() * 1000), 'template': 'x' * 60000, 'build': 'y'})
+            f.write(b'%08x %s\n' % (zlib.crc32(r.encode()), r.encode()))
+    agent.start(pause_persist_sec=600)      # no other record meanwhile
+    assert agent.call('GET', '/capsules')[1]['journal_complete'] is True
+    assert patch(paused, timeout_sec=700, disk_size_mb=6144) == 200 and patch(running, timeout_sec=800) == 200
+    lines = lambda: [(r['op'], r['id']) for c in (paused, running) for r in records(c)]     # noqa: E731
+    wait_for('the rewriting', lambda: len(lines()) == 4)
+    assert lines() == [('paused', paused), ('set', paused), ('up', running), ('set', running)], lines()
+    agent.restart()
+    for cid, state, sec in (paused, 'paused', 700), (running, 'running', 800):
+        now = agent.get(cid)
+        assert (now['state'], now['timeout_sec']) == (state, sec), now
+    assert agent.get(paused)['disk_size_mb'] == 6144
+    assert agent.post(paused, 'resume', 2)[0] == 200
+    assert agent.delete(paused)[0] == 204 and agent.delete(running)[0] == 204
 
 
 sys.exit(main(agent, globals(), 'grow'))
