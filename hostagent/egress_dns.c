@@ -86,7 +86,15 @@ lookup_late(void *arg)
 		lookup_end(l, NULL, 0);
 }
 
-/* The name at p; returns what follows it, or 0. text: may be NULL. Pointers go backwards only. */
+/* No label of a question has these: with them the text would be another name than the one asked. */
+static bool
+plain(const uint8_t *label, size_t n)
+{
+	return !memchr(label, 0, n) && !memchr(label, '.', n);
+}
+
+/* The name at p; returns what follows it, or 0. Pointers go backwards only. text: NULL, or where to
+   write it, when it must stand there as a question's does: whole, in plain labels. */
 static size_t
 name_read(const uint8_t *m, size_t len, size_t at, char *text, size_t room)
 {
@@ -98,7 +106,7 @@ name_read(const uint8_t *m, size_t len, size_t at, char *text, size_t room)
 			return 0;
 		n = m[at];
 		if (n >= 0xc0) {
-			if (at + 1 >= len || ++pointers > POINTERS)
+			if (text || at + 1 >= len || ++pointers > POINTERS)
 				return 0;
 			next = next ? next : at + 2;
 			n = (n & 0x3f) << 8 | m[at + 1];
@@ -112,7 +120,7 @@ name_read(const uint8_t *m, size_t len, size_t at, char *text, size_t room)
 			return 0;
 		if (n == 0)
 			break;
-		if (text && used + n + 1 >= room)
+		if (text && (used + n + 1 >= room || !plain(m + at + 1, n)))
 			return 0;
 		if (text) {
 			memcpy(text + used, m + at + 1, n);

@@ -35,7 +35,7 @@ part(struct bytes *b, int width)
 	size_t n = number(b, width);
 	struct bytes r = { b->p, n, false };
 
-	if (n > b->n) {
+	if (b->bad || n > b->n) {
 		b->bad = true;
 		return (struct bytes){ .bad = true };
 	}

@@ -232,6 +232,46 @@ START_TEST(random_questions)
 }
 END_TEST
 
+/* Names whose text is not what would be asked: cut by a zero, with a dot inside of a label, or
+   pointing into the head, which goes out with another id. */
+START_TEST(names_that_hide)
+{
+#define Q(name) "\1\2\1\0\0\1\0\0\0\0\0\0" name "\0\1\0\1", 16 + sizeof name - 1
+	static const struct row {
+		const char *packet;
+		size_t len, out; /* out: how many go to a name server */
+	} rows[] = {
+		{ Q("\4good\7example\0"), 1 },
+		{ Q("\4good\11example\0x\5other\0"), 0 },
+		{ Q("\7\0secret\5other\0"), 0 },
+		{ Q("\14good.example\0"), 0 },
+		{ Q("\1a\xc0\0"), 0 },
+		{ Q("\xc0\2"), 0 },
+	};
+#undef Q
+	struct egress *g = talloc_zero(mem, struct egress);
+	int pair[2];
+	size_t i;
+
+	g->loop = uv_default_loop();
+	for (i = 0; i < nitems(rows); i++) {
+		struct outlet *o = talloc_zero(g, struct outlet);
+
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+		o->egress = g;
+		o->policy = *policy("{\"internet\":true,\"deny\":[\"bad.example\"]}");
+		o->fd[0] = pair[0];
+		ck_assert_int_eq(
+		    send(pair[1], rows[i].packet, rows[i].len, 0), (ssize_t)rows[i].len);
+		dns_packet(o, 0);
+		ck_assert_msg(o->lookups == rows[i].out, "question %zu", i);
+		talloc_free(o);
+		close(pair[0]);
+		close(pair[1]);
+	}
+}
+END_TEST
+
 int
 main(void)
 {
@@ -247,6 +287,7 @@ main(void)
 	tcase_add_test(c, random_heads);
 	tcase_add_test(c, policies);
 	tcase_add_test(c, random_questions);
+	tcase_add_test(c, names_that_hide);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_ENV);
 	failed = srunner_ntests_failed(r);
