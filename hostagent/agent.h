@@ -23,6 +23,7 @@ struct journal;
 struct network;
 struct posture;
 struct priv;
+struct scaling;
 struct template;
 struct vm;
 
@@ -34,6 +35,7 @@ struct agent {
 	struct priv *priv;
 	const struct posture *posture; /* what keeps capsules apart here */
 	struct network *network;       /* NULL: capsules have no way out */
+	struct scaling *scaling;       /* NULL: the control plane has said nothing */
 	struct journal *journal;
 	struct control *control; /* NULL: works alone */
 	struct certs *certs;

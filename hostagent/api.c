@@ -14,6 +14,7 @@
 #include "json.h"
 #include "metrics.h"
 #include "net_policy.h"
+#include "scaling.h"
 #include "template.h"
 
 #include <errno.h>
@@ -56,6 +57,8 @@ static const struct api_route routes[] = {
 	{ "GET",	BASE "/artifacts/*",	artifact_api_get,	false, TLS_HOST },
 	{ "PUT",	BASE "/artifacts/*",	artifact_api_pull,	false },
 	{ "DELETE",	BASE "/artifacts/*",	artifact_api_delete,	false },
+	{ "PUT",	BASE "/scaling",	scaling_put,	false },
+	{ "DELETE",	BASE "/scaling",	scaling_delete,	false },
 	{ "POST",	BASE "/decommission",	decommission,	false },
 	/* clang-format on */
 };
@@ -165,7 +168,8 @@ info(struct call *c)
 	template_names(a, &b);
 	buf_str(&b, "],\"pools\":{");
 	pools_json(a, &b);
-	buf_str(&b, "},\"conditions\":[");
+	buf_fmt(&b, "},\"scaling\":\"%s\",\"warm_memory_mb\":%llu,\"conditions\":[",
+	    scaling_version(a), (unsigned long long)scaling_share(a) >> 20);
 	host_conditions(a, &b);
 	buf_str(&b, "]}");
 	api_reply(c->stream, 200, &b);
@@ -213,8 +217,8 @@ inventory(struct call *c)
 	const struct capsule *k;
 	const char *comma = "";
 
-	buf_fmt(&b, "{\"journal_complete\":%s,\"cluster\":\"%s\",\"capsules\":[",
-	    a->journal_complete ? "true" : "false", control_cluster(a));
+	buf_fmt(&b, "{\"journal_complete\":%s,\"cluster\":\"%s\",\"scaling\":\"%s\",\"capsules\":[",
+	    a->journal_complete ? "true" : "false", control_cluster(a), scaling_version(a));
 	TAILQ_FOREACH(k, &a->capsules, link)
 	{
 		if (k->state == CAP_GONE || k->state == CAP_NEW)

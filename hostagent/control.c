@@ -13,6 +13,7 @@
 #include "json.h"
 #include "metrics.h"
 #include "reports.h"
+#include "scaling.h"
 #include "template.h"
 
 #include <errno.h>
@@ -710,6 +711,7 @@ control_decommission(struct agent *a)
 	if (k->state != CAP_GONE && k->state != CAP_NEW)
 		capsule_stop(a, k->id, k->epoch, a, removed, a);
 	certs_wipe(a);
+	scaling_forget(a);
 	(void)unlinkat(a->state_fd, "host.json", 0);
 	a->control = NULL;
 	/* an exchange may be under way: c stays, and says nothing more */

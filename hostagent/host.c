@@ -3,6 +3,7 @@
 #include "disk.h"
 #include "posture.h"
 #include "qemu.h"
+#include "scaling.h"
 #include "vm.h"
 
 #include <string.h>
@@ -57,8 +58,12 @@ host_conditions(const struct agent *a, struct buf *b)
 		buf_fmt(b, "%s\"accel_tcg\"", comma);
 		comma = ",";
 	}
-	if (!a->journal_complete)
+	if (!a->journal_complete) {
 		buf_fmt(b, "%s\"journal_incomplete\"", comma);
+		comma = ",";
+	}
+	if (scaling_short(a))
+		buf_fmt(b, "%s\"warm_memory_short\"", comma);
 }
 
 int

@@ -8,6 +8,7 @@
 #include "identity.h"
 #include "image_file.h"
 #include "qemu.h"
+#include "scaling.h"
 #include "template.h"
 #include "vm_guest.h"
 
@@ -52,24 +53,31 @@ image_state_name(enum image_state s)
 }
 
 struct image *
-image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
+image_known(struct agent *a, struct template *t, int vcpus, int memory_mb)
 {
 	struct image *i;
 
 	TAILQ_FOREACH(i, &a->images, link)
 	if (i->t == t && i->vcpus == vcpus && i->memory_mb == memory_mb && *i->name)
-		break;
-	if (!i) {
-		i = talloc_zero(a, struct image);
-		i->agent = a;
-		i->t = t;
-		i->vcpus = vcpus;
-		i->memory_mb = memory_mb;
-		i->name = talloc_asprintf(i, "%s-%s-%dx%d", t->name, t->build, vcpus, memory_mb);
-		i->memory = i->device_state = i->disk = -1;
-		(void)image_file_id(a->state_fd, i->name, i->id);
-	} else
-		TAILQ_REMOVE(&a->images, i, link);
+		return i;
+	i = talloc_zero(a, struct image);
+	i->agent = a;
+	i->t = t;
+	i->vcpus = vcpus;
+	i->memory_mb = memory_mb;
+	i->name = talloc_asprintf(i, "%s-%s-%dx%d", t->name, t->build, vcpus, memory_mb);
+	i->memory = i->device_state = i->disk = -1;
+	(void)image_file_id(a->state_fd, i->name, i->id);
+	TAILQ_INSERT_TAIL(&a->images, i, link);
+	return i;
+}
+
+struct image *
+image_get(struct agent *a, struct template *t, int vcpus, int memory_mb)
+{
+	struct image *i = image_known(a, t, vcpus, memory_mb);
+
+	TAILQ_REMOVE(&a->images, i, link);
 	TAILQ_INSERT_HEAD(&a->images, i, link);
 	return i;
 }
@@ -174,21 +182,20 @@ may_hold(const struct image *i)
 	return fstat(i->memory, &s) == 0 ? (uint64_t)s.st_size : 0;
 }
 
-/* The images used last stay in RAM, up to their share of it; the others are loaded again if wanted.
- */
-static void
+/* The pinned ones, then those used last stay in RAM, up to their share of it; the others are loaded
+   again if wanted. */
+void
 image_trim(struct agent *a)
 {
-	uint64_t sum = 0, most = 0;
-	struct host h;
-	struct err e = { 0 };
+	uint64_t sum = 0, most = scaling_share(a);
 	struct image *i;
 
-	if (host_facts(a, &h, &e) == 0)
-		most = (h.memory_mb << 20) / 100 * a->conf->agent_warm_memory_percent;
+	TAILQ_FOREACH(i, &a->images, link)
+	if (i->pinned && i->state == IMG_READY)
+		sum += may_hold(i);
 	TAILQ_FOREACH(i, &a->images, link)
 	{
-		if (i->state != IMG_READY)
+		if (i->state != IMG_READY || i->pinned)
 			continue;
 		sum += may_hold(i);
 		if (sum <= most || i == TAILQ_FIRST(&a->images))

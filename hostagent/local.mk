@@ -18,7 +18,7 @@ hostagent_hutch_agent_SOURCES = \
 	hostagent/artifact.c hostagent/artifact.h hostagent/artifact_used.c hostagent/chain.c hostagent/chain.h \
 	hostagent/starts.c hostagent/starts.h \
 	hostagent/template.c hostagent/template.h hostagent/image.c hostagent/image.h \
-	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c \
+	hostagent/image_file.c hostagent/image_file.h hostagent/pool.c hostagent/scaling.c hostagent/scaling.h \
 	hostagent/guest.c hostagent/guest.h hostagent/identity.c hostagent/identity.h \
 	hostagent/capsule.c hostagent/capsule.h hostagent/capsule_in.h hostagent/capsule_state.c \
 	hostagent/capsule_work.c hostagent/capsule_image.c hostagent/capsule_sleep.c hostagent/capsule_hibernate.c \
@@ -48,7 +48,7 @@ tests_vm_isolation_parse_test_CFLAGS = $(AM_CFLAGS) $(CHECK_CFLAGS)
 tests_vm_isolation_parse_test_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/hostagent
 tests_vm_isolation_parse_test_LDADD = lib/libhutch.a $(CHECK_LIBS) $(TALLOC_LIBS) $(JSONC_LIBS) $(UV_LIBS)
 # with real virtual machines; run by runtests: engine_test.py AGENT IMAGE_DIR
-EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_boot_test.py tests/vm/engine_grow_test.py tests/vm/engine_lib.py \
+EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/engine_boot_test.py tests/vm/engine_grow_test.py tests/vm/engine_scaling_test.py tests/vm/engine_lib.py \
 	tests/fuzz/README.md tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
 	tests/fuzz/guest_session_fuzz.c tests/fuzz/host_session_fuzz.c tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
 	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py

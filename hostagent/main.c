@@ -24,6 +24,7 @@
 #include "metrics.h"
 #include "priv.h"
 #include "qemu.h"
+#include "scaling.h"
 #include "vm.h"
 
 #include <errno.h>
@@ -139,6 +140,7 @@ upkeep(void *arg)
 	struct vm *vm;
 	struct stat s;
 
+	scaling_hold(a);
 	pool_fill(a);
 	adopt_sweep(a);
 	capsule_upkeep(a);
@@ -170,10 +172,12 @@ serve(struct agent *a)
 {
 	struct err e = { 0 };
 
+	scaling_open(a);
 	if (certs_open(a, &e) < 0 || api_start(a, &e) < 0 || api_listen(a, &e) < 0 ||
 	    control_start(a, &e) < 0)
 		quit(a, &e);
 	image_load_all(a);
+	scaling_hold(a);
 	idle_load(a);
 	metrics_start(a);
 	load_start(a);

@@ -3,8 +3,9 @@
  * and waiting ones (QEMU is up, the state is not loaded yet). See image.h.
  *
  * How many hot ones a shape gets follows demand: as many as its largest burst of late, at least
- * agent.pool_size for the shape used last, at most agent.pool_max. A create takes a hot one, else a
- * waiting one, else it starts a process. Refilling goes through starts.c behind all creates, and
+ * agent.pool_size for the shape used last, at most agent.pool_max; of a shape that the control
+ * plane names (scaling.c) at least as many as it says, used or not. A create takes a hot one, else
+ * a waiting one, else it starts a process. Refilling goes through starts.c behind all creates, and
  * stops, then gives back, when the host's memory runs short.
  */
 #include "host.h"
@@ -147,20 +148,31 @@ forget(struct pool *p)
 	}
 }
 
+static size_t
+between(size_t n, size_t least, size_t most)
+{
+	if (most < least)
+		most = least;
+	return n < least ? least : n > most ? most : n;
+}
+
 /* How many of a kind the shape shall have. first: it was used last of all. */
 static size_t
-target(const struct agent *a, const struct pool *p, enum kind kind, bool first)
+target(const struct image *i, const struct pool *p, enum kind kind, bool first)
 {
+	const struct agent *a = i->agent;
 	size_t least = (size_t)a->conf->agent_pool_size, most = (size_t)a->conf->agent_pool_max;
 	bool used = p->used_at && now_mono() - p->used_at < FORGET_MS;
 
+	if (i->pinned && kind == WAITING)
+		return i->waiting;
+	if (i->pinned)
+		return between(used && least ? p->most : 0, i->hot, most);
 	if (least == 0 || (!first && !used))
 		return 0;
 	if (kind == WAITING)
 		return used ? (size_t)a->conf->agent_pool_waiting : 0;
-	if (most < least)
-		most = least;
-	return p->most < least ? least : p->most > most ? most : p->most;
+	return between(p->most, least, most);
 }
 
 /* Memory: 0 is plenty, 1 is too little to refill, 2 is to give back. */
@@ -185,6 +197,12 @@ short_of_memory(const struct agent *a)
 	return verdict;
 }
 
+bool
+pool_memory(const struct agent *a)
+{
+	return short_of_memory(a) == 0;
+}
+
 /* What is more than `want`: those not ready first. */
 static void
 shrink(struct pool *pool, enum kind kind, size_t want)
@@ -203,7 +221,7 @@ shrink(struct pool *pool, enum kind kind, size_t want)
 void
 pool_fill(struct agent *a)
 {
-	size_t shapes = 0, want;
+	size_t all = 0, shapes = 0, want;
 	int tight = short_of_memory(a);
 	struct image *i;
 	int kind;
@@ -218,9 +236,12 @@ pool_fill(struct agent *a)
 			continue;
 		p = pool_of(i);
 		forget(p);
-		shapes++;
+		all++;
+		shapes += !i->pinned;
 		for (kind = 0; kind < KINDS; kind++) {
-			want = shapes > SHAPES || tight == 2 ? 0 : target(a, p, kind, shapes == 1);
+			want = target(i, p, kind, all == 1);
+			if (tight == 2 || (shapes > SHAPES && !i->pinned))
+				want = 0;
 			/* what is too much by one burst that is over stays until it is forgotten */
 			if (p->count[kind] > want)
 				shrink(p, kind, want);
@@ -296,8 +317,8 @@ pool_json(const struct image *i, struct buf *b)
 	    "\"creates\":{\"hot\":%zu,\"waiting\":%zu,\"spawned\":%zu}",
 	    ready(p, HOT), ready(p, WAITING),
 	    p->count[HOT] + p->count[WAITING] - ready(p, HOT) - ready(p, WAITING),
-	    i->state == IMG_READY ? target(i->agent, p, HOT, first) : 0,
-	    i->state == IMG_READY ? target(i->agent, p, WAITING, first) : 0, p->taken[HOT],
+	    i->state == IMG_READY ? target(i, p, HOT, first) : 0,
+	    i->state == IMG_READY ? target(i, p, WAITING, first) : 0, p->taken[HOT],
 	    p->taken[WAITING], p->taken[KINDS]);
 }
 
