@@ -102,6 +102,14 @@ def sql(text):
                           check=True).stdout.strip()
 
 
+def told(cid):
+    """Waits until its host knows what the last PATCH said: a worker tells it."""
+    end = time.time() + 120
+    while sql("SELECT count(*) FROM jobs WHERE kind = 'capsule.update' AND args->>'capsule' = '%s' AND state IN ('queued','running')"
+              % cid) != "0" and time.time() < end:
+        time.sleep(0.1)
+
+
 def idle_then_call():
     """Rows 14 and 15."""
     cid = born(timeout_sec=2)["id"]
@@ -119,6 +127,7 @@ def idle_then_call():
             lost.append((i, status, a))
     check("15: no call is lost when it comes as the idle timer acts (10 tries)", not lost, lost)
     call("PATCH", "/v1/capsules/" + cid, {"timeout_sec": 0})
+    told(cid)
     status, c = sh(cid, "true")
     status, c = call("POST", "/v1/capsules/%s/pause" % cid, {})
     check("14: a person pauses it", status == 200 and c["paused_by"] == "user", c)
@@ -194,12 +203,10 @@ def fork():
     cid = create()["id"]
     sh(cid, "echo parent > /root/x; sleep 1000 >/dev/null 2>&1 &")
     team = call("GET", "/v1/capsules/" + cid)[1]["team_id"]
-    # what counts: neither what is being destroyed nor what never ran
-    used = int(sql("SELECT count(*) FROM capsules WHERE team_id = (SELECT team_id FROM capsules WHERE id = '%s') AND observed_state NOT IN "
-                   "('stopping', 'stopped') AND NOT (observed_state = 'error' AND starts = 0)" % unwire(cid)))
-    quota = ("INSERT INTO quotas (team_id, capsules, vcpus, memory_mb, disk_mb) SELECT team_id, %d, 1000, 1000000, 100000000 "
-             "FROM capsules WHERE id = '%s' ON CONFLICT (team_id) DO UPDATE SET capsules = excluded.capsules" % (used + 4, unwire(cid)))
-    sql(quota)
+    # what counts: neither what is being destroyed nor what never ran; in one statement with the quota
+    sql("INSERT INTO quotas (team_id, capsules, vcpus, memory_mb, disk_mb) SELECT c.team_id, 4 + (SELECT count(*) FROM capsules o "
+        "WHERE o.team_id = c.team_id AND o.observed_state NOT IN ('stopping', 'stopped') AND NOT (o.observed_state = 'error' AND o.starts = 0)), "
+        "1000, 1000000, 100000000 FROM capsules c WHERE c.id = '%s' ON CONFLICT (team_id) DO UPDATE SET capsules = excluded.capsules" % unwire(cid))
     try:
         status, kids = call("POST", "/v1/capsules/%s/fork?wait=55" % cid, {"count": 6, "name_prefix": "k"})
     finally:
