@@ -62,6 +62,13 @@ folder(int state, const char *name, const char *suffix, struct err *e)
 
 /* The manifest, in and out. */
 
+/* What becomes part of a path. */
+static bool
+name_ok(const char *s)
+{
+	return *s && *s != '.' && !strchr(s, '/');
+}
+
 static int
 file_parse(struct artifact *a, struct json_object *j, struct err *e)
 {
@@ -73,7 +80,7 @@ file_parse(struct artifact *a, struct json_object *j, struct err *e)
 	f->name = json_str(j, "name", "");
 	f->size = (uint64_t)json_int(j, "size", -1);
 	f->chunks = chunks_of(f->size);
-	if (!*f->name || strchr(f->name, '/') || *f->name == '.' || (int64_t)f->size < 0 ||
+	if (!name_ok(f->name) || (int64_t)f->size < 0 ||
 	    !json_object_is_type(chunks, json_type_array) ||
 	    json_object_array_length(chunks) != f->chunks)
 		return err_set(e, E_TAMPERED, "artifact %.64s: a file is described wrongly", a->id);
@@ -121,8 +128,8 @@ artifact_parse(void *mem, const char *id, const char *text, size_t len, struct e
 	a->vcpus = (int)json_int(j, "vcpus", 0);
 	a->memory_mb = (int)json_int(j, "memory_mb", 0);
 	a->disk_size = (uint64_t)json_int(j, "disk_size", 0);
-	if (a->parent && !artifact_id_ok(a->parent)) {
-		(void)err_set(e, E_TAMPERED, "artifact %.64s: its parent is none", id);
+	if ((a->parent && !artifact_id_ok(a->parent)) || (*a->template && !name_ok(a->template))) {
+		(void)err_set(e, E_TAMPERED, "artifact %.64s: its parent or template is none", id);
 		goto fail;
 	}
 	for (i = 0; i < json_object_array_length(files); i++)

@@ -226,7 +226,7 @@ on_ready(void *arg, int events)
 	q->freed = &freed;
 	while (!freed && !q->gone && (end = memchr(q->in.data, '\n', q->in.len))) {
 		size_t len = end - q->in.data;
-		char *text = talloc_strndup(NULL, q->in.data, len);
+		char *text = talloc_memdup(NULL, q->in.data, len + 1); /* zeros among them */
 
 		buf_cut(&q->in, len + 1);
 		if (len && text[len - 1] == '\r')
