@@ -153,7 +153,10 @@ class Shaker:
 def prepare(ledger, house):
     """The pool is warm and a capsule lives that must still live at the end: its id and its boot."""
     key = "chaos-%d-elder" % os.getpid()
+    busy = [time.monotonic(), time.monotonic() + 180]  # what others have just left may not be free yet: 503
+    ledger.outages.append(busy)
     until(180, lambda: "" if ledger.create(key) else "no capsule")
+    busy[1] = time.monotonic()
     if not ledger.acked():
         return None, ""
     elder = next(iter(ledger.acked()))

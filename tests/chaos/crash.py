@@ -92,7 +92,13 @@ class Crash:
         return self.call("POST", "/v1/capsules?wait=50", {"memory_mb": 256, "metadata": {"chaos": key}}, key)
 
     def fresh(self, key):
-        a = self.create(key)
+        answers = []
+
+        def look():  # 503: what others have just left is not free yet
+            answers[:] = [self.create(key)]
+            return answers[0].status == 503
+        until(120, look, 1)
+        a = answers[0]
         if a.status != 201:
             raise RuntimeError("create: %d %s" % (a.status, a.json))
         self.ready(a.get("id"))

@@ -8,7 +8,7 @@ from house import PARTS, until, wire
 
 SETTLE = 60  # 30 s are promised, on a machine that has nothing else to do
 # Timers tick again in the next period, whatever became of the last tick.
-TIMERS = "('capsule.reconcile','host.monitor','retention.sweep','partition.create')"
+TIMERS = "(SELECT name FROM timer_slots)"
 SANITIZER = r"(Address|Leak|UndefinedBehavior|Thread)Sanitizer|runtime error:"
 SIGNALLED = r"signal (4|6|7|8|11)\b|segfault"
 
@@ -133,7 +133,7 @@ class Promises:
 
     def i6_timers_tick(self):
         """timers tick on: one succeeded in the last half minute"""
-        return [kind for kind in ("capsule.reconcile", "host.monitor") if self.house.sql(
+        return [kind for kind in ("capsule.reconcile", "capsule.policy", "host.monitor", "usage.sample") if self.house.sql(
             "SELECT count(*) FROM jobs WHERE kind = '%s' AND state = 'succeeded' AND finished_at > now() - interval '30 s'"
             % kind) == "0"]
 

@@ -35,11 +35,14 @@ def basics(w):
     row = p.rows("SELECT result, attempts, epoch, worker IS NULL, lease_until IS NULL FROM jobs WHERE id = '%s'" % ids[0])[0]
     r.check("result, attempts, epoch are written", row == ['{"done": true}', "1", "1", "t", "t"], row)
 
-    first = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 4000}', unique="u1")
-    second = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 4000}', unique="u1")
+    for n in range(5):  # a machine that stands still may see its end before the second is asked for
+        first = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 2000}', unique="u%d" % n)
+        second = p.add_jobs("test.slow", 1, '{"steps": 1, "ms": 2000}', unique="u%d" % n)
+        if first == second or p.states(first) != {"succeeded": 1}:
+            break
     r.check("the same unique key is the same job", first == second, (first, second))
     p.all_in(first, "succeeded", 10)
-    third = p.add_jobs("test.slow", 1, '{"steps": 1}', unique="u1")
+    third = p.add_jobs("test.slow", 1, '{"steps": 1}', unique="u%d" % n)
     r.check("after its end it is a new one", third != first)
 
     ids = p.add_jobs("test.slow", 4, '{"steps": 1, "ms": 600}', lock="capsule-1")
@@ -49,9 +52,9 @@ def basics(w):
     r.check("one job at a time per lock", most == 1, most)
 
     ids = p.add_jobs("test.effect", 1, delay=6)
-    time.sleep(1)
-    r.check("a delayed job waits", p.states(ids) == {"queued": 1}, p.states(ids))
-    r.check("and runs when it is due", p.all_in(ids, "succeeded", 5), p.states(ids))
+    r.check("a delayed job runs when it is due", p.all_in(ids, "succeeded", 10), p.states(ids))
+    row = p.rows("SELECT run_at > created_at + interval '5 s', started_at >= run_at FROM jobs WHERE id = '%s'" % ids[0])[0]
+    r.check("and not before", row == ["t", "t"], row)
     ids = p.add_jobs("test.effect", 1, '{"ms": "x"}')
     r.check("bad args fail at once", p.all_in(ids, "failed", 5), p.states(ids))
     ids = p.add_jobs("no.such", 1)
@@ -72,13 +75,13 @@ def repeats():
     p.psql("postgres", "hutch", "CREATE TABLE tried (id uuid PRIMARY KEY, state text, attempts int, waits int, error_code text, pause numeric); "
            "GRANT SELECT ON tried TO hutch_work; "
            "CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO public.tried VALUES (NEW.id, "
-           "NEW.state, NEW.attempts, NEW.waits, NEW.error_code, extract(epoch FROM NEW.run_at - NEW.started_at)) ON CONFLICT DO NOTHING; "
+           "NEW.state, NEW.attempts, NEW.waits, NEW.error_code, extract(epoch FROM NEW.run_at - now())) ON CONFLICT DO NOTHING; "
            "RETURN NULL; END $$; "
            "CREATE TRIGGER tried AFTER UPDATE ON jobs FOR EACH ROW WHEN (NEW.error_code IS NOT NULL) EXECUTE FUNCTION tried()")
     transient, busy, told = one('{"error":"AGENT"}'), one('{"error":"CONFLICT"}'), one('{"error":"THROTTLED","retry_after":60}')
     final, stopped = one('{"error":"NOT_FOUND"}'), one('{"error":"CANCELLED"}')
     wait_for(lambda: all(row(j)[3] for j in (transient, busy, told, final, stopped)), 10)
-    t = first(transient)  # from the beginning of the try, which may take its time
+    t = first(transient)
     r.check("transient: again in 4 to 5 s, one attempt", t[0] == "queued" and t[1] == "1" and 4 <= float(t[4]) < 15, t)
     t = first(busy)
     r.check("busy: again in 2 s, no attempt", t[0] == "queued" and t[1] == "0" and t[2] == "1" and 1.6 <= float(t[4]) < 12, t)
@@ -133,8 +136,9 @@ def fairness():
     one = p.add_jobs("test.effect", 1, team=TEAM_B, ring=False)
     p.sql("UPDATE jobs SET announced_at = NULL WHERE state = 'queued'")
     good = p.all_in(one, "succeeded", 10)
-    left = p.states(many).get("queued", 0)
-    r.check("a team of one is not behind a team of 300", good and left > 100, left)
+    before = int(p.sql("SELECT count(*) FROM jobs m, jobs o WHERE m.id = ANY('{%s}') AND o.id = '%s' AND m.started_at < o.started_at"
+                       % (",".join(many), one[0])))
+    r.check("a team of one is not behind a team of 300", good and before < 200, before)
     most = max(int(p.sql("SELECT count(*) FROM jobs WHERE state = 'running' AND team_id = '%s'" % TEAM_A)) for _ in range(20))
     r.check("no more than 4 of a team at once", most <= 4, most)
     p.sql("INSERT INTO queues VALUES ('fast', true) ON CONFLICT (name) DO UPDATE SET paused = true")
@@ -152,8 +156,9 @@ def order():
     many = p.add_jobs("test.slow", 200, '{"steps": 1, "ms": 100}')
     urgent = p.add_jobs("test.effect", 1, priority=5)
     p.all_in(urgent, "succeeded", 5)
-    left = p.states(many).get("queued", 0)
-    r.check("an urgent job overtakes", left > 50, left)
+    before = int(p.sql("SELECT count(*) FROM jobs m, jobs o WHERE m.id = ANY('{%s}') AND o.id = '%s' AND m.started_at BETWEEN o.created_at "
+                       "AND o.started_at" % (",".join(many), urgent[0])))
+    r.check("an urgent job overtakes", before < 100 and p.states(urgent) == {"succeeded": 1}, before)
     p.all_in(many, "succeeded", 15)
     # nobody serves the queue capsule here
     p.add_jobs("test.effect", 3000, queue="capsule", ring=False)
@@ -184,10 +189,15 @@ def claimed():
     r.check("claimed jobs: done, failed, repeated, handed back", [x[:4] for x in rows] == [x[:4] for x in want], rows)
 
 
+crash = []  # when PostgreSQL was away
+
+
 def postgres_restarts():
     ids = p.add_jobs("test.slow", 40, '{"steps": 3, "ms": 30}')
     time.sleep(0.5)
+    crash.append(p.sql("SELECT now()"))
     p.restart_postgres()
+    crash.append(p.sql("SELECT now()"))
 
     def settle():
         p.sql("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE state = 'queued' AND run_at > now() AND id = ANY('{%s}')" % ",".join(ids))
@@ -231,11 +241,20 @@ def frozen(w):
     """A parent and its child stop for longer than the lease: another does the job, the old one does nothing more."""
     job = p.add_jobs("test.slow", 1, '{"steps": 6, "ms": 1000}')
     wait_for(lambda: effects(job)[0] != "0", 10)
-    stopped = [w.pid] + p.children(w, "")
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    # the lease is 5 s: let it end now
-    p.sql("UPDATE jobs SET lease_until = now() - interval '1 second' WHERE id = '%s' AND state = 'running'" % job[0])
+    stopped = [w.pid] + p.children(w, "fast")
+
+    def hold():
+        """Not in the middle of a transaction: it would hold the job's row."""
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:  # the lease is 5 s: let it end now
+            p.sql("SET lock_timeout = '2s'; UPDATE jobs SET lease_until = now() - interval '1 second' WHERE id = '%s' AND state = 'running'" % job[0])
+            return True
+        except RuntimeError:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            return False
+    wait_for(hold, 20, 0.1)
     other = p.start_worker()
     wait_for(lambda: p.states(job) == {"queued": 1}, 5)
     p.sql("UPDATE jobs SET run_at = now(), announced_at = NULL WHERE id = '%s'" % job[0])
@@ -262,7 +281,7 @@ def drain(w):
     w.send_signal(signal.SIGHUP)
     ids = p.add_jobs("test.effect", 30)
     r.check("SIGHUP: goes on", p.all_in(ids, "succeeded", 15), p.states(ids))
-    job = p.add_jobs("test.slow", 1, '{"steps": 100, "ms": 100}')
+    job = p.add_jobs("test.slow", 1, '{"steps": 600, "ms": 100}')
     wait_for(lambda: p.states(job) == {"running": 1}, 5)
     p.sql("UPDATE jobs SET cancel_requested_at = now() WHERE id = '%s'" % job[0])
     r.check("a running job is cancelled between steps", p.all_in(job, "cancelled", 8), p.states(job))
@@ -272,7 +291,8 @@ def timers():
     slots = p.rows("SELECT name, count(*), count(DISTINCT slot) FROM timer_slots GROUP BY 1")
     names = {s[0] for s in slots}
     r.check("timers fired, one job per slot", {"retention.sweep", "partition.create"} <= names and all(s[1] == s[2] for s in slots), slots)
-    bad = p.rows("SELECT kind, error_text FROM jobs WHERE queue = 'tick' AND state NOT IN ('succeeded', 'running', 'queued')")
+    bad = p.rows("SELECT kind, error_text FROM jobs WHERE queue = 'tick' AND state NOT IN ('succeeded', 'running', 'queued') "
+                 "AND NOT (started_at < '%s' AND finished_at > '%s')" % (crash[1], crash[0]))  # one that the crash hit has failed
     r.check("timers' jobs succeed", bad == [], bad)
 
 
