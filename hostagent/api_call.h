@@ -37,6 +37,8 @@ struct api_route {
 };
 
 api_handler capsule_patch; /* api_patch.c */
+/* api_patch.c: what it may reach is this from now on. */
+int capsule_network(struct capsule *, struct json_object *, struct err *);
 
 /* Answers, each ends the stream: JSON (no body when b is empty), an error with a code. */
 void api_reply(struct h2_stream *, int status, const struct buf *b);

@@ -17,8 +17,8 @@ network_look(struct capsule *k, void *mem, struct json_object *v, struct err *e)
 }
 
 /* Open connections that the new policy does not allow end at once. */
-static int
-network_set(struct capsule *k, struct json_object *v, struct err *e)
+int
+capsule_network(struct capsule *k, struct json_object *v, struct err *e)
 {
 	if (net_keep(k->agent, k->id, v, e) < 0)
 		return -1;
@@ -44,7 +44,7 @@ static const struct part {
 	int (*set)(struct capsule *, struct json_object *, struct err *);
 } parts[] = {
 	/* clang-format off */
-	{ "network", network_look, network_set },
+	{ "network", network_look, capsule_network },
 	{ "disk_size_mb", disk_look, NULL }, /* capsule_grow(): it takes a while */
 	/* clang-format on */
 };

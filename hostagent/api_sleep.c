@@ -153,7 +153,10 @@ sleep_resume(struct call *c)
 	}
 	if (k && k->state == CAP_PAUSED) {
 		idle = *idle_get(k);
-		if (idle_read(j, &idle, &c->err) < 0) {
+		/* what it may reach was told already, unless all of it has another name now */
+		if (idle_read(j, &idle, &c->err) < 0 ||
+		    (json_get(j, "network") && strcmp(idle.told, idle_get(k)->told) != 0 &&
+			capsule_network(k, json_get(j, "network"), &c->err) < 0)) {
 			api_error(c->stream, &c->err);
 			return;
 		}

@@ -7,6 +7,7 @@
  */
 #include "capsule_in.h"
 #include "host.h"
+#include "net.h"
 #include "template.h"
 
 #include <string.h>
@@ -199,6 +200,8 @@ capsule_resume_cold(struct agent *a, const char *id, const struct capsule_spec *
 	else if (capsule_disk_here(c, &e) == 0 &&
 	    (t = template_of_build(a, c->template, c->build, &e)))
 		(void)host_room(a, &e);
+	if (e.code == E_OK && spec->network)
+		(void)net_keep(a, c->id, spec->network, &e);
 	if (e.code != E_OK || capsule_step(c, EV_RESUME, &e) < 0) {
 		done(arg, c, &e);
 		return;

@@ -117,11 +117,16 @@ idle_read(struct json_object *j, struct idle_settings *set, struct err *e)
 	struct idle_settings s = *set;
 	const char *mode = json_str(j, "timeout_mode", s.fixed ? "fixed" : "idle");
 	const char *action = json_str(j, "idle_action", actions[s.action]);
+	const char *told = json_str(j, "told", set->told);
 	struct json_object *list = json_get(j, "idle_signals"), *n = json_get(j, "timeout_sec");
 	size_t i;
 
 	if (n && !json_object_is_type(n, json_type_int))
 		return err_set(e, E_BAD_INPUT, "\"timeout_sec\" is no whole number");
+	if (strlen(told) >= sizeof s.told || strspn(told, "0123456789abcdef") != strlen(told))
+		return err_set(
+		    e, E_BAD_INPUT, "\"told\" is no name of at most %d hex digits", TOLD_SIZE - 1);
+	snprintf(s.told, sizeof s.told, "%s", told);
 	s.timeout_sec = json_int(j, "timeout_sec", s.timeout_sec);
 	if (s.timeout_sec < 0)
 		s.timeout_sec = 0;
@@ -402,6 +407,8 @@ idle_record(const struct capsule *c, struct buf *b)
 	    ",\"timeout\":%lld,\"fixed\":%s,\"idle_action\":%d,\"disk_only\":%s,\"signals\":%u",
 	    (long long)s->timeout_sec, s->fixed ? "true" : "false", (int)s->action,
 	    s->disk_only ? "true" : "false", s->signals);
+	if (*s->told)
+		buf_fmt(b, ",\"told\":\"%s\"", s->told);
 }
 
 void
@@ -415,6 +422,7 @@ idle_restore(struct capsule *c, struct json_object *j)
 	s.action = (enum idle_action)json_int(j, "idle_action", IDLE_PAUSE);
 	s.disk_only = json_flag(j, "disk_only", false);
 	s.signals = (unsigned)json_int(j, "signals", s.signals);
+	snprintf(s.told, sizeof s.told, "%s", json_str(j, "told", ""));
 	if (s.action > IDLE_DESTROY)
 		s.action = IDLE_PAUSE;
 	idle_of(c)->set = s;
@@ -423,8 +431,9 @@ idle_restore(struct capsule *c, struct json_object *j)
 void
 idle_json(const struct capsule *c, struct buf *b)
 {
-	buf_fmt(b, ",\"timeout_sec\":%lld,\"idle_ms\":%lld", (long long)idle_get(c)->timeout_sec,
-	    c->idle ? (long long)quiet(c->idle) : 0LL);
+	buf_fmt(b, ",\"timeout_sec\":%lld,\"idle_ms\":%lld,\"told\":\"%s\"",
+	    (long long)idle_get(c)->timeout_sec, c->idle ? (long long)quiet(c->idle) : 0LL,
+	    idle_get(c)->told);
 }
 
 /* Lost with a crash between two writes: a quarter of a minute, in the capsule's favour. */

@@ -20,6 +20,8 @@ enum {
 	IDLE_CPU = 32,
 };
 
+enum { TOLD_SIZE = 33 };
+
 enum idle_action { IDLE_PAUSE, IDLE_HIBERNATE, IDLE_DESTROY };
 
 struct idle_settings {
@@ -28,6 +30,9 @@ struct idle_settings {
 	enum idle_action action;
 	bool disk_only; /* hibernates without its memory */
 	unsigned signals;
+	char
+	    told[TOLD_SIZE]; /* the control plane's name for all that it told with these: network
+	                        and disk, too. It compares the inventory's with its own; "": none */
 };
 
 struct idle;

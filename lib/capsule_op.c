@@ -169,9 +169,9 @@ op_times(struct buf *b, const struct q_capsule_op *c)
 	if (strcmp(c->timeout_mode, "fixed") == 0 && c->deadline_s != NULL_INT)
 		sec = c->deadline_s > 0 ? c->deadline_s : 1;
 	buf_fmt(b,
-	    "\"timeout_sec\":%" PRId64
+	    "\"told\":\"%s\",\"timeout_sec\":%" PRId64
 	    ",\"timeout_mode\":\"%s\",\"idle_action\":\"%s\",\"idle_memory\":%s,\"idle_signals\":[",
-	    sec, c->timeout_mode, c->idle_action, c->idle_memory ? "true" : "false");
+	    c->told, sec, c->timeout_mode, c->idle_action, c->idle_memory ? "true" : "false");
 	for (s = c->idle_signals; s && *s; s++)
 		buf_fmt(b, "%s\"%s\"", s == c->idle_signals ? "" : ",", *s);
 	buf_fmt(b, "],\"network\":%s", c->network);
@@ -501,15 +501,21 @@ int
 capsule_op_update(struct work *w, const struct op_env *env, const struct job_ref *job,
     const struct op_args *a, int64_t wait_ms)
 {
+	static const char *const moving[] = { "starting", "resuming", "pausing", "hibernating" };
 	struct buf body = BUF(w);
 	struct json_object *answer;
 	struct q_capsule_op *c;
 	int n = q_capsule_for_op(w->db, &c, .id = a->capsule);
+	size_t i;
 
 	(void)env;
 	(void)job; /* it changes no row */
 	if (n <= 0)
 		return n;
+	/* its host holds what an operation was given before: it is told at the end of that */
+	for (i = 0; i < nitems(moving); i++)
+		if (strcmp(c->observed_state, moving[i]) == 0)
+			return err_set(&w->err, E_OVERLOADED, "the capsule is %s", moving[i]);
 	/* one that is not there learns it with its next start */
 	if (strcmp(c->observed_state, "running") != 0 && strcmp(c->observed_state, "paused") != 0)
 		return 0;

@@ -40,7 +40,8 @@ capsule_op capsule_op_resume;    /* resuming -> running, or asleep again, or err
 capsule_op capsule_op_hibernate; /* hibernating -> hibernated, or what the host says */
 capsule_op capsule_op_snapshot;  /* args->snapshot: creating -> ready, failed */
 capsule_op capsule_op_rollback;  /* to args->snapshot; args->safety is taken first */
-capsule_op capsule_op_update;    /* the host is told times, network and disk as they are now */
+capsule_op capsule_op_update;    /* the host is told times, network and disk as they are now;
+                                    E_OVERLOADED    while it moves */
 capsule_op capsule_op_fork;      /* the children of this capsule that are `starting` by this job */
 
 /* The operation of a kind of job ("capsule.pause"); NULL: none. */

@@ -32,7 +32,8 @@ int op_call(struct work *, const struct q_capsule_op *, const char *method, cons
 /* Who the capsule is: the members of a start's body, without braces. NULL: the variables could not
  * be opened. */
 const char *op_identity(struct work *, const struct op_env *, const struct q_capsule_op *);
-/* Its times: timeout_sec, timeout_mode, idle_action, idle_signals, auto_resume, network. */
+/* Its times: timeout_sec, timeout_mode, idle_action, idle_signals; network; and the name of all
+   that its host is told (told), which the host says in its inventory: host_watch.c. */
 void op_times(struct buf *, const struct q_capsule_op *);
 /* The whole body of a start at this epoch. */
 const char *

@@ -12,6 +12,7 @@
 #include "capsule_steps.h"
 #include "cleanup.h"
 #include "event.h"
+#include "host_scale.h"
 #include "hosts.q.h"
 #include "job.h"
 #include "log.h"
@@ -194,20 +195,28 @@ stranger(const struct visit *v, const char *text, const struct uuid *id, struct 
 	return orphan(v, text, epoch);
 }
 
-/* It was promised more disk than its host knows of: the host was not there, or did something else
-   with it at that moment. */
+/*
+ * Its host was told other times, another network or disk than the row has: it was not there, or did
+ * something else with the capsule at that moment. The row is looked at before the inventory and
+ * now: what has changed in between is on its way, or arrived a moment ago.
+ */
 static int
-tell_disk(const struct visit *v, const struct q_capsule_known *k, struct json_object *one)
+tell(const struct visit *v, const struct q_capsule_known *k, struct json_object *one)
 {
-	const char *state = json_str(one, "state", "");
+	const char *state = json_str(one, "state", ""), *told = json_str(one, "told", k->told);
+	struct q_capsule_op *now;
 	struct job_ref job;
+	int n;
 
-	if (k->disk_size_mb <= json_int(one, "disk_size_mb", INT32_MAX) ||
-	    k->epoch != json_int(one, "epoch", -1) || strcmp(k->observed_state, state) != 0 ||
+	if (strcmp(k->told, told) == 0 || k->epoch != json_int(one, "epoch", -1) ||
+	    strcmp(k->observed_state, state) != 0 ||
 	    (strcmp(state, "running") != 0 && strcmp(state, "paused") != 0))
 		return 0;
+	n = q_capsule_for_op(v->w->db, &now, .id = k->id);
+	if (n <= 0 || strcmp(now->told, told) == 0 || strcmp(now->observed_state, state) != 0)
+		return n < 0 ? -1 : 0;
 	return capsule_job(v->w, "capsule.update", k->team_id,
-	    &(struct op_args){ .capsule = k->id, .epoch = k->generation }, NULL, &job, NULL);
+	    &(struct op_args){ .capsule = k->id, .epoch = now->generation }, NULL, &job, NULL);
 }
 
 /* One entry of the inventory against its row. */
@@ -229,7 +238,7 @@ compare(const struct visit *v, struct json_object *one)
 	report = capsule_report_read(&id, one);
 	db_begin(v->w->db);
 	if (capsule_reported(v->w, &report, v->known[i].change_no) < 0 ||
-	    tell_disk(v, &v->known[i], one) < 0)
+	    tell(v, &v->known[i], one) < 0)
 		return -1;
 	return db_commit(v->w->db);
 }
@@ -289,7 +298,8 @@ answered(void *arg, size_t i, struct json_object *answer)
 	struct visit *v = (struct visit *)arg + i;
 	struct work *w = v->w;
 
-	if (answer && inventory(v, answer) == 0)
+	if (answer && inventory(v, answer) == 0 &&
+	    host_scale(w, v->host, json_str(answer, "scaling", NULL)) >= 0)
 		return;
 	log_warn(w->id, "host %s: inventory: %s", v->host->name, w->err.text);
 	db_rollback(w->db);
@@ -337,7 +347,7 @@ host_monitor(struct work *w, const struct op_env *env)
 		    strcmp(h[i].status, "unreachable") != 0 && mark_down(w, env, &h[i]) < 0)
 			return -1;
 	}
-	if (visit_all(w, env, live, alive) < 0)
+	if (visit_all(w, env, live, alive) < 0 || host_scale_alerts(w, env) < 0)
 		return -1;
 	if (n > 0 && env->queue)
 		job_announce(w, env->queue);

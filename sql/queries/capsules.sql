@@ -110,7 +110,11 @@ UPDATE capsules SET desired_state = 'stopped', generation = generation + 1, obse
 --   starts int4, timeout_sec int4, timeout_mode text, deadline_s int8?, idle_action text, idle_signals text[],
 --   auto_resume text, restart_policy text, network jsonb, host_tags text[], image_memory bytea?, image_disk bytea?,
 --   image_class text?, image_bytes int8?, missing_from text?, parent_id uuid?, snapshot_id uuid?, generation int8, started_at timestamptz?,
---   cold_vcpus int4, cold_memory_mb int4, cold_disk_size_mb int4, tags text[], env_names text[], idle_memory bool
+--   cold_vcpus int4, cold_memory_mb int4, cold_disk_size_mb int4, tags text[], env_names text[], idle_memory bool, told text
+
+-- part: told
+left(md5(concat_ws('|', c.timeout_sec, c.timeout_mode, extract(epoch FROM c.deadline_at), c.idle_action, c.idle_memory, c.idle_signals,
+         c.network, c.disk_size_mb)), 16) AS told
 
 -- name: capsule_for_op :one capsule_op
 -- What an operation on the capsule needs to know; with its newest image.
@@ -125,7 +129,7 @@ SELECT c.id, c.team_id, c.owner_id, c.observed_state, c.desired_state, c.epoch, 
        coalesce((c.pending_spec->>'vcpus')::int, c.vcpus) AS cold_vcpus,
        coalesce((c.pending_spec->>'memory_mb')::int, c.memory_mb) AS cold_memory_mb,
        greatest((c.pending_spec->>'disk_size_mb')::int, c.disk_size_mb) AS cold_disk_size_mb, c.tags, c.env_names,
-       c.idle_memory
+       c.idle_memory, {{told}}
   FROM capsules c JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
   LEFT JOIN hosts h ON h.id = c.host_id
   LEFT JOIN LATERAL (SELECT m.memory_artifact, m.disk_artifact, m.cpu_class, m.bytes FROM capsule_images m WHERE m.capsule_id = c.id
@@ -156,14 +160,13 @@ DELETE FROM capsules WHERE ctid IN (SELECT ctid FROM capsules WHERE observed_sta
    AND stopped_at < now() - interval '30 days' LIMIT 1000);
 
 -- row: capsule_known
---   id uuid, team_id uuid, epoch int8, observed_state text, missing_from text?, change_no int8, age_s int8, generation int8,
---   disk_size_mb int4
+--   id uuid, team_id uuid, epoch int8, observed_state text, missing_from text?, change_no int8, age_s int8, generation int8, told text
 
 -- name: host_capsules :many capsule_known
 -- What the rows say that a host holds.
-SELECT id, team_id, epoch, observed_state, missing_from, change_no, extract(epoch FROM now() - state_since)::int8 AS age_s,
-       generation, disk_size_mb
-  FROM capsules WHERE host_id = :host::uuid AND observed_state <> 'stopped';
+SELECT c.id, c.team_id, c.epoch, c.observed_state, c.missing_from, c.change_no,
+       extract(epoch FROM now() - c.state_since)::int8 AS age_s, c.generation, {{told}}
+  FROM capsules c WHERE c.host_id = :host::uuid AND c.observed_state <> 'stopped';
 
 -- row: sighting
 --   age_s int8

@@ -4,12 +4,13 @@
 usage: life3_test.py [PART...]   (the instance is named by the environment, as for tests/http/run)
 The clock is not waited for: a policy's next time is set to now.
 """
+import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 sys.dont_write_bytecode = True
-from life2_test import events, one, post, unwire, wait
+from life2_test import STATE, events, held, one, post, unwire, wait
 from life_test import FAILED, call, check, create, sh, sql, until
 
 NOW = "UPDATE snapshot_policies SET next_at = now() - interval '1 s' WHERE capsule_id = '%s'"
@@ -158,7 +159,44 @@ def without_room():
     call("DELETE", "/v1/capsules/" + c["id"])
 
 
-PARTS = (by_the_clock, the_last_one, a_disk_grows)
+def what_its_host_holds():
+    """What a PATCH stored is what the host enforces, whatever the capsule was doing at that moment."""
+    cid = create()["id"]
+    path, u = "/v1/capsules/" + cid, unwire(cid)
+
+    def host():
+        got = held().get(cid, {})
+        try:
+            with open(STATE + "/network/" + cid, encoding="utf-8") as f:
+                return got.get("timeout_sec"), json.load(f).get("allow"), got.get("state")
+        except (OSError, ValueError):
+            return got
+
+    def holds(what, sec, allow):
+        now = json.loads(sql("SELECT json_build_array(timeout_sec, network->'allow') FROM capsules WHERE id = '%s'" % u))
+        check("host: the row, " + what, now == [sec, allow], now)
+        check("host: " + what, wait(lambda: host()[:2] == (sec, allow)), (host(), sec, allow))
+
+    for n, (verb, state) in enumerate((("pause", "paused"), ("resume", "running"), ("hibernate", "hibernated"), ("resume", "running"))):
+        status, c = post(cid, verb, seconds=0)
+        check("host: " + verb, status in (200, 202), (status, c))
+        status, c = call("PATCH", path, {"timeout_sec": 5000 + n, "network": {"internet": False, "allow": ["n%d.example.org" % n]}})
+        check("host: told while it goes on", status == 200 and c["timeout_sec"] == 5000 + n, (status, c))
+        until(cid, state)
+        if state != "hibernated":
+            holds("after " + verb, 5000 + n, ["n%d.example.org" % n])
+    for state in "running", "paused":
+        sql("UPDATE capsules SET timeout_sec = 6000, network = '{\"internet\": false, \"allow\": [\"%s.example.org\"]}' WHERE id = '%s'"
+            % (state, u))
+        holds("nobody told it, %s" % state, 6000, [state + ".example.org"])
+        if state == "running":
+            post(cid, "pause")
+            until(cid, "paused")
+    check("host: it is as it was", host()[2:] == ("paused",) and call("GET", path)[1]["state"] == "paused", host())
+    call("DELETE", path)
+
+
+PARTS = (by_the_clock, the_last_one, a_disk_grows, what_its_host_holds)
 ALONE = (without_room,)
 
 

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-static job_fn capsule_start, capsule_do, reconcile, policy, monitor, gc;
+static job_fn capsule_start, capsule_do, capsule_update, reconcile, policy, monitor, gc;
 
 static const struct field op_args_fields[] = {
 	FIELD(op_args, capsule, "capsule", .flags = NEEDED, .prefix = "cl-"),
@@ -32,7 +32,7 @@ const struct job_kind capsule_jobs[] = {
 	{ "capsule.snapshot", capsule_do, IN(op_args) },
 	{ "capsule.rollback", capsule_do, IN(op_args) },
 	{ "capsule.fork", capsule_do, IN(op_args) },
-	{ "capsule.update", capsule_do, IN(op_args) },
+	{ "capsule.update", capsule_update, IN(op_args) },
 	{ "capsule.reconcile", reconcile },
 	{ "capsule.policy", policy },
 	{ "artifact.gc", gc },
@@ -41,7 +41,7 @@ const struct job_kind capsule_jobs[] = {
 };
 
 /* A cold boot without KVM may take this long (spec 02 §1.3); an image of 8 GiB takes longer. */
-enum { WAIT_MS = 65000, IMAGE_WAIT_MS = 600000, PLACE_MS = 5000 };
+enum { WAIT_MS = 65000, IMAGE_WAIT_MS = 600000, PLACE_MS = 5000, MOVES_MS = 1000 };
 
 static struct op_env
 env(const struct job *j)
@@ -73,6 +73,18 @@ capsule_do(struct job *j)
 
 	return capsule_op_of(j->kind->name)(
 	    &j->work, &e, &j->ref, in, image ? IMAGE_WAIT_MS : WAIT_MS);
+}
+
+/* One that moves is told afterwards, uncounted. */
+static int
+capsule_update(struct job *j)
+{
+	if (capsule_do(j) == 0)
+		return 0;
+	if (j->work.err.code != E_OVERLOADED)
+		return -1;
+	j->work.err = (struct err){ 0 };
+	return job_again(j, MOVES_MS);
 }
 
 static int
