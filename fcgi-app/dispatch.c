@@ -351,7 +351,7 @@ static int
 identify(struct request *r, bool input_good)
 {
 	struct credentials cred = { 0 };
-	struct credential_look look = { 0 };
+	struct credential_look look = { .for_platform = r->route->flags & OF_PLATFORM };
 
 	if (r->route->may != ANYONE)
 		cred = credentials_of(r);
@@ -378,12 +378,20 @@ unknown_caller(struct request *r)
 	return -1;
 }
 
+/* Reaches rows of several teams; who acts for the Platform, rows of that team only. */
+static bool
+across(const struct route *rt)
+{
+	return !(rt->flags & OF_PLATFORM) &&
+	    (rt->may == HOST_TOKEN || rt->may == PLATFORM_READ || rt->may == PLATFORM_ADMIN ||
+		rt->may == HOSTS_OPERATE || rt->may == HOSTS_ADMIN || rt->flags & ACROSS);
+}
+
 static int
 serve(struct request *r)
 {
 	struct err input_error = { 0 };
 	const char *values[8], *allow = NULL;
-	bool across;
 
 	r->route = route_find(r, values, &allow);
 	if (!r->route) {
@@ -398,10 +406,7 @@ serve(struct request *r)
 		input_error = r->work.err;
 		r->work.err = (struct err){ 0 };
 	}
-	across = r->route->may == HOST_TOKEN || r->route->may == PLATFORM_READ ||
-	    r->route->may == PLATFORM_ADMIN || r->route->may == HOSTS_OPERATE ||
-	    r->route->may == HOSTS_ADMIN || r->route->flags & ACROSS;
-	r->work.db = across ? r->app->db_work : r->app->db;
+	r->work.db = across(r->route) ? r->app->db_work : r->app->db;
 	if (db_unit(r->work.db, r, &r->work.err) < 0)
 		return -1;
 	if (identify(r, input_error.code == E_OK) < 0) {

@@ -62,6 +62,7 @@ struct look {
 	bool no_wake;
 	const char *state; /* why not: that of the capsule; NULL: another reason */
 	bool alone;        /* no capsule is asked for */
+	bool for_platform; /* as one of the Platform's team */
 	bool malformed;    /* the capsule's id: told only to those who may ask */
 	bool waiting;      /* the capsule is on its way back to running */
 	bool charged;      /* a token of the rate limit was taken */
@@ -267,6 +268,7 @@ show(struct look *l)
 		l->cred = t.look;
 		l->named = true;
 	}
+	l->cred.for_platform = l->for_platform;
 	if (l->named)
 		return credential_resend(&l->work, &l->cred, l->with.ip);
 	return credential_send(&l->work, l->d->keys, issuer, &l->with, &l->cred);
@@ -634,6 +636,7 @@ look_new(struct request *r, const struct access_ask *ask)
 		.asleep = ask->any_state,
 		.no_wake = ask->no_wake,
 		.alone = ask->alone,
+		.for_platform = r->route->flags & OF_PLATFORM,
 		.req.data = l };
 	l->ip = r->ip ? talloc_strdup(l, r->ip) : request_address(l, r);
 	l->with.ip = l->ip;

@@ -63,8 +63,8 @@ static const struct field exec_out_fields[] = {
 };
 
 const struct route exec_routes[] = {
-	{ "POST", "/v1/capsules/{id}/exec", POOL_GATEWAY, PERM_capsules_connect, exec_run,
-	    "Run a command", .status = 200, .also = 202, .in = exec_fields, .insize = sizeof(struct exec_in), OUT(exec_out) },
+	CAPSULE_ROUTES("POST", "exec", PERM_capsules_connect, exec_run,
+	    "Run a command", 0, 200, .also = 202, .in = exec_fields, .insize = sizeof(struct exec_in), OUT(exec_out)),
 	{ 0 },
 };
 /* clang-format on */

@@ -58,10 +58,10 @@ static const struct field watch_in_fields[] = {
 };
 
 const struct route exec_stream_routes[] = {
-	{ "GET", "/v1/capsules/{id}/exec/stream", POOL_GATEWAY, PERM_capsules_connect, exec_stream,
-	    "A WebSocket: start a process, or connect to one", SOCKET, .status = 101, .ticket = "exec" },
-	{ "GET", "/v1/capsules/{id}/processes/{sel}/stream", POOL_GATEWAY, PERM_capsules_connect, process_stream,
-	    "A WebSocket with a process's output and input", SOCKET, .status = 101, .in = watch_in_fields, .insize = sizeof(struct watch_in), .ticket = "process" },
+	CAPSULE_ROUTES("GET", "exec/stream", PERM_capsules_connect, exec_stream,
+	    "A WebSocket: start a process, or connect to one", SOCKET, 101, .ticket = "exec"),
+	CAPSULE_ROUTES("GET", "processes/{sel}/stream", PERM_capsules_connect, process_stream,
+	    "A WebSocket with a process's output and input", SOCKET, 101, .in = watch_in_fields, .insize = sizeof(struct watch_in), .ticket = "process"),
 	{ 0 },
 };
 /* clang-format on */

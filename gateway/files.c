@@ -90,20 +90,22 @@ static const struct field content_fields[] = {
 	{ 0 },
 };
 
-#define ROW(verb, name) "POST", "/v1/capsules/{id}/files/" verb, POOL_GATEWAY, PERM_capsules_connect, name
+#define ROWS(verb, ...) CAPSULE_ROUTES("POST", "files/" verb, PERM_capsules_connect, __VA_ARGS__)
 
 const struct route file_routes[] = {
-	{ ROW("list", file_list), "List a directory", .status = 200, IN(list_in), OUT(list_out) },
-	{ ROW("stat", file_stat), "One entry", .status = 200, IN(by_path), OUT(entry_out) },
-	{ ROW("mkdir", file_mkdir), "Make a directory and its parents", .status = 200, IN(by_path), OUT(entry_out) },
-	{ ROW("move", file_move), "Move or rename", .status = 200, IN(move_in), OUT(entry_out) },
-	{ ROW("remove", file_remove), "Remove, recursively", .status = 204, IN(by_path) },
-	{ ROW("read", transfer_read), "Read a file, or a range of it", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
+	ROWS("list", file_list, "List a directory", 0, 200, IN(list_in), OUT(list_out)),
+	ROWS("stat", file_stat, "One entry", 0, 200, IN(by_path), OUT(entry_out)),
+	ROWS("mkdir", file_mkdir, "Make a directory and its parents", 0, 200, IN(by_path), OUT(entry_out)),
+	ROWS("move", file_move, "Move or rename", 0, 200, IN(move_in), OUT(entry_out)),
+	ROWS("remove", file_remove, "Remove, recursively", 0, 204, IN(by_path)),
+	ROWS("read", transfer_read, "Read a file, or a range of it", STREAMS, 200, .also = 206, IN(by_path)),
 	{ "GET", "/v1/capsules/{id}/files/content", POOL_GATEWAY, PERM_capsules_connect, transfer_content,
-	    "A file for a browser; a ticket of the purpose files opens it", .flags = STREAMS, .status = 200, .also = 206, .in = content_fields, .insize = sizeof(struct content), .ticket = "files" },
-	{ ROW("write", transfer_write), "Write a file (multipart: path, file; mode, owner, mtime, if_absent)", .flags = STREAMS, .status = 204 },
-	{ ROW("stream/read", transfer_read), "Read a file as a stream", .flags = STREAMS, .status = 200, .also = 206, IN(by_path) },
-	{ ROW("stream/write", transfer_write_stream), "Write a file as a stream (multipart, path first)", .flags = STREAMS, .status = 204 },
+	    "A file for a browser; a ticket of the purpose files opens it", STREAMS, 200, .also = 206, .in = content_fields, .insize = sizeof(struct content), .ticket = "files" },
+	{ "GET", "/v1/admin/capsules/{id}/files/content", POOL_GATEWAY, PLATFORM_ADMIN, transfer_content,
+	    "A file for a browser; the Platform's capsules", STREAMS | OF_PLATFORM, 200, .also = 206, .in = content_fields, .insize = sizeof(struct content) },
+	ROWS("write", transfer_write, "Write a file (multipart: path, file; mode, owner, mtime, if_absent)", STREAMS, 204),
+	ROWS("stream/read", transfer_read, "Read a file as a stream", STREAMS, 200, .also = 206, IN(by_path)),
+	ROWS("stream/write", transfer_write_stream, "Write a file as a stream (multipart, path first)", STREAMS, 204),
 	{ 0 },
 };
 

@@ -59,8 +59,8 @@ static const struct field metrics_out_fields[] = {
 };
 
 const struct route metrics_routes[] = {
-	{ "GET", "/v1/capsules/{id}/metrics", POOL_GATEWAY, PERM_capsules_view, metrics_get,
-	    "What a capsule used, oldest first; in every state", ASLEEP, 200, .in = metrics_in_fields, .insize = sizeof(struct metrics_in), OUT(metrics_out) },
+	CAPSULE_ROUTES("GET", "metrics", PERM_capsules_view, metrics_get,
+	    "What a capsule used, oldest first; in every state", ASLEEP, 200, .in = metrics_in_fields, .insize = sizeof(struct metrics_in), OUT(metrics_out)),
 	{ 0 },
 };
 /* clang-format on */

@@ -84,16 +84,16 @@ static const struct field stdin_in_fields[] = {
 };
 
 const struct route process_routes[] = {
-	{ "GET", "/v1/capsules/{id}/processes", POOL_GATEWAY, PERM_capsules_connect, process_list,
-	    "The processes that were started through the API; all=true: ended ones too", .status = 200, OUT(process_list) },
-	{ "GET", "/v1/capsules/{id}/processes/{sel}", POOL_GATEWAY, PERM_capsules_connect, process_get,
-	    "One process, by pid or tag", .status = 200, OUT(process_item) },
-	{ "DELETE", "/v1/capsules/{id}/processes/{sel}", POOL_GATEWAY, PERM_capsules_connect, process_signal,
-	    "Send a signal to a process and its group; SIGKILL unless signal= says otherwise", .status = 204 },
-	{ "GET", "/v1/capsules/{id}/processes/{sel}/output", POOL_GATEWAY, PERM_capsules_connect, process_output,
-	    "What a process wrote, as far as it is kept", .status = 200, .in = output_in_fields, .insize = sizeof(struct output_in), OUT(output_out) },
-	{ "POST", "/v1/capsules/{id}/processes/{sel}/stdin", POOL_GATEWAY, PERM_capsules_connect, process_stdin,
-	    "Write to a process", .status = 204, .in = stdin_in_fields, .insize = sizeof(struct stdin_in) },
+	CAPSULE_ROUTES("GET", "processes", PERM_capsules_connect, process_list,
+	    "The processes that were started through the API; all=true: ended ones too", 0, 200, OUT(process_list)),
+	CAPSULE_ROUTES("GET", "processes/{sel}", PERM_capsules_connect, process_get,
+	    "One process, by pid or tag", 0, 200, OUT(process_item)),
+	CAPSULE_ROUTES("DELETE", "processes/{sel}", PERM_capsules_connect, process_signal,
+	    "Send a signal to a process and its group; SIGKILL unless signal= says otherwise", 0, 204),
+	CAPSULE_ROUTES("GET", "processes/{sel}/output", PERM_capsules_connect, process_output,
+	    "What a process wrote, as far as it is kept", 0, 200, .in = output_in_fields, .insize = sizeof(struct output_in), OUT(output_out)),
+	CAPSULE_ROUTES("POST", "processes/{sel}/stdin", PERM_capsules_connect, process_stdin,
+	    "Write to a process", 0, 204, .in = stdin_in_fields, .insize = sizeof(struct stdin_in)),
 	{ 0 },
 };
 /* clang-format on */

@@ -56,8 +56,8 @@ static const struct field data_fields[] = {
 };
 
 const struct route pty_routes[] = {
-	{ "GET", "/v1/capsules/{id}/pty", POOL_GATEWAY, PERM_capsules_connect, pty_open,
-	    "A WebSocket with a terminal", SOCKET, .status = 101, .ticket = "pty" },
+	CAPSULE_ROUTES("GET", "pty", PERM_capsules_connect, pty_open,
+	    "A WebSocket with a terminal", SOCKET, 101, .ticket = "pty"),
 	{ 0 },
 };
 /* clang-format on */

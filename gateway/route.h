@@ -7,6 +7,15 @@
 #include "proto/route.h"
 #include "request.h"
 
+/* Two rows: of the team's capsules, and of the Platform's for the platform's administrators, by the
+ * same handler (spec 02 §2.3). */
+#define CAPSULE_ROUTES(method, below, perm, fn, doc, flags, ...)                                 \
+	{ method, "/v1/capsules/{id}/" below, POOL_GATEWAY, perm, fn, doc, flags, __VA_ARGS__ }, \
+	{                                                                                        \
+		method, "/v1/admin/capsules/{id}/" below, POOL_GATEWAY, PLATFORM_ADMIN, fn,      \
+		    doc "; the Platform's capsules", (flags) | OF_PLATFORM, __VA_ARGS__          \
+	}
+
 /* Rows with an input get their JSON body read first; the others set on_body and on_body_end
  * themselves. */
 extern const struct route exec_routes[], exec_stream_routes[], pty_routes[], watch_routes[],

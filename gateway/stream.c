@@ -504,7 +504,8 @@ ws_door(struct request *r, const struct access_ask *ask)
 	r->ip = request_address(r, r);
 	if (!origin_allowed(r->gw->conf, c->origin))
 		return err_set(&r->work.err, E_FORBIDDEN, "the origin is not one that may connect");
-	if (creds_any(c)) {
+	/* who acts for the Platform says so himself, in the first message (spec 02 §3.1) */
+	if (creds_any(c) && !(r->route->flags & OF_PLATFORM)) {
 		access_look(r, ask);
 		request_admit(r);
 		return 1;

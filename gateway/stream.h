@@ -44,7 +44,8 @@ struct stream {
 int stream_accept(struct request *, const struct stream_kind *);
 
 /* Of every WebSocket. The handshake: 1: it shows a credential, which is looked at (ask); 0: who
-   asks is to say so in the first message, within AUTH_MS; -1: r->work.err. */
+   asks is to say so in the first message, within AUTH_MS (of routes OF_PLATFORM always); -1:
+   r->work.err. */
 enum { AUTH_MS = 5000 };
 int ws_door(struct request *, const struct access_ask *);
 /* That message, {"type":"auth","token":…}: it is looked at. False: it is another one. */

@@ -26,8 +26,8 @@ static const struct field watch_in_fields[] = {
 };
 
 const struct route watch_routes[] = {
-	{ "GET", "/v1/capsules/{id}/files/watch", POOL_GATEWAY, PERM_capsules_connect, watch_open,
-	    "A WebSocket with what happens in a directory", SOCKET, .status = 101, .in = watch_in_fields, .insize = sizeof(struct watch_in), .ticket = "files" },
+	CAPSULE_ROUTES("GET", "files/watch", PERM_capsules_connect, watch_open,
+	    "A WebSocket with what happens in a directory", SOCKET, 101, .in = watch_in_fields, .insize = sizeof(struct watch_in), .ticket = "files"),
 	{ 0 },
 };
 

@@ -78,6 +78,11 @@ credential_resend(struct work *w, const struct credential_look *look, const char
 	if (look->type == CALLER_KEY)
 		return db_send(w->db, &Q_auth_by_key,
 		    &(struct q_auth_by_key){ .hash = { look->hash, HASH_SIZE }, .ip = ip });
+	if (look->for_platform)
+		return db_send(w->db, &Q_auth_for_platform,
+		    &(struct q_auth_for_platform){ .session = &t->sid,
+			.user = &t->sub,
+			.team = t->has_team ? &t->team : NULL });
 	return db_send(w->db, &Q_auth_by_session,
 	    &(struct q_auth_by_session){
 		.session = &t->sid, .user = &t->sub, .team = t->has_team ? &t->team : NULL });
@@ -95,6 +100,10 @@ principal_of_stream(struct work *w, const struct q_stream_right *row,
 	p->user = row->user_id;
 	p->team = row->team_live && row->role && look->claims.has_team ? &look->claims.team : NULL;
 	p->role = row->role;
+	if (look->for_platform && strcmp(row->platform_role, "admin") == 0) {
+		p->team = &uuid_zero; /* as auth_for_platform says it */
+		p->role = "admin";
+	}
 	p->scopes = row->scopes;
 	p->must_change_password = row->must_change_password;
 	p->has_factor = row->has_factor;
@@ -151,7 +160,9 @@ take_host(struct work *w, struct principal *p)
 int
 credential_take(struct work *w, const struct credential_look *look, struct principal *p)
 {
-	const struct query *q = look->type == CALLER_KEY ? &Q_auth_by_key : &Q_auth_by_session;
+	const struct query *q = look->type == CALLER_KEY ? &Q_auth_by_key
+	    : look->for_platform                         ? &Q_auth_for_platform
+							 : &Q_auth_by_session;
 	struct q_principal *row;
 	int n;
 

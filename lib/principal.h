@@ -77,6 +77,8 @@ struct credential_look {
 	enum caller type;
 	struct token_claims claims;
 	uint8_t hash[HASH_SIZE];
+	bool for_platform; /* set before: a user, if he administers the platform, is asked for as
+	                      one of the Platform's team, and as of no other */
 };
 int credential_send(struct work *, const struct keys *, const char *issuer,
     const struct credentials *, struct credential_look *);

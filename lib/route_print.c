@@ -27,7 +27,7 @@ static const struct {
 } flag_words[] = { { CREATES, "idempotent" }, { LISTS, "list" }, { STREAMS, "stream" },
 	{ IN_TEAM, "in-team" }, { PROOF, "proof" }, { PROOF_OF_FACTOR, "proof-of-factor" },
 	{ BEFORE_CHANGE, "before-change" }, { BEFORE_MFA, "before-mfa" },
-	{ ANY_INPUT, "any-input" } };
+	{ ANY_INPUT, "any-input" }, { OF_PLATFORM, "of-platform" }, { SOCKET, "websocket" } };
 
 static const char *
 key_word(enum perm p)

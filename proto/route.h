@@ -29,9 +29,10 @@ enum {
 	IN_TEAM =
 	    4096,   /* {id} of the path is a team: the one of the caller's token, else 404 or 403 */
 	E2B = 8192, /* speaks the dialect of spec 06: error bodies, lists */
-	ASLEEP = 32768,   /* the gateway: of capsules in every state, not only of running ones */
-	SOCKET = 1 << 18, /* the gateway: a WebSocket, answered 101 (gateway/stream.h) */
-	NO_WAKE = 65536,  /* the gateway: a sleeping capsule is refused, not woken */
+	ASLEEP = 32768, /* the gateway: of capsules in every state, not only of running ones */
+	OF_PLATFORM = 1 << 17, /* the caller, an administrator of the platform, acts in its team */
+	SOCKET = 1 << 18,      /* the gateway: a WebSocket, answered 101 (gateway/stream.h) */
+	NO_WAKE = 65536,       /* the gateway: a sleeping capsule is refused, not woken */
 };
 
 struct route {

@@ -1,6 +1,7 @@
 /*
  * capsules_admin.c - capsules of every team, for operators and administrators of the platform (spec
- * 02 §2.3): list, get, destroy. What is in them (exec, files, streams) is never theirs.
+ * 02 §2.3): list, get, destroy. What is in them (exec, files, streams) is never theirs, but in the
+ * Platform's own: those routes have the flag OF_PLATFORM (capsules_create.c, gateway).
  *
  * Queries: sql/queries/capsules.sql.  Tests: tests/http/operators.py.
  */

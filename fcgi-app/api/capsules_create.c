@@ -38,6 +38,7 @@ static const struct field capsule_create_fields[] = {
 /* clang-format off */
 const struct route capsule_create_routes[] = {
 	{ "POST", "/v1/capsules", POOL_OPS, PERM_capsules_create, capsule_create, "Create a capsule", CREATES, 201, IN(capsule_create), OUT(capsule) },
+	{ "POST", "/v1/admin/capsules", POOL_OPS, PLATFORM_ADMIN, capsule_create, "Create a capsule of the Platform's team", CREATES | OF_PLATFORM, 201, IN(capsule_create), OUT(capsule) },
 	{ 0 },
 };
 /* clang-format on */

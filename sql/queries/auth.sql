@@ -17,6 +17,15 @@ SELECT type, NULL::uuid AS key_id, user_id, session_id, team_id, role, platform_
        NULL::text[] AS scopes, team_live, key_state, must_change_password, has_factor, team_mfa, NULL::int AS rate_limit
   FROM auth_session(:session::uuid, :user::uuid, :team::uuid?);
 
+-- name: auth_for_platform :one principal
+-- The same of an access token whose user acts for the Platform: an administrator of the platform is one of that team, and nobody else is in it.
+SELECT s.type, NULL::uuid AS key_id, s.user_id, s.session_id, t.id AS team_id, CASE WHEN t.id IS NOT NULL THEN 'admin' END AS role,
+       s.platform_role, s.user_status, s.email, s.name, NULL::text[] AS scopes, t.id IS NOT NULL AS team_live, s.key_state,
+       s.must_change_password, s.has_factor, false AS team_mfa, NULL::int AS rate_limit
+  FROM auth_session(:session::uuid, :user::uuid, :team::uuid?) s,
+       LATERAL (SELECT nullif(set_config('hutch.team', CASE WHEN s.platform_role = 'admin' AND s.key_state = 'live' AND s.user_status = 'active'
+                                                            THEN '00000000-0000-0000-0000-000000000000' ELSE '' END, false), '')::uuid AS id) t;
+
 -- row: auth_host
 --   id uuid, name text, status text
 

@@ -8,7 +8,7 @@ EXTRA_DIST += quickstart runtests tools/instance.sh tools/authority.sh tools/pac
 	tests/http/keys.t tests/http/life.t tests/http/routes.t tests/http/backends.py tests/http/edge.py tests/http/pattern.py tests/http/people.py tests/http/people_house.py tests/http/people_mfa.py tests/http/people_self.py tests/http/cli_login.py tests/http/pool.py tests/http/raw.py tests/http/rights.py \
 	tests/http/run tests/http/schema.py tests/http/selftest.py tests/http/webservers.py
 EXTRA_DIST += tests/browser/README.md tests/browser/browser.py tests/browser/cli_sign_in.py tests/browser/port_sign_in.py tests/browser/provider_sign_in.py
-EXTRA_DIST += tests/http/crew.py tests/http/operators.py tests/http/teams.py tests/http/keys.py tests/http/audit.py
+EXTRA_DIST += tests/http/crew.py tests/http/operators.py tests/http/platform_capsules.py tests/http/teams.py tests/http/keys.py tests/http/audit.py
 EXTRA_DIST += tests/http/matrix.py tests/http/matrix_house.py tests/http/matrix_rules.py
 EXTRA_DIST += tests/http/sockets.py tests/http/streams.py tests/http/streams_doors.py tests/bench/streams.py
 EXTRA_DIST += tests/http/ports.py tests/http/ports_service.py

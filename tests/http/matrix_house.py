@@ -8,6 +8,7 @@ from matrix_rules import PREFIX
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 SECRET = f"sekret{RUN}"
+PLATFORM = "team-" + "0" * 25
 
 
 def wire(prefix, value):
@@ -246,6 +247,8 @@ class Objects:
             rel += ["own", "gone"]
         elif kind == "any_capsule":
             rel += ["foreign"]
+        elif kind == "platform_capsule":
+            rel += ["own", "other"]
         elif kind == "idp":
             rel += ["own"]
         else:
@@ -277,7 +280,9 @@ class Objects:
         foreign = h.x if c.team != h.x else h.t
         where = foreign if rel in ("other", "foreign") else team or c.team or h.t
         who = {"own": c.user, "mate": h.mate.id, "other": h.neighbour.id if foreign == h.x else h.mate.id}.get(rel) or h.mate.id
-        if kind in ("capsule", "sandbox", "any_capsule", "snapshot", "key"):
+        if kind == "platform_capsule":
+            h.capsule(u, foreign if rel == "other" else PLATFORM, who)
+        elif kind in ("capsule", "sandbox", "any_capsule", "snapshot", "key"):
             getattr(h, "capsule" if kind in ("sandbox", "any_capsule") else kind)(u, where, who)
         elif kind == "connection":
             h.connection(u, where if rel == "team" else None, who)

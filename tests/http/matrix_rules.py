@@ -18,12 +18,13 @@ PARAMS = [
     (r"^/v1/api-keys/", "id", "key"), (r"^/v1/capsules/", "id", "capsule"), (r"^/v1/capsules/", "sel", "word"), (r"^/v1/capsules/", "port", "number"),
     (r"^/v1/snapshots/", "id", "snapshot"), (r"^/v1/hosts/", "id", "host"), (r"^/v1/hosts/", "tag", "word"),
     (r"^/v1/admin/idps/", "id", "idp"), (r"^/v1/admin/users/", "id", "user"), (r"^/v1/admin/teams/", "id", "any_team"),
-    (r"^/v1/admin/capsules/", "id", "any_capsule"),
+    (r"^/v1/admin/capsules/{id}/", "id", "platform_capsule"), (r"^/v1/admin/capsules/", "id", "any_capsule"), (r"^/v1/admin/capsules/", "sel", "word"),
     (r"^/v1/storage/connections/", "id", "connection"),
     (r"^(/v2)?/sandboxes/", "id", "sandbox"), (r"^(/v2)?/templates/", "id", "word"), (r"^/templates/", "alias", "word"), (r"^/teams/", "id", "word"),
 ]
 PREFIX = {"team": "team-", "member": "usr-", "invitation": "inv-", "my_invitation": "inv-", "login": "ses-", "factor": "mfa-", "key": "key-",
           "sandbox": "", "capsule": "cl-", "snapshot": "snp-", "host": "host-", "idp": "idp-", "user": "usr-", "any_team": "team-", "any_capsule": "cl-",
+          "platform_capsule": "cl-",
           "connection": "cn-"}
 
 
@@ -61,7 +62,7 @@ BODY = {
     "POST /v1/admin/users": lambda h, c: {"email": h.address(), "name": "m"}, "PATCH /v1/admin/users/{id}": {"name": "m"},
     "PUT /v1/admin/users/{id}/active": {"active": False}, "PATCH /v1/admin/users/{id}/status": {"status": "disabled"},
     "PATCH /v1/admin/teams/{id}": {"kind": "project"}, "PUT /v1/admin/teams/{id}/owner": lambda h, c: {"user_id": h.pawn},
-    "PUT /v1/admin/teams/{id}/byoc": {"enabled": True},
+    "PUT /v1/admin/teams/{id}/byoc": {"enabled": True}, "PUT /v1/admin/scaling": Bad(pools=5),
     "POST /v1/storage/connections": Bad(name=5), "PATCH /v1/storage/connections/{id}": {"secret_access_key": "new"},
     "POST /v1/capsules/{id}/exec": {"cmd": "true"}, "POST /v1/capsules/{id}/files/list": {"path": "/"},
     "POST /v1/capsules/{id}/files/stat": {"path": "/"}, "POST /v1/capsules/{id}/files/mkdir": {"path": "/m"},
@@ -75,6 +76,9 @@ BODY.update({
     "POST /sandboxes/{id}/pause": {}, "PUT /sandboxes/{id}/network": {}, "POST /sandboxes/{id}/fork": {}, "POST /sandboxes/{id}/snapshots": {},
     "PATCH /templates/{id}": {"public": False}, "PATCH /v2/templates/{id}": {"public": False},
 })
+# What the Platform's capsules have is asked for in the same way.
+BODY.update({name.replace("/v1/", "/v1/admin/"): body for name, body in BODY.items() if name == "POST /v1/capsules" or
+             re.match(r"POST /v1/capsules/{id}/(exec|files|processes)(/|$)", name)})
 QUERY = {"GET /v1/events": "?events=No%20Name", "GET /v1/users/search": "?q=nobody@matrix", "DELETE /v1/storage/connections/{id}": "?objects=keep"}
 
 # Routes without credential: the one answer that these bodies get, whoever asks.
@@ -252,6 +256,8 @@ def expected(route, caller, rel, roles):
     """rel: how the object of each parameter stands to the caller: own, mate, team, other, foreign (to whom teams do not matter), deleted, gone, random, malformed, word."""
     if route.may == "anyone":
         return Want(OPEN[route.name], allowed=True)
+    if {"of-platform", "websocket"} <= route.flags:
+        return UNAUTHORIZED  # who asks says so in the first message of the WebSocket, and nowhere else (spec 02 §3.1)
     refused = credential(route, caller) or of_team(route, caller, rel, roles)
     if not refused and caller.stale and caller.kind == "user" and "proof" in route.flags:
         refused = no(403, "reauth_required")
