@@ -156,13 +156,13 @@ DELETE /v1/capsules/$ID
 DELETE /v1/capsules/$ID
 204 empty
 
-eventually 30
+eventually 90
 GET /v1/capsules/$ID
 200 {"status":"stopped","state":"stopped",...}
 
 GET /v1/capsules
 200 []
 
-eventually 6
+eventually 30
 POST /v1/capsules/$ID/exec {"cmd":"id"}
 409 {"error":{"code":"invalid_state",...}}

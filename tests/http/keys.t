@@ -57,6 +57,6 @@ as key $K
 GET /v1/capsules
 401 {"error":{"code":"unauthorized",...}}
 
-eventually 6
+eventually 30
 POST /v1/capsules/cl-0000000000000000000000001/exec {"cmd":"id"}
 401 {"error":{"code":"unauthorized",...}}

@@ -141,9 +141,12 @@ def passwords():
 
 def refreshing():
     h.person("fresh@x.example")
-    cli = h.login("fresh@x.example").json
-    one = cli["refresh_token"]
-    all20 = h.at_once(20, lambda i: h.call("POST", "/v1/auth/refresh", {"refresh_token": one}))
+    for _ in range(4):  # together is within 10 s: again when this machine stood still for as long
+        cli, began, reused = h.login("fresh@x.example").json, time.monotonic(), h.audit("auth", "refresh_reuse")
+        one = cli["refresh_token"]
+        all20 = h.at_once(20, lambda i: h.call("POST", "/v1/auth/refresh", {"refresh_token": one}))
+        if time.monotonic() - began < 9:
+            break
     r.check("20 refreshes at once: all 200, one successor", [a.status for a in all20] == [200] * 20
             and len({a.json["refresh_token"] for a in all20}) == 1, all20)
     two = all20[0].json["refresh_token"]
@@ -154,7 +157,7 @@ def refreshing():
     r.check("the old one after 11 s: 401", h.call("POST", "/v1/auth/refresh", {"refresh_token": one}).status == 401)
     r.check("and the family is revoked", h.call("GET", "/v1/me", token=cli["token"]).status == 401
             and h.call("POST", "/v1/auth/refresh", {"refresh_token": two}).status == 401)
-    r.check("with a row and a mail", h.audit("auth", "refresh_reuse") == 1 and wait_for(lambda: h.mails("fresh@x.example", "session_stolen")))
+    r.check("with a row and a mail", h.audit("auth", "refresh_reuse") == reused + 1 and wait_for(lambda: h.mails("fresh@x.example", "session_stolen")))
     web = h.call("POST", "/v1/auth/login", {"email": "fresh@x.example", "password": PASSWORD})
     cookies = web.cookies
     r.check("a browser's tokens are cookies", sorted(cookies) == ["__Host-hutch_device", "__Host-hutch_refresh"]

@@ -208,7 +208,7 @@ call_it(struct work *w)
 	static const struct timespec pause = { 0, 200000 };
 	int tries, n = 0;
 
-	for (tries = 0; n == 0 && tries < 10000; tries++) {
+	for (tries = 0; n == 0 && tries < 100000; tries++) {
 		n = wake_it(w);
 		if (n == 0)
 			nanosleep(&pause, NULL);
