@@ -14,7 +14,7 @@ lib_libhutch_a_SOURCES += lib/audit.c lib/audit.h lib/agent.c lib/agent.h lib/ca
 	lib/capsule_steps.h lib/capsule_job.c lib/capsule_sleep.c lib/capsule_shot.c lib/capsule_fork.c lib/capsule_report.c lib/capsule_wake.c \
 	lib/capsule_policy.c lib/snapshot.c lib/snapshot.h lib/cron.c lib/cron.h lib/metric_range.c lib/metric_range.h lib/quota.c lib/quota.h \
 	proto/audit.def proto/route.h
-lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h lib/host_watch.c lib/host_copy.c lib/host_copy.h lib/tls.c lib/tls.h lib/ca.c lib/ca.h
+lib_libhutch_a_SOURCES += lib/placement.c lib/placement.h lib/host_watch.c lib/host_scale.c lib/host_scale.h lib/host_copy.c lib/host_copy.h lib/tls.c lib/tls.h lib/ca.c lib/ca.h
 lib_libhutch_a_SOURCES += lib/key_use.c lib/key_use.h lib/audit_mark.c lib/audit_mark.h lib/audit_check.c lib/audit_check.h
 lib_libhutch_a_SOURCES += lib/route_print.c lib/route_print.h
 lib_libhutch_a_SOURCES += lib/deletion.c lib/deletion.h lib/deletion_ledger.c lib/deletion_ledger.h lib/s3.c lib/s3.h lib/storage_seal.c lib/storage_seal.h

@@ -31,4 +31,4 @@ SUFFIXES += .sql .q.c .q.h
 $(QUERY_C) $(QUERY_H): $(top_srcdir)/tools/sqlgen.awk
 EXTRA_DIST += sql/README.md
 QUERIES += sql/queries/live.sql
-QUERIES += sql/queries/cli.sql
+QUERIES += sql/queries/cli.sql sql/queries/scaling.sql

@@ -23,7 +23,8 @@ static const struct field cluster_fields[] = {
 	FIELD(q_cluster_sum, hosts_wanted, "hosts_wanted",
 	    .doc =
 		"So many of the platform's hosts, of the size they have now, hold what is placed "
-		"on them and what waits for a place; null: none takes capsules."),
+		"on them and what waits for a place, within min_hosts and max_hosts of the "
+		"scaling; null: none takes capsules."),
 	{ 0 },
 };
 

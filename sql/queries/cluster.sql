@@ -4,15 +4,11 @@
 --   hosts jsonb, capacity jsonb, used jsonb, capsules jsonb, artifacts jsonb, hosts_wanted int8?
 
 -- name: cluster_sum_get :one cluster_sum
--- Sums of all hosts, capsules and copies. Wanted: so many of the platform's hosts, of the size that they have now, hold what is placed on them and what waits for a place.
-WITH h AS (SELECT h.status, h.type, h.status = 'online' AND h.schedulable AS takes, k.memory_mb AS has_mb, k.vcpus AS has_vcpus, k.disk_mb AS has_disk,
+-- Sums of all hosts, capsules and copies. Wanted: so many of the platform's hosts, of the size that they have now, hold what is placed on them and what waits for a place, within the bounds of the scaling.
+WITH h AS (SELECT h.status, h.status = 'online' AND h.schedulable AS takes, k.memory_mb AS has_mb, k.vcpus AS has_vcpus, k.disk_mb AS has_disk,
 		u.memory_mb, u.vcpus, u.disk_mb, u.capsules
 	  FROM hosts h, LATERAL host_used(h.id) u, LATERAL host_capacity(h, :mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8) k
 	 WHERE h.deleted_at IS NULL),
-     own AS (SELECT avg(has_mb) FILTER (WHERE takes) AS has_mb, avg(has_vcpus) FILTER (WHERE takes) AS has_vcpus, avg(has_disk) FILTER (WHERE takes) AS has_disk,
-		coalesce(sum(memory_mb), 0) AS mb, coalesce(sum(vcpus), 0) AS vcpus, coalesce(sum(disk_mb), 0) AS disk FROM h WHERE type = 'regular'),
-     waits AS (SELECT coalesce(sum(c.memory_mb + 64), 0) AS mb, coalesce(sum(c.vcpus), 0) AS vcpus, coalesce(sum(c.disk_size_mb) / 2, 0) AS disk
-	  FROM capsules c JOIN teams t ON t.id = c.team_id WHERE c.observed_state = 'pending' AND NOT t.is_byoc),
      a AS (SELECT a.bytes, (SELECT count(*) FROM artifact_copies c WHERE c.artifact_id = a.id AND c.state = 'ready'
 		AND (c.holder = '00000000-0000-0000-0000-000000000000' OR EXISTS (SELECT FROM hosts x WHERE x.id = c.holder AND x.deleted_at IS NULL))) AS copies
 	  FROM artifacts a)
@@ -25,5 +21,4 @@ SELECT (SELECT jsonb_object_agg(s, (SELECT count(*) FROM h WHERE h.status = s)) 
 		WHERE observed_state <> 'stopped' GROUP BY 1) s) AS capsules,
        (SELECT jsonb_build_object('total', count(*), 'bytes', coalesce(sum(bytes), 0), 'one_copy', count(*) FILTER (WHERE copies = 1),
 		'no_copy', count(*) FILTER (WHERE copies = 0)) FROM a) AS artifacts,
-       (SELECT CASE WHEN own.has_mb > 0 AND own.has_vcpus > 0 AND own.has_disk > 0 THEN ceil(greatest((own.mb + waits.mb) / own.has_mb,
-		(own.vcpus + waits.vcpus) / own.has_vcpus, (own.disk + waits.disk) / own.has_disk))::int8 END FROM own, waits) AS hosts_wanted;
+       (SELECT wanted FROM hosts_needed(:mem_percent::int8, :cpu_percent::int8, :tcg_percent::int8)) AS hosts_wanted;

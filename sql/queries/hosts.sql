@@ -123,11 +123,11 @@ UPDATE hosts h SET last_heartbeat_at = now(), heartbeat_seq = :seq::int8, boot_i
  WHERE h.id = o.id RETURNING o.status AS was, o.inventory_hash AS known_hash, h.team_id;
 
 -- row: host_seen
---   id uuid, team_id uuid?, name text, address text, status text, silent_s int8
+--   id uuid, team_id uuid?, name text, address text, status text, regular bool, scaling text, silent_s int8
 
 -- name: hosts_watched :many host_seen
 -- All hosts that registered, with the seconds since their last heartbeat.
-SELECT id, team_id, name, dial AS address, status, extract(epoch FROM now() - last_heartbeat_at)::int8 AS silent_s FROM hosts
+SELECT id, team_id, name, dial AS address, status, type = 'regular' AS regular, scaling, extract(epoch FROM now() - last_heartbeat_at)::int8 AS silent_s FROM hosts
  WHERE deleted_at IS NULL AND last_heartbeat_at IS NOT NULL;
 
 -- name: host_mark_down :exec

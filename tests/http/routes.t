@@ -43,9 +43,58 @@ POST /v1/hosts {"name":"own","type":"byoc","team_id":"$ALICE_TEAM_ID"}
 GET /v1/admin/cluster
 403 {"error":{"code":"forbidden",...}}
 
+GET /v1/admin/scaling
+403 {"error":{"code":"forbidden",...}}
+
+PUT /v1/admin/scaling {"pools":[]}
+403 {"error":{"code":"forbidden",...}}
+
 as admin
 GET /v1/admin/cluster
 200 {"hosts":{"pending":$PENDING,"online":$ONLINE,"draining":$DRAINING,"unreachable":$UNREACHABLE},"capacity":{"memory_mb":$MB,"vcpus":$VCPUS,"disk_mb":$DISK},"used":{"capsules":$CAPSULES,...},"capsules":{...},"artifacts":{"total":$TOTAL,"bytes":$BYTES,"one_copy":$ONE,"no_copy":$NONE},"hosts_wanted":$WANTED}
+
+GET /v1/admin/scaling
+200 {"pools":$POOLS,"warm_memory_percent":$WARM,"min_hosts":$LEAST,"max_hosts":$MOST,"generation":$GENERATION,"updated_at":$SET,"hosts":$HOSTS,"hosts_wanted":$WANTED_TOO,"hosts_behind":$BEHIND,"alerts":$ALERTS}
+
+# What is refused changes nothing; what is taken is seen in tests/vm/hosts_test.py, whose hosts nobody else uses.
+PUT /v1/admin/scaling {}
+400 {"error":{"code":"invalid_request","message":"~\"pools\" is missing",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal"}]}
+400 {"error":{"code":"invalid_request","message":"~\"shape\" is missing",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal","shape":{"vcpus":17,"memory_mb":512}}]}
+400 {"error":{"code":"invalid_request","message":"~\"vcpus\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal","shape":{"vcpus":1,"memory_mb":127}}]}
+400 {"error":{"code":"invalid_request","message":"~\"memory_mb\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal","shape":{"vcpus":1,"memory_mb":512},"hot":65}]}
+400 {"error":{"code":"invalid_request","message":"~\"hot\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal","shape":{"vcpus":1,"memory_mb":512},"waiting":-1}]}
+400 {"error":{"code":"invalid_request","message":"~\"waiting\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"minimal","shape":{"vcpus":1,"memory_mb":512}},{"template":"minimal","shape":{"memory_mb":512,"vcpus":1}}]}
+400 {"error":{"code":"invalid_request","message":"~minimal 1x512 twice",...}}
+
+PUT /v1/admin/scaling {"pools":[{"template":"no-such-$RUN","shape":{"vcpus":1,"memory_mb":512}}]}
+400 {"error":{"code":"invalid_request","message":"~no template no-such-",...}}
+
+PUT /v1/admin/scaling {"pools":[],"warm_memory_percent":91}
+400 {"error":{"code":"invalid_request","message":"~\"warm_memory_percent\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[],"min_hosts":3,"max_hosts":2}
+400 {"error":{"code":"invalid_request","message":"~\"min_hosts\" is more than",...}}
+
+PUT /v1/admin/scaling {"pools":[],"max_hosts":0}
+400 {"error":{"code":"invalid_request","message":"~\"max_hosts\" is not between",...}}
+
+PUT /v1/admin/scaling {"pools":[],"generation":1000000000}
+409 {"error":{"code":"conflict","message":"~at generation",...}}
+
+GET /v1/admin/scaling
+200 {"pools":$POOLS,"generation":$GENERATION,...}
 
 PUT /v1/admin/teams/$ALICE_TEAM_ID/byoc {"enabled":true}
 204 empty

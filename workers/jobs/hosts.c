@@ -13,6 +13,7 @@
 #include "copies.q.h"
 #include "event.h"
 #include "host_copy.h"
+#include "host_scale.h"
 #include "hosts.q.h"
 #include "life.q.h"
 #include "log.h"
@@ -21,7 +22,7 @@
 #include <string.h>
 #include <time.h>
 
-static job_fn host_drain, host_decommission, artifact_copy;
+static job_fn host_drain, host_decommission, host_scaling, artifact_copy;
 
 struct drain_args {
 	const struct uuid *host;
@@ -46,6 +47,7 @@ static const struct field host_args_fields[] = {
 const struct job_kind host_jobs[] = {
 	{ "host.drain", host_drain, IN(drain_args) },
 	{ "host.decommission", host_decommission, IN(host_args) },
+	{ "host.scale", host_scaling },
 	{ "artifact.copy", artifact_copy },
 	{ 0 },
 };
@@ -215,6 +217,14 @@ host_decommission(struct job *j)
 		&(struct audit){ .team = j->team, .resource_id = id }) < 0)
 		return -1;
 	return job_commit(j);
+}
+
+static int
+host_scaling(struct job *j)
+{
+	struct op_env e = env(j);
+
+	return host_scale_all(&j->work, &e);
 }
 
 static int
