@@ -31,7 +31,7 @@ for number in (signal.SIGTERM, signal.SIGALRM):
 signal.alarm(int(os.environ.get("HOSTS_SECONDS", "570")))  # before runtests ends it, so that there is time to remove
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-LOCAL = "host {\n\theartbeat_sec = 1\n\tsuspect_sec = 8\n\tunreachable_sec = 15\n\tproof_sec = 3\n}\n"
+LOCAL = "host {\n\theartbeat_sec = 1\n\tsuspect_sec = 8\n\tunreachable_sec = 15\n\tproof_sec = 3\n\talert_sec = 2\n}\n"
 
 
 def own_instance():
@@ -55,6 +55,7 @@ if not os.environ.get("HOSTS_RUN"):
     own_instance()
 from h2_client import Session  # noqa: E402
 from hosts_net import Machine, bridge_up, call, hurry, run, sql, wait_for  # noqa: E402
+from hosts_scaling import scaling  # noqa: E402
 
 KEY = {"X_API_Key": os.environ["HUTCH_API_KEY"]}
 ADMIN = {}
@@ -87,12 +88,24 @@ def fresh(m):
         f"SELECT status = 'online' AND last_heartbeat_at > now() - interval '2 s' FROM hosts WHERE id = '{uuid_of(m.id)}'") == "t")
 
 
-def capsule(on, **more):
+def placed(on, path, body):
+    """What is placed on one machine: again while its heartbeat comes late, on a busy machine."""
     for _ in range(5):
         fresh(on)
-        s, got = call("POST", "/v1/capsules", {"memory_mb": 256, "host_tags": [on.name], **more}, **KEY)
-        if s != 503:  # a heartbeat that comes late on a busy machine
+        s, got = call("POST", path, body, **KEY)
+        if s != 503:
             break
+    return s, got
+
+
+def empty(m):
+    """What others have left is gone there."""
+    wait_for(f"{m.name} is empty", 120, lambda: sql(
+        f"SELECT count(*) FROM capsules WHERE host_id = '{uuid_of(m.id)}' AND observed_state <> 'stopped'") == "0")
+
+
+def capsule(on, **more):
+    s, got = placed(on, "/v1/capsules", {"memory_mb": 256, "host_tags": [on.name], **more})
     assert s == 201, (s, got, on.log_text()[-500:])
     running(got["id"])
     return got["id"]
@@ -218,10 +231,9 @@ def connect(m, who):
 
 
 def test_another_certificate_is_refused():
-    fresh(b)
     good = sql(f"SELECT cert_fingerprint FROM hosts WHERE id = '{uuid_of(b.id)}'")
     sql(f"UPDATE hosts SET cert_fingerprint = repeat('0', 64), cert_previous = NULL WHERE id = '{uuid_of(b.id)}'")
-    s, got = call("POST", "/v1/capsules", {"memory_mb": 256, "host_tags": ["b"]}, **KEY)
+    s, got = placed(b, "/v1/capsules", {"memory_mb": 256, "host_tags": ["b"]})
     sql(f"UPDATE hosts SET cert_fingerprint = '{good}' WHERE id = '{uuid_of(b.id)}'")
     assert s == 201 and got["state"] in ("pending", "starting"), got
     running(got["id"])
@@ -245,7 +257,7 @@ def test_metrics_and_log_of_a_host():
     wait_for("its capsule in the metrics of b", 120, lambda: [
         p for p in call("GET", f"/v1/hosts/{b.id}/metrics", **ADMIN)[1].get("points", []) if p["running"] == 1])
     s, got = call("GET", f"/v1/hosts/{b.id}/metrics?range=5m", **ADMIN)
-    assert s == 200 and got["host_id"] == b.id and got["range"] == "5m" and got["agent"]["accel"] == "tcg", got
+    assert s == 200 and got["host_id"] == b.id and got["range"] == "5m" and got["agent"]["accel"] in ("tcg", "kvm"), got
     assert 0 < got["points"][-1]["mem_bytes"] < got["machine"]["mem_bytes"] and len(got["points"]) <= 61, got
     assert [p["creates"] for p in got["pools"] if p["template"] == "minimal"], got["pools"]
     s, got = call("GET", f"/v1/hosts/{a.id}/logs?tail=10000", **ADMIN)
@@ -259,7 +271,7 @@ def test_metrics_and_log_of_a_host():
     try:
         began = time.time()
         s, got = call("GET", f"/v1/hosts/{b.id}/logs", **ADMIN)
-        assert s in (503, 504) and time.time() - began < 30, (s, got, time.time() - began)
+        assert s in (503, 504) and time.time() - began < 60, (s, got, time.time() - began)
     finally:
         b.heal()
     wait_for("b is back", 120, lambda: host(b)["status"] == "online")
@@ -277,8 +289,7 @@ def test_sleeps_here_wakes_there():
     wait_for("hibernated", 120, lambda: state(c) == "hibernated")
     cordon(a)
     try:
-        fresh(b)
-        s, got = call("POST", f"/v1/capsules/{c}/resume", {}, **KEY)
+        s, got = placed(b, f"/v1/capsules/{c}/resume", {})
         assert s == 200, got
         running(c)
     finally:
@@ -306,8 +317,7 @@ def test_memory_of_another_class():
         s, got = call("POST", f"/v1/capsules/{c}/resume", {}, **KEY)
         assert s == 503 and got["error"]["code"] == "no_hosts_available", (s, got)
         assert state(c) == "hibernated"
-        fresh(b)
-        s, got = call("POST", f"/v1/capsules/{c}/resume", {"boot": "cold"}, **KEY)
+        s, got = placed(b, f"/v1/capsules/{c}/resume", {"boot": "cold"})
         assert s == 200, got
         running(c)
         assert sh(c, "cat /root/file") == "kept"
@@ -319,6 +329,7 @@ def test_memory_of_another_class():
 
 def test_room_for_one():
     """Row 37: parallel creates never exceed the host."""
+    empty(b)
     h = host(b)
     room = h["capacity"]["memory_mb"] - h["used"]["memory_mb"]
     keep = int((room - 500) / (h["capacity"]["memory_mb"] / (h["memory_mb"] - max(1024, h["memory_mb"] // 12))))
@@ -360,8 +371,13 @@ def test_the_platform_as_one():
                 got["hosts"] == {s: len([h for h in hosts if h["status"] == s]) for s in got["hosts"]} and
                 got["capsules"]["running"] >= 1 and
                 got["hosts_wanted"] == math.ceil(max(sum(h["used"][k] for h in own) / mean[k] for k in mean)) >= 1)
-    wait_for("cluster and hosts say the same", 30, same)
+    wait_for("cluster and hosts say the same", 120, same)
     drop(c)
+
+
+def test_scaling():
+    """What stands ready, and how many hosts there are to be: hosts_scaling.py."""
+    scaling(a, b, ADMIN)
 
 
 # ---- trouble
@@ -467,7 +483,7 @@ def test_orphan():
     wait_for("discarded", 120, lambda: a.capsules().get(c, {}).get("state") not in ("running", "paused"))
     found = f"SELECT string_agg(data->>'reason', ' ') FROM events WHERE type = 'host.orphan_found' AND resource_id = '{a.id}'"
     wait_for("the event", 120, lambda: sql(found))
-    assert sql(found) == c, sql(found)
+    assert set(sql(found).split()) == {c}, sql(found)
     kept = run("find", a.file("quarantine"), "-name", "*.qcow2", check=False)
     assert kept, "the disk is kept for a day"
     assert state(other) == "running"
@@ -486,7 +502,7 @@ def test_recovered_elsewhere():
     a.cut()
     try:
         wait_for("missing", 120, lambda: state(c) == "missing")
-        s, got = call("POST", f"/v1/capsules/{c}/recover", {"from": "snapshot"}, **KEY)
+        s, got = placed(b, f"/v1/capsules/{c}/recover", {"from": "snapshot"})
         assert s in (200, 202), got
         running(c)
         assert where(c) == "b" and sh(c, "cat /root/file") == "kept"
@@ -541,7 +557,7 @@ def test_disk_recovered_elsewhere():
     wait_for("the error", 120, lambda: state(c) == "error")
     cordon(a)
     try:
-        s, got = call("POST", f"/v1/capsules/{c}/recover", {"from": "disk"}, **KEY)
+        s, got = placed(b, f"/v1/capsules/{c}/recover", {"from": "disk"})
         assert s in (200, 202), (s, got)
         running(c)
     finally:
@@ -556,6 +572,7 @@ def test_drain():
     c = capsule(a)
     sql(f"UPDATE capsules SET host_tags = '{{}}' WHERE id = '{uuid_of(c)}'")
     sh(c, "echo kept >/dev/shm/memory")
+    fresh(b)
     s, got = call("POST", f"/v1/hosts/{a.id}/drain", {"mode": "move"}, **ADMIN)
     assert s == 202, got
     wait_for("moved", 120, lambda: where(c) == "b" and state(c) == "running")
@@ -569,6 +586,7 @@ def test_drain():
 
 def test_removal():
     """Row 36: a host with only a paused capsule is not removed; by force, what the preview named ends."""
+    empty(a)
     c = capsule(a)
     assert call("POST", f"/v1/capsules/{c}/pause", {}, **KEY)[0] == 200
     s, preview = call("GET", f"/v1/hosts/{a.id}/delete-preview", **ADMIN)
