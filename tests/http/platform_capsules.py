@@ -119,7 +119,7 @@ def stream_doors(c):
     start = {"type": "start", "cmd": "true"}
     for who, token, code in (("an owner", owner.token, 4403), ("an operator", operator.token, 4403), ("nobody", "nonsense", 4401)):
         for below in STREAMS:
-            said = asked(f"/v1/admin/capsules/{c}/{below}", token, start)
+            said = asked(f"/v1/admin/capsules/{c}/{below}", token)
             check(f"{below}: not for {who}: {code}", said[1] == code, said)
     for other in (foreign, NEVER):
         said = asked(f"/v1/admin/capsules/{other}/exec/stream", root.token, start)
