@@ -295,7 +295,7 @@ ws_resume(struct ws *ws)
 	if (ws->reading)
 		goto out;
 	ws->rest = BUF(ws);
-	if (ws->frames)
+	if (ws->frames || rest.len)
 		read_from(ws, rest.data, rest.len);
 	talloc_free(rest.data);
 out:
