@@ -223,6 +223,8 @@ take_body(char *p, size_t one, size_t n, void *arg)
 	return n;
 }
 
+enum { RETRY_MOST = 24 * 3600 }; /* seconds; a stranger's number */
+
 static size_t
 take_header(char *p, size_t one, size_t n, void *arg)
 {
@@ -234,6 +236,8 @@ take_header(char *p, size_t one, size_t n, void *arg)
 		s->ret->retry_after = strtol(p + 12, &end, 10);
 		if (end == p + 12 || s->ret->retry_after < 0)
 			s->ret->retry_after = -1;
+		if (s->ret->retry_after > RETRY_MOST)
+			s->ret->retry_after = RETRY_MOST;
 	}
 	return n;
 }

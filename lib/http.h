@@ -48,7 +48,7 @@ struct http_answer {
 	const char *body; /* NUL-terminated, on mem */
 	size_t len;
 	const char *content_type; /* or NULL */
-	int64_t retry_after;      /* seconds; -1: not told */
+	int64_t retry_after;      /* seconds, at most a day; -1: not told */
 	int64_t took_ms;
 };
 
