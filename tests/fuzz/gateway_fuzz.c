@@ -3,15 +3,14 @@
  * clients, UTF-8. Each input is read whole and in pieces: both must say the same.
  */
 #include "fuzz.h"
+#include "cleanup.h"
 
 #include "buf.h"
-#include "connect.h"
-#include "http1.h"
+#include "gateway/connect.h"
+#include "gateway/http1.h"
 #include "json.h"
-#include "multipart.h"
-#include "utf8.h"
-
-#include <talloc.h>
+#include "gateway/multipart.h"
+#include "gateway/utf8.h"
 
 static uint64_t sum;
 
@@ -36,12 +35,10 @@ frames(void *mem, struct fuzz f, bool whole)
 	int rc = 0;
 
 	while (f.n && rc == 0) {
-		const uint8_t *p = f.p;
-		size_t n = whole ? f.n : 1 + f.n / 3;
+		const uint8_t *p = NULL;
+		size_t n = fuzz_next(&f, whole, 3, &p);
 
 		rc = connect_feed(&c, p, n, on_frame, mem, &e);
-		f.p += n;
-		f.n -= n;
 		if (c.part.len > 4096 + 5)
 			abort();
 	}
@@ -87,11 +84,10 @@ form(void *mem, struct fuzz f, bool whole)
 	int rc = multipart_open(&m, mem, "multipart/form-data; boundary=b", &events, mem, &e);
 
 	while (f.n && rc == 0) {
-		size_t n = whole ? f.n : 1 + f.n / 4;
+		const uint8_t *p = NULL;
+		size_t n = fuzz_next(&f, whole, 4, &p);
 
-		rc = multipart_feed(&m, (const char *)f.p, n, &e);
-		f.p += n;
-		f.n -= n;
+		rc = multipart_feed(&m, (const char *)p, n, &e);
 	}
 	fuzz_mark(&sum, (char)(rc ? rc : multipart_end(&m, &e)));
 }
@@ -146,21 +142,20 @@ answer(void *mem, struct fuzz f, bool whole)
 	struct http1 h;
 	struct err e = { 0 };
 	ssize_t used = 0;
+	bool all = true;
 
 	http1_open(&h, mem, no_body, &events, mem);
-	while (f.n) {
-		size_t n = whole ? f.n : 1 + f.n / 5;
+	while (f.n && all) {
+		const uint8_t *p = NULL;
+		size_t n = fuzz_next(&f, whole, 5, &p);
 
-		used = http1_feed(&h, (const char *)f.p, n, &e);
-		if (used < 0 || (size_t)used < n)
-			break;
-		f.p += n;
-		f.n -= n;
+		used = http1_feed(&h, (const char *)p, n, &e);
+		all = used >= 0 && (size_t)used == n;
 		if (h.head.len > HTTP1_HEAD_MAX + 4096)
 			abort();
 	}
 	fuzz_mark(&sum, used < 0 ? '!' : '.');
-	if (used >= 0 && f.n == 0)
+	if (all)
 		fuzz_mark(&sum, (char)http1_eof(&h, &e));
 }
 
@@ -186,19 +181,7 @@ letters(void *mem, struct fuzz f, bool whole)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const targets[])(
-	    void *, struct fuzz, bool) = { frames, form, form_type, answer, letters };
-	struct fuzz f = { data, size };
-	size_t which = fuzz_byte(&f) % (sizeof targets / sizeof *targets);
-	void *mem = talloc_new(NULL);
-	uint64_t first;
+	static fuzz_reader *const readers[] = { frames, form, form_type, answer, letters };
 
-	sum = 1;
-	targets[which](mem, f, true);
-	first = sum;
-	sum = 1;
-	targets[which](mem, f, false);
-	fuzz_same(first, sum);
-	talloc_free(mem);
-	return 0;
+	return fuzz_read(readers, nitems(readers), &sum, data, size);
 }

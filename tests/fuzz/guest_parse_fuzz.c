@@ -1,5 +1,6 @@
 /* guest_parse_fuzz.c - the guest's parsers of what callers send: forms, queries, gzip, texts. */
 #include "fuzz.h"
+#include "cleanup.h"
 
 #include "guestagent/gzip.h"
 #include "guestagent/multipart.h"
@@ -7,8 +8,6 @@
 #include "guestagent/text.h"
 #include "guestagent/trust.h"
 #include "json.h"
-
-#include <talloc.h>
 
 static uint64_t sum;
 
@@ -51,11 +50,10 @@ form(void *mem, struct fuzz f, bool whole)
 	int rc = 0;
 
 	while (f.n && rc == 0) {
-		size_t n = whole ? f.n : 1 + f.n / 4;
+		const uint8_t *p = NULL;
+		size_t n = fuzz_next(&f, whole, 4, &p);
 
-		rc = multipart_feed(m, f.p, n, &e);
-		f.p += n;
-		f.n -= n;
+		rc = multipart_feed(m, p, n, &e);
 	}
 	fuzz_mark(&sum, (char)(rc < 0 ? rc : multipart_end(m, &e)));
 }
@@ -79,11 +77,10 @@ packed(void *mem, struct fuzz f, bool whole)
 	int rc = 0;
 
 	while (f.n && rc == 0) {
-		size_t n = whole ? f.n : 1 + f.n / 3;
+		const uint8_t *p = NULL;
+		size_t n = fuzz_next(&f, whole, 3, &p);
 
-		rc = gzip_feed(g, f.p, n, &e);
-		f.p += n;
-		f.n -= n;
+		rc = gzip_feed(g, p, n, &e);
 	}
 	if (rc == 0)
 		rc = gzip_end(g, &e);
@@ -120,7 +117,7 @@ there_and_back(void *mem, struct fuzz f, bool whole)
 static void
 texts(void *mem, struct fuzz f, bool whole)
 {
-	char *s = talloc_strndup(mem, f.n ? (const char *)f.p : "", f.n);
+	char *s = fuzz_text(mem, &f);
 	struct timespec t = { 0 };
 	struct buf b = BUF(mem);
 	struct err e = { 0 };
@@ -166,19 +163,7 @@ message(void *mem, struct fuzz f, bool whole)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const targets[])(
-	    void *, struct fuzz, bool) = { form, packed, there_and_back, texts, message };
-	struct fuzz f = { data, size };
-	size_t which = fuzz_byte(&f) % (sizeof targets / sizeof *targets);
-	void *mem = talloc_new(NULL);
-	uint64_t first;
+	static fuzz_reader *const readers[] = { form, packed, there_and_back, texts, message };
 
-	sum = 1;
-	targets[which](mem, f, true);
-	first = sum;
-	sum = 1;
-	targets[which](mem, f, false);
-	fuzz_same(first, sum);
-	talloc_free(mem);
-	return 0;
+	return fuzz_read(readers, nitems(readers), &sum, data, size);
 }
