@@ -52,4 +52,4 @@ EXTRA_DIST += tests/vm/engine_test.py tests/vm/engine_sleep_test.py tests/vm/eng
 	tests/fuzz/README.md tests/fuzz/run tests/fuzz/fuzz.h tests/fuzz/seeds.py tests/fuzz/gateway_fuzz.c tests/fuzz/guest_parse_fuzz.c \
 	tests/fuzz/guest_session_fuzz.c tests/fuzz/host_session_fuzz.c tests/fuzz/stream_filter_fuzz.c tests/fuzz/corpus.py tests/fuzz/corpus/made-0 \
 	tests/fuzz/corpus/made-1 tests/fuzz/corpus/made-2 tests/vm/isolation_test.py tests/vm/isolation_net.py tests/vm/watch_test.py tests/vm/watch_agent.py
-EXTRA_DIST += tests/vm/hostile_test.py tests/vm/hosts_test.py tests/vm/hosts_net.py
+EXTRA_DIST += tests/vm/hostile_test.py tests/vm/hosts_test.py tests/vm/hosts_net.py tests/vm/hosts_scaling.py
