@@ -8,6 +8,7 @@ import http.cookiejar
 import http.server
 import json
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -38,9 +39,14 @@ def sql(statement):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that connections get: nobody has it while it is not listened on."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randrange(20000, 32000)))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
 class Stay(urllib.request.HTTPRedirectHandler):

@@ -86,6 +86,12 @@ class Load:
             with self.lock:
                 self.seen[status] = self.seen.get(status, 0) + 1
 
+    def answered(self, n):
+        """Waits for so many answers."""
+        end = time.monotonic() + 60
+        while sum(self.seen.values()) < n and time.monotonic() < end:
+            time.sleep(0.1)
+
     def end(self):
         self.stop = True
         for t in self.threads:
@@ -114,6 +120,7 @@ def reloads():
         time.sleep(1)
         os.kill(pid, signal.SIGHUP)
     time.sleep(2)
+    load.answered(31)
     seen = load.end()
     check("three reloads under load: no request failed", not bad(seen) and sum(seen.values()) > 30, f"{seen}")
     after = wait_children(pid, len(before), before)

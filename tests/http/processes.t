@@ -40,7 +40,7 @@ DELETE /v1/capsules/$ID/processes/nap?signal=SIGFOO
 DELETE /v1/capsules/$ID/processes/nap?signal=SIGTERM
 204 empty
 
-eventually 10
+eventually 60
 GET /v1/capsules/$ID/processes/pid:$PID
 200 {"pid":$PID,"state":"ended","exit_code":143,...}
 
@@ -111,6 +111,6 @@ POST /v1/capsules/$ID/files/move {"source":"/root/s/f","destination":"/root/s/g"
 DELETE /v1/capsules/$ID
 204 empty
 
-eventually 6
+eventually 30
 POST /v1/capsules/$ID/exec {"cmd":"true"}
 409 {"error":{"code":"invalid_state",...}}

@@ -6,6 +6,7 @@ servers add by themselves. Prints ok / not ok lines; needs no instance of Hutch.
 """
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,9 +35,14 @@ def check(name, good, why=""):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that connections get: nobody has it while it is not listened on."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randrange(20000, 32000)))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
 class Server:

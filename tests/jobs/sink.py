@@ -4,6 +4,7 @@ The local part of the recipient says what happens: r451@, r550@ (at RCPT), d451@
 connection ends after DATA), cutonce@. The attribute auth_code refuses logins, tls refuses STARTTLS.
 """
 import base64
+import random
 import socket
 import socketserver
 import ssl
@@ -106,10 +107,12 @@ class Sink:
         self.context.load_cert_chain(folder + "/smtp.pem", folder + "/smtp.key")
         self.user, self.password, self.auth_code, self.tls, self.seen = "hutch", "pass word", 0, True, []
         self.server = None
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        self.up()
+        while not self.server:  # a port below those that connections get: nobody has it while the sink is down
+            self.port = random.randrange(20000, 32000)
+            try:
+                self.up()
+            except OSError:
+                pass
 
     def up(self):
         self.server = Server(("127.0.0.1", self.port), Session)
