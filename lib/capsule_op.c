@@ -218,7 +218,14 @@ op_start_body(struct work *w, const struct op_env *env, const struct q_capsule_o
 	return b.data;
 }
 
-/* One artifact: from a host that has it to the host that needs it. */
+int
+op_waits(struct work *w, const struct q_capsule_op *c, const char *what)
+{
+	return q_life_reason(w->db, .id = c->id, .epoch = c->epoch, .reason = what) < 0 ? -1 : 0;
+}
+
+/* One artifact: from a host that has it to the host that needs it. 1: it was pulled; 0: it was
+   there. */
 static int
 pull(struct work *w, const struct q_capsule_op *c, struct bytes id, int64_t wait_ms)
 {
@@ -237,6 +244,8 @@ pull(struct work *w, const struct q_capsule_op *c, struct bytes id, int64_t wait
 		return n < 0
 		    ? -1
 		    : err_set(&w->err, E_HOST_UNAVAILABLE, "no host that has its image answers");
+	if (op_waits(w, c, "pulling") < 0)
+		return -1;
 	hex_write(hex, id.p, id.n);
 	for (i = 0; i < n; i++) {
 		struct buf body = BUF(w);
@@ -254,22 +263,31 @@ pull(struct work *w, const struct q_capsule_op *c, struct bytes id, int64_t wait
 		call.body = body.data;
 		if (agent_send(w, &call, &answer) < 0)
 			continue;
-		return q_artifact_held(w->db, .id = id, .holder = c->host_id) < 0 ? -1 : 0;
+		return q_artifact_held(w->db, .id = id, .holder = c->host_id) < 0 ? -1 : 1;
 	}
 	return -1;
 }
 
+/* Its place is reserved, so its state stays `starting` while its host pulls; one that failed is
+   made again, and waited for on. */
 int
 op_pull(struct work *w, const struct q_capsule_op *c, int64_t wait_ms)
 {
-	if (c->host_id &&
-	    host_bring_template(w, c->host_id, c->address, c->template_name, wait_ms) < 0)
+	bool image = c->wake_from && strcmp(c->wake_from, "image") == 0;
+	bool waited = strcmp(c->state_reason, "pulling") == 0;
+	int n = 0;
+
+	if (c->host_id)
+		n = host_bring_template(w, c->host_id, c->address, c->template_name, c, wait_ms);
+	waited = waited || n > 0;
+	if (n >= 0 && image && !c->wake_cold)
+		n = pull(w, c, c->image_memory, wait_ms);
+	waited = waited || n > 0;
+	if (n >= 0 && image)
+		n = pull(w, c, c->image_disk, wait_ms);
+	if (n < 0)
 		return -1;
-	if (!c->wake_from || strcmp(c->wake_from, "image") != 0)
-		return 0;
-	if (!c->wake_cold && pull(w, c, c->image_memory, wait_ms) < 0)
-		return -1;
-	return pull(w, c, c->image_disk, wait_ms);
+	return waited || n > 0 ? op_waits(w, c, "") : 0;
 }
 
 int

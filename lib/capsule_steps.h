@@ -41,6 +41,9 @@ op_start_body(struct work *, const struct op_env *, const struct q_capsule_op *,
 /* Copies of what it starts from, brought to its host before the start. */
 int op_pull(struct work *, const struct q_capsule_op *, int64_t wait_ms);
 
+/* What it waits for on its way (state_reason), "": nothing any more. */
+int op_waits(struct work *, const struct q_capsule_op *, const char *what);
+
 /* starting, resuming -> running, with its event; from what the agent answered. */
 int op_running(struct work *, const struct op_env *, const struct job_ref *,
     const struct q_capsule_op *, const char *from, struct json_object *answer);

@@ -1,6 +1,7 @@
 /* host_copy.c - see host_copy.h. A host pulls; here it is told what and from where. */
 #include "host_copy.h"
 #include "agent.h"
+#include "capsule_steps.h"
 #include "cleanup.h"
 #include "copies.q.h"
 #include "life.q.h"
@@ -31,18 +32,20 @@ pull(struct work *w, const char *address, const char *what, const char *from, co
 }
 
 int
-host_bring_template(
-    struct work *w, const struct uuid *host, const char *address, const char *name, int64_t wait_ms)
+host_bring_template(struct work *w, const struct uuid *host, const char *address, const char *name,
+    const struct q_capsule_op *waits, int64_t wait_ms)
 {
 	struct q_template_source *s;
 	int n = q_template_sources(w->db, &s, .host = host, .name = name);
 
 	if (n <= 0)
 		return n;
+	if (waits && op_waits(w, waits, "pulling") < 0)
+		return -1;
 	if (pull(w, address, talloc_asprintf(w, "templates/%s", name), s->dial, s->digest,
 		wait_ms) < 0)
 		return -1;
-	return q_host_holds(w->db, .host = host, .name = name) < 0 ? -1 : 0;
+	return q_host_holds(w->db, .host = host, .name = name) < 0 ? -1 : 1;
 }
 
 /* One copy that fails is tried again with the next turn, and keeps no other from being made. */
@@ -78,7 +81,8 @@ templates(struct work *w)
 	int n = q_templates_wanted(w->db, &t, .copies = COPIES), i;
 
 	for (i = 0; i < n; i++)
-		if (host_bring_template(w, t[i].target, t[i].target_dial, t[i].name, COPY_MS) < 0)
+		if (host_bring_template(
+			w, t[i].target, t[i].target_dial, t[i].name, NULL, COPY_MS) < 0)
 			forget(w, t[i].name);
 	return n;
 }

@@ -47,6 +47,8 @@ const struct field capsule_fields[] = {
 	FIELD(q_capsule, last_updated, "last_updated", .flags = NEEDED, .format = "date-time"),
 	FIELD(q_capsule, metadata, "metadata", .flags = NEEDED, .format = "json"),
 	FIELD(q_capsule, state, "state", .flags = NEEDED),
+	FIELD(q_capsule, state_reason, "state_reason", .flags = OMIT, .one_of = "pulling",
+	    .doc = "pulling: starting or resuming on a host that fetches what it starts from."),
 	FIELD(q_capsule, desired_state, "desired_state", .flags = NEEDED),
 	FIELD(q_capsule, generation, "generation", .flags = NEEDED),
 	FIELD(q_capsule, name, "name"),

@@ -7,7 +7,8 @@
 --   template_version int4, disk_size_mb int4, tags text[], env_names text[], error jsonb?, start_mode text?, accel text?,
 --   epoch int8, residency text?, visibility text, network jsonb, idle_action text, idle_signals text[], auto_resume text,
 --   timeout_mode text, expires_at timestamptz?, max_lifetime_sec int4, on_max_lifetime text, restart_policy text,
---   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[], open_ports text[], host_id uuid?, own_host bool
+--   paused_by text?, op text?, parent_id uuid?, snapshot_id uuid?, warnings text[], open_ports text[], host_id uuid?, own_host bool,
+--   state_reason text?
 
 -- part: capsule_shape
 SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' THEN 'starting' WHEN 'hibernating' THEN 'paused'
@@ -25,7 +26,8 @@ SELECT c.id, CASE c.observed_state WHEN 'pausing' THEN 'paused' WHEN 'resuming' 
        array_remove(ARRAY[CASE WHEN c.pending_spec IS NOT NULL THEN 'the new size holds from the next cold boot' END,
          c.lost_note], NULL) AS warnings,
        ARRAY(SELECT p.port || ' ' || p.visibility FROM capsule_ports p WHERE p.capsule_id = c.id ORDER BY p.port) AS open_ports,
-       c.host_id, coalesce(h.type = 'byoc', false) AS own_host
+       c.host_id, coalesce(h.type = 'byoc', false) AS own_host,
+       CASE WHEN c.observed_state IN ('starting','resuming') AND c.state_reason = 'pulling' THEN 'pulling' END AS state_reason
   FROM capsules c LEFT JOIN users u ON u.id = c.owner_id
   LEFT JOIN hosts h ON h.id = c.host_id
   LEFT JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
@@ -110,7 +112,8 @@ UPDATE capsules SET desired_state = 'stopped', generation = generation + 1, obse
 --   starts int4, timeout_sec int4, timeout_mode text, deadline_s int8?, idle_action text, idle_signals text[],
 --   auto_resume text, restart_policy text, network jsonb, host_tags text[], image_memory bytea?, image_disk bytea?,
 --   image_class text?, image_bytes int8?, missing_from text?, parent_id uuid?, snapshot_id uuid?, generation int8, started_at timestamptz?,
---   cold_vcpus int4, cold_memory_mb int4, cold_disk_size_mb int4, tags text[], env_names text[], idle_memory bool, told text
+--   cold_vcpus int4, cold_memory_mb int4, cold_disk_size_mb int4, tags text[], env_names text[], idle_memory bool, told text,
+--   state_reason text
 
 -- part: told
 left(md5(concat_ws('|', c.timeout_sec, c.timeout_mode, extract(epoch FROM c.deadline_at), c.idle_action, c.idle_memory, c.idle_signals,
@@ -129,7 +132,7 @@ SELECT c.id, c.team_id, c.owner_id, c.observed_state, c.desired_state, c.epoch, 
        coalesce((c.pending_spec->>'vcpus')::int, c.vcpus) AS cold_vcpus,
        coalesce((c.pending_spec->>'memory_mb')::int, c.memory_mb) AS cold_memory_mb,
        greatest((c.pending_spec->>'disk_size_mb')::int, c.disk_size_mb) AS cold_disk_size_mb, c.tags, c.env_names,
-       c.idle_memory, {{told}}
+       c.idle_memory, {{told}}, c.state_reason
   FROM capsules c JOIN template_versions v ON v.template_id = c.template_id AND v.version = c.template_version
   LEFT JOIN hosts h ON h.id = c.host_id
   LEFT JOIN LATERAL (SELECT m.memory_artifact, m.disk_artifact, m.cpu_class, m.bytes FROM capsule_images m WHERE m.capsule_id = c.id

@@ -115,6 +115,11 @@ SELECT DISTINCT h.id AS holder, h.address, h.dial FROM capsule_images i
   JOIN artifact_copies a ON a.artifact_id IN (i.disk_artifact, i.memory_artifact) JOIN hosts h ON h.id = a.holder
  WHERE i.capsule_id = :id::uuid AND h.deleted_at IS NULL AND h.status IN ('online','draining');
 
+-- name: life_reason :exec
+-- What it waits for on its way, for who looks; whatever the way comes to replaces it.
+UPDATE capsules SET state_reason = :reason::text
+ WHERE id = :id::uuid AND epoch = :epoch::int8 AND observed_state IN ('starting','resuming') AND state_reason <> :reason::text;
+
 -- name: life_place :exec
 -- pending -> starting, on a host whose row is locked.
 UPDATE capsules SET observed_state = 'starting', host_id = :host::uuid

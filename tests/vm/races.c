@@ -4,12 +4,19 @@
  *
  * usage: races CONNINFO [TRIES]      (a database of an instance, as its owner)
  *
- * host_watch.c is compiled in with its call to the agent replaced. What the host "does" while it is
- * asked for its inventory is another connection's doing, as in life.
+ * host_watch.c is compiled in with its call to the agent replaced, and so are the starts' files,
+ * for what is told of a capsule while its host pulls (spec 02 §5.6). What the host "does" while it
+ * is asked for its inventory is another connection's doing, as in life.
  */
 #define agent_send     fake_agent
 #define agent_send_all fake_agents
 #include "../../lib/host_watch.c"
+#include "../../lib/capsule_op.c"
+/* clang-format off */
+#define pull   pull_template
+#define forget forget_copy
+#include "../../lib/host_copy.c"
+/* clang-format on */
 #undef agent_send
 #undef agent_send_all
 
@@ -20,6 +27,7 @@
 static PGconn *other; /* of whoever acts meanwhile */
 static struct uuid host, capsule;
 static int discards, bad;
+static int pulls;
 static const char *inventory_says;
 static const char *meanwhile;
 
@@ -45,6 +53,16 @@ value(void *mem, const char *text)
 	return v;
 }
 
+static const char *
+reason(void *mem)
+{
+	char id[37];
+
+	return value(mem,
+	    talloc_asprintf(mem, "SELECT state_reason FROM capsules WHERE id = '%s'",
+		uuid_write(id, &capsule)));
+}
+
 /* The host: its inventory is made, then the row changes; nothing else may be asked of it. */
 int
 fake_agent(struct work *w, const struct agent_call *call, struct json_object **ret)
@@ -53,6 +71,10 @@ fake_agent(struct work *w, const struct agent_call *call, struct json_object **r
 	const char *said;
 
 	*ret = NULL;
+	if (strncmp(call->path, "/artifacts/", strlen("/artifacts/")) == 0) {
+		pulls += strcmp(reason(w), "pulling") == 0;
+		return 0;
+	}
 	if (strcmp(call->path, "/capsules") != 0) {
 		discards++;
 		return 0;
@@ -300,6 +322,57 @@ compete(struct db *const db[2], const struct race *r)
 	clear(mem);
 }
 
+/* ---- a start that waits for its host */
+
+/* The host has neither the template nor the image: two pulls, and the row says so while they last.
+ */
+static void
+pull_both(struct db *db)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct work *w = talloc_zero(mem, struct work);
+	struct q_capsule_op *c;
+	char id[37], h[37], hex[2 * HASH_SIZE + 1];
+	uint8_t disk[HASH_SIZE];
+
+	capsule = uuid_new();
+	crypto_random(disk, sizeof disk);
+	hex_write(hex, disk, sizeof disk);
+	sql(other, insert(mem, "starting"));
+	sql(other,
+	    talloc_asprintf(mem,
+		"UPDATE capsules SET wake_from = 'image', wake_cold = true WHERE id = '%s'; "
+		"UPDATE hosts SET holds = '{}' WHERE id = '%s'; "
+		"INSERT INTO artifacts (id, kind, bytes) VALUES ('\\x%s', 'disk', 1); "
+		"INSERT INTO artifact_copies (artifact_id, holder, state) SELECT '\\x%s', id, "
+		"'ready' "
+		"FROM hosts WHERE name <> 'races' AND 'minimal' = ANY (holds) LIMIT 1; "
+		"INSERT INTO capsule_images (capsule_id, epoch, team_id, disk_artifact, cpu_class, "
+		"bytes) "
+		"SELECT id, 1, team_id, '\\x%s', '', 1 FROM capsules WHERE id = '%s'",
+		uuid_write(id, &capsule), uuid_write(h, &host), hex, hex, hex, id));
+	w->db = db;
+	w->id = "races";
+	pulls = 0;
+	if (db_unit(db, w, &w->err) < 0 || q_capsule_for_op(db, &c, .id = &capsule) <= 0 ||
+	    op_pull(w, c, 1000) < 0) {
+		fprintf(stderr, "races: %s\n", w->err.text);
+		exit(2);
+	}
+	db_unit_end(db);
+	if (pulls != 2 || *reason(mem)) {
+		bad++;
+		printf("# %d pulls were told of, then \"%s\"\n", pulls, reason(mem));
+	}
+	sql(other,
+	    talloc_asprintf(mem,
+		"DELETE FROM capsule_images WHERE capsule_id = '%s'; DELETE FROM artifact_copies "
+		"WHERE "
+		"artifact_id = '\\x%s'; DELETE FROM artifacts WHERE id = '\\x%s'",
+		id, hex, hex));
+	clear(mem);
+}
+
 static int
 said(const char *what, const char *name, int tries)
 {
@@ -331,6 +404,8 @@ main(int argc, char **argv)
 		"'unix:/none', "
 		"'online', false)",
 		uuid_write(h, &host)));
+	pull_both(db[0]);
+	failed += said("5.6", "a start that waits for its host says so", 1);
 	for (k = 0; k < nitems(meetings); k++) {
 		for (i = 0, bad = 0; i < tries; i++)
 			meet(db[0], &meetings[k]);
