@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 enum { GUEST_MS = 8000, SPREAD_S = 10, KIB = 1024, NS_PER_TICK = 10000000 };
+static const uint64_t COUNTED_MOST = 1ULL << 50; /* bytes in ten seconds */
 
 static size_t
 slurp(const char *path, char *ret, size_t len)
@@ -108,13 +109,15 @@ by_process(const struct vm *vm, uint64_t *cpu_ns, uint64_t *mem_kb)
 	return true;
 }
 
-/* What was counted since the last time, handed out over the seconds until the next. */
+/* What was counted since the last time, handed out over the seconds until the next. A guest may say
+   any number: what can be added up and written is the most. */
 static void
 counted(struct metrics *m, enum io i, uint64_t total)
 {
 	uint64_t more = total >= m->total[i] ? total - m->total[i] : total;
 
 	m->total[i] = total;
+	more = more < COUNTED_MOST ? more : COUNTED_MOST;
 	m->left[i] += (float)more;
 	m->rate[i] = m->left[i] / SPREAD_S;
 }

@@ -1,6 +1,6 @@
 /*
  * host_parse_fuzz.c - what the host agent reads from those it does not trust: QEMU's control socket
- * (QEMU is a hostile guest's, once it broke out), manifests of other hosts.
+ * (QEMU is a hostile guest's, once it broke out), manifests of other hosts, numbers of guests.
  *
  * Every command is answered once, the end is told once, nothing comes behind it.
  */
@@ -34,6 +34,8 @@ wire_send(const struct msghdr *m)
 #define close(fd)             (void)(fd)
 #include "hostagent/qmp.c"
 #undef close
+#undef fcntl
+#include "hostagent/metrics_sample.c"
 
 /* ---- the loop: one descriptor, one timer */
 
@@ -236,10 +238,76 @@ manifest(void *mem, struct fuzz f, bool whole)
 	}
 }
 
+/* ---- what a guest says of itself, and QEMU of its disks */
+
+int
+vm_guest_open(struct vm *vm, struct err *e)
+{
+	(void)vm;
+	return err_set(e, E_CLOSED, "there is none");
+}
+
+void
+guest_call(
+    struct guest *g, void *owner, const struct guest_call *call, guest_answer *answer, void *arg)
+{
+	(void)g;
+	(void)owner;
+	(void)call;
+	(void)answer;
+	(void)arg;
+	abort();
+}
+
+int64_t
+now_mono(void)
+{
+	return 1;
+}
+
+int64_t
+now_real(void)
+{
+	return 1;
+}
+
+const char *
+chain_file(unsigned n, char ret[LAYER_NAME])
+{
+	(void)n;
+	return ret;
+}
+
+/* Two answers, one behind the other: the sums can be written as whole numbers. */
+static void
+numbers(void *mem, struct fuzz f, bool whole)
+{
+	struct capsule *c = talloc_zero(mem, struct capsule);
+	struct metrics m = { .capsule = c };
+	const uint8_t *p = NULL;
+	struct err e = { 0 };
+
+	(void)whole;
+	c->metrics = &m;
+	for (int i = 0; i < 2; i++) {
+		size_t n = fuzz_piece(&f, f.n, &p);
+		struct buf b = BUF(mem);
+
+		buf_need(&b, n);
+		buf_add(&b, p, n);
+		on_guest(&m, 200, b.data, n, NULL);
+		on_blocks(c, json_parse(mem, b.data, n, NULL, &e), NULL);
+		for (int k = 0; k < IO; k++)
+			if (!(m.left[k] >= 0 && m.left[k] < 1e17F && m.rate[k] <= m.left[k]))
+				abort();
+	}
+	fuzz_sum(&sum, &m.processes, sizeof m.processes);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static fuzz_reader *const readers[] = { control, manifest };
+	static fuzz_reader *const readers[] = { control, manifest, numbers };
 
 	return fuzz_read(readers, nitems(readers), &sum, data, size);
 }

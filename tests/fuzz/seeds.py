@@ -129,6 +129,10 @@ def host_parse():
              "files": [{"name": "memory", "size": (4 << 20) + 1, "chunks": sums}, {"name": "state", "size": 9, "chunks": sums[:1]}]}
     yield b"\1" + json.dumps(about).encode()
     yield b"\1" + json.dumps(dict(about, template="../x", parent=None)).encode()
+    for number in (5, -1, (1 << 63) - 1):
+        stats = {"mem_used": number, "mem_cache": 1, "processes": number, "net_rx": number, "net_tx": 1}
+        blocks = [{"device": "d1", "stats": {"rd_bytes": number, "wr_bytes": number}}, {"stats": {"rd_bytes": number}}]
+        yield b"\2" + piece(json.dumps(stats).encode()) + piece(json.dumps(blocks).encode())
 
 
 def spoken(opcode, data, fin=0x80):
