@@ -27,3 +27,26 @@ INSERT INTO capsules (id, team_id, template_id, template_name, template_version,
 END
 # 8 of 11 hold memory: 7 × (1000 + 128) + 1000 + 64; all hold disk, half of it is counted
 check "capacity: what is used" equals "8960 16 2 22000 11" sql -c "SELECT memory_mb || ' ' || vcpus || ' ' || starting || ' ' || disk_mb || ' ' || capsules FROM host_used('$H')"
+
+# needed: hosts that take capsules, that have room for a usual one, that hold what there is, that are wanted within the bounds of the scaling (NULL: left out).
+needed() { sql -c "SELECT concat_ws(' ', takes, with_room, needed, wanted) FROM hosts_needed(100, 400, 100)"; }
+host_is() { sql -c "UPDATE hosts SET $1 WHERE id = '$H'" >/dev/null; }
+bounds() { sql -c "UPDATE scaling SET min_hosts = $1, max_hosts = $2" >/dev/null; }
+host_is "status = 'online', accel = 'kvm', memory_mb = 65536, cpu_cores = 16, disk_gb = 1000, free_disk_mb = 900000"
+check "hosts needed: one holds it all" equals "1 1 1 1" needed
+bounds 3 9
+check "hosts wanted: not fewer than the least" equals "1 1 1 3" needed
+host_is "reserve_memory_mb = 58000"
+check "hosts needed: smaller ones, more of them; none has room" equals "1 0 5 5" needed
+bounds NULL 2
+check "hosts wanted: not more than the most" equals "1 0 5 2" needed
+host_is "reserve_memory_mb = 0, free_disk_mb = 1536"
+check "hosts needed: room is disk, too" equals "1 0 1 1" needed
+host_is "schedulable = false"
+check "hosts needed: nobody knows, when none takes capsules" equals "0 0" needed
+bounds 0 2
+check "hosts wanted: none at least says nothing" equals "0 0" needed
+bounds 1 2
+check "hosts wanted: the least, when none takes capsules" equals "0 0 1" needed
+bounds NULL NULL
+host_is "schedulable = true, free_disk_mb = 0, status = 'pending'"
