@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 enum {
+	PAGE = 4096,
 	LOOK_MS = 5,
 	KEEP_MS = 20000, /* after the last one that took it */
 	SPARE_PERCENT = 4
@@ -50,6 +51,30 @@ seal(int fd, struct err *e)
 	    : 0;
 }
 
+static bool
+is_zero(const char *p)
+{
+	return !*p && memcmp(p, p + 1, PAGE - 1) == 0;
+}
+
+/* What is not zero between two pages. An image's holes are gone once a clone of it was saved (QEMU
+   reads them), and zeros would cost memory here as well. */
+static int
+copy_range(int to, const char *p, off_t at, off_t end)
+{
+	off_t run;
+	ssize_t n;
+
+	for (; at < end; at += PAGE) {
+		for (run = at; run < end && !is_zero(p + run); run += PAGE)
+			;
+		for (; at < run; at += n)
+			if ((n = pwrite(to, p + at, (size_t)(run - at), at)) <= 0)
+				return -1;
+	}
+	return 0;
+}
+
 /* What the image has, where it has something. */
 static int
 copy_base(struct flat_job *j)
@@ -68,12 +93,9 @@ copy_base(struct flat_job *j)
 	if (p == MAP_FAILED)
 		return err_sys(&j->err, "map the image below");
 	while (r == 0 && (at = lseek(j->base, end, SEEK_DATA)) >= 0 && at < size) {
-		ssize_t n;
-
 		end = lseek(j->base, at, SEEK_HOLE);
-		for (; r == 0 && at < end; at += n)
-			if ((n = pwrite(j->memory, p + at, (size_t)(end - at), at)) <= 0)
-				r = err_sys(&j->err, "memory for several");
+		if (copy_range(j->memory, p, at, end) < 0)
+			r = err_sys(&j->err, "memory for several");
 	}
 	(void)munmap((void *)p, j->size);
 	return r;
