@@ -277,6 +277,9 @@ closed(struct request *r, void *arg, int status, struct json_object *json)
 		return;
 	}
 	guest_refused(r, status, json);
+	/* What SendInput calls internal (spec 06): it is closed, or the process has a terminal. */
+	if (json && strcmp(json_str(json, "code", ""), "internal") == 0)
+		r->work.err.code = E_BAD_STATE;
 	reply_error(r);
 }
 

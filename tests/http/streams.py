@@ -296,6 +296,9 @@ def calls(base):
     check("stdin: no base64 is 400", call("POST", base + "/processes/cat/stdin", {"data": "!"})[0] == 400)
     check("stdin: nothing is 400", call("POST", base + "/processes/cat/stdin", {})[0] == 400)
     check("stdin: eof", call("POST", base + "/processes/cat/stdin", {"eof": True})[0] == 204 and s.all()[-1].get("exit_code") == 0)
+    call("POST", base + "/exec", {"cmd": "sleep", "args": ["60"], "background": True, "tag": "deaf"})
+    status, a = call("POST", base + "/processes/deaf/stdin", {"data": "YQ=="})
+    check("stdin: that of a process without one", status == 409 and a["error"]["code"] == "invalid_state", (status, a))
     check("stdin: no such process", call("POST", base + "/processes/cat/stdin", {"data": "YQ=="})[0] == 404)
 
 
