@@ -419,7 +419,7 @@ on_guest_answer(void *arg, const uint8_t *m, size_t len)
 static void
 ask(struct question *q)
 {
-	const uint8_t *m = q->query + 2;
+	uint8_t *m = q->query + 2;
 	const struct net_policy *p = &q->outlet->policy;
 	char text[300], name[NET_NAME];
 	size_t end = q->len >= HEAD ? name_read(m, q->len, HEAD, text, sizeof text) : 0;
@@ -428,6 +428,9 @@ ask(struct question *q)
 		talloc_free(q); /* no plain question */
 		return;
 	}
+	/* what stands behind it (options, records) nobody judges, so it goes nowhere */
+	q->len = end + 4;
+	memset(m + 6, 0, 6);
 	if (*text ? !net_name_read(text, strlen(text), name) ||
 		    net_name_verdict(p, name) == NET_DENIED
 		  : !p->rules.internet)

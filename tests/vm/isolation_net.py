@@ -72,6 +72,8 @@ def answer(query):
         labels.append(query[at + 1:at + 1 + query[at]].decode())
         at += 1 + query[at]
     name, end = '.'.join(labels).lower(), at + 5
+    if len(query) != end or any(query[6:12]):
+        raise ValueError('more than a question')
     kind = struct.unpack('>H', query[at + 1:at + 3])[0]
     address = NAMES.get(name) if kind == 1 else None
     found = name in NAMES

@@ -205,6 +205,13 @@ def test_networks_by_address():
     assert internet.seen() == {}
 
 
+def asked(cid, name, behind):
+    """The code of the answer to a question for a name's address, with a record and more bytes behind it."""
+    q = bytes((1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1)) + b''.join(bytes((len(x),)) + x.encode() for x in name.split('.')) + bytes((0, 0, 1, 0, 1))
+    return agent.run(cid, "python3 -c \"import socket; s = socket.socket(2, 2); s.settimeout(60); s.connect(('10.0.2.3', 53)); "
+                     "s.send(bytes.fromhex('%s')); print(s.recv(512)[3] & 15)\"" % (q + behind).hex()).strip()
+
+
 def test_names():
     assert patch(one, {'internet': False, 'allow': ['*.good.example', 'inside.example', 'loop.example', 'self.example']})[0] == 200
     assert web(one, 'http://www.good.example/') == net.GOOD + ' www.good.example'
@@ -217,6 +224,8 @@ def test_names():
     for name in ('inside.example', 'loop.example', 'self.example'):
         assert shut(one, 'http://%s/' % name, '--resolve %s:80:%s' % (name, net.GOOD)), name
     assert cut(one, net.GOOD, 8080)
+    # what stands behind a question goes nowhere
+    assert asked(one, 'www.good.example', b'\0\0\x29\x10\0\0\0\0\0\0\x09\xfd\xe9\0\x05bytes' + b'more') == '0'
     # names that are not allowed are not told, either
     assert agent.run(one, 'getent hosts bad.example; echo $?').strip() == '2'
     assert patch(one, {'internet': True, 'deny': ['bad.example']})[0] == 200
