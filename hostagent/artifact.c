@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 #include <string.h>
@@ -96,6 +97,15 @@ file_parse(struct artifact *a, struct json_object *j, struct err *e)
 	return 0;
 }
 
+/* Absent is 0; -1: no number of anything. */
+static int
+number(struct json_object *j, const char *name)
+{
+	int64_t n = json_int(j, name, 0);
+
+	return n < 0 || n > INT_MAX ? -1 : (int)n;
+}
+
 struct artifact *
 artifact_parse(void *mem, const char *id, const char *text, size_t len, struct err *e)
 {
@@ -125,9 +135,13 @@ artifact_parse(void *mem, const char *id, const char *text, size_t len, struct e
 	a->machine = json_str(j, "machine", "");
 	a->template = json_str(j, "template", "");
 	a->build = json_str(j, "build", "");
-	a->vcpus = (int)json_int(j, "vcpus", 0);
-	a->memory_mb = (int)json_int(j, "memory_mb", 0);
+	a->vcpus = number(j, "vcpus");
+	a->memory_mb = number(j, "memory_mb");
 	a->disk_size = (uint64_t)json_int(j, "disk_size", 0);
+	if (a->vcpus < 0 || a->memory_mb < 0) {
+		(void)err_set(e, E_TAMPERED, "artifact %.64s: its machine is none", id);
+		goto fail;
+	}
 	if ((a->parent && !artifact_id_ok(a->parent)) || (*a->template && !name_ok(a->template))) {
 		(void)err_set(e, E_TAMPERED, "artifact %.64s: its parent or template is none", id);
 		goto fail;

@@ -4,6 +4,7 @@
 #include "cleanup.h"
 #include "http.h"
 #include "json.h"
+#include "template.h"
 #include "tls.h"
 
 #include <errno.h>
@@ -175,8 +176,8 @@ pull_artifact(const struct pull_env *p, const char *id, int depth, struct err *e
 /* ---- templates: a folder of files that template.json names with size and SHA-256 */
 
 static int
-template_file(const struct pull_env *p, const char *what, const char *name,
-    struct json_object *about, int dir, struct err *e)
+pull_part(const struct pull_env *p, const char *what, const char *name, struct json_object *about,
+    int dir, struct err *e)
 {
 	auto_fd fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 	auto_talloc uint8_t *data = talloc_size(NULL, ARTIFACT_CHUNK);
@@ -224,6 +225,18 @@ digest_is(struct json_object *files, const char *want)
 	return strcmp(hex, want) == 0;
 }
 
+static bool
+is_part(const char *name)
+{
+	const char *part;
+	size_t i;
+
+	for (i = 0; (part = template_file(i)); i++)
+		if (strcmp(part, name) == 0)
+			return true;
+	return false;
+}
+
 static int
 template_fill(const struct pull_env *p, const char *what, const char *path, struct err *e)
 {
@@ -242,9 +255,11 @@ template_fill(const struct pull_env *p, const char *what, const char *path, stru
 		return err_set(e, E_TAMPERED, "%s: not the version that was asked for", what);
 	json_object_object_foreach(files, name, about)
 	{
-		if (strchr(name, '/') || *name == '.' ||
-		    template_file(p, what, name, about, dir, e) < 0)
-			return e->code ? -1 : err_set(e, E_TAMPERED, "%s: a bad name", what);
+		if (!is_part(name))
+			return err_set(
+			    e, E_TAMPERED, "%s: a template has no file of that name", what);
+		if (pull_part(p, what, name, about, dir, e) < 0)
+			return -1;
 	}
 	fd = openat(dir, "template.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
 	if (fd < 0 || write_all(fd, (const uint8_t *)a.body, a.len, 0, e) < 0 ||
@@ -256,13 +271,14 @@ template_fill(const struct pull_env *p, const char *what, const char *path, stru
 static void
 folder_drop(const char *path)
 {
-	static const char *const names[] = { "vmlinux", "initramfs.cpio", "rootfs.erofs",
-		"upper.qcow2", "template.json" };
 	auto_fd dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *part;
 	size_t i;
 
-	for (i = 0; dir >= 0 && i < nitems(names); i++)
-		(void)unlinkat(dir, names[i], 0);
+	for (i = 0; dir >= 0 && (part = template_file(i)); i++)
+		(void)unlinkat(dir, part, 0);
+	if (dir >= 0)
+		(void)unlinkat(dir, "template.json", 0);
 	(void)rmdir(path);
 }
 

@@ -20,6 +20,12 @@ static const struct part {
 	{ "upper.qcow2", offsetof(struct template, upper) },
 };
 
+const char *
+template_file(size_t n)
+{
+	return n < nitems(parts) ? parts[n].file : NULL;
+}
+
 static int *
 part_fd(struct template *t, const struct part *p)
 {

@@ -25,5 +25,9 @@ struct template *template_build(struct agent *, const char *name, const char *bu
 struct template *
 template_of_build(struct agent *, const char *name, const char *build, struct err *);
 
+/* The files that every template consists of, beside template.json, by number; NULL behind the last.
+ */
+const char *template_file(size_t);
+
 /* Appends the names of what is there: "minimal","desktop". */
 void template_names(struct agent *, struct buf *);

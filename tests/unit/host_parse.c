@@ -89,7 +89,8 @@ parse(const char *text, struct err *e)
 	return artifact_parse(mem, id, text, strlen(text), e);
 }
 
-/* What becomes part of a path is a name: the id only says that it is what the other host meant. */
+/* What becomes part of a path is a name, a size is one: the id only says that it is what the other
+ * host meant. */
 START_TEST(names)
 {
 	static const struct row {
@@ -102,6 +103,9 @@ START_TEST(names)
 		{ "{\"format\":1,\"template\":\"../x\",\"files\":[]}", false },
 		{ "{\"format\":1,\"template\":\"a/../x\",\"files\":[]}", false },
 		{ "{\"format\":1,\"template\":\".x\",\"files\":[]}", false },
+		{ "{\"format\":1,\"vcpus\":2,\"memory_mb\":512,\"files\":[]}", true },
+		{ "{\"format\":1,\"vcpus\":4294967298,\"files\":[]}", false },
+		{ "{\"format\":1,\"memory_mb\":-1,\"files\":[]}", false },
 		{ "{\"format\":1,\"files\":[{\"name\":\"state\",\"size\":0,\"chunks\":[]}]}",
 		    true },
 		{ "{\"format\":1,\"files\":[{\"name\":\"a/b\",\"size\":0,\"chunks\":[]}]}", false },
