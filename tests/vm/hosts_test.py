@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 sys.dont_write_bytecode = True
 for number in (signal.SIGTERM, signal.SIGALRM):
     signal.signal(number, lambda *_: sys.exit(1))  # what was made is removed at exit
-signal.alarm(int(os.environ.get("HOSTS_SECONDS", "570")))  # before runtests ends it, so that there is time to remove
+signal.alarm(int(os.environ.get("HOSTS_SECONDS", "1700")))  # before runtests ends it, so that there is time to remove
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 LOCAL = "host {\n\theartbeat_sec = 1\n\tsuspect_sec = 8\n\tunreachable_sec = 15\n\tproof_sec = 3\n\talert_sec = 2\n}\n"
