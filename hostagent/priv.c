@@ -32,7 +32,7 @@ priv_send(int sock, const void *p, size_t len, const int *fd, int n)
 		c->cmsg_len = CMSG_LEN(sizeof(int) * n);
 		memcpy(CMSG_DATA(c), fd, sizeof(int) * n);
 	}
-	return sendmsg(sock, &m, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -1;
+	return TEMP_FAILURE_RETRY(sendmsg(sock, &m, MSG_NOSIGNAL)) == (ssize_t)len ? 0 : -1;
 }
 
 ssize_t
@@ -45,7 +45,7 @@ priv_receive(int sock, void *p, size_t len, int *fd, int *n)
 		.msg_control = control,
 		.msg_controllen = sizeof control };
 	struct cmsghdr *c;
-	ssize_t k = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
+	ssize_t k = TEMP_FAILURE_RETRY(recvmsg(sock, &m, MSG_CMSG_CLOEXEC));
 
 	*n = 0;
 	if (k <= 0)
