@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { INIT_MS = 20000 };
+enum { INIT_MS = 20000, DEAD_MS = 20 };
 
 /* The start's steps. */
 
@@ -414,6 +414,31 @@ capsule_died(void *user, struct vm *vm)
 	pool_fill(c->agent);
 }
 
+/* What goes on with it: the sealing of a hibernation has all that it needs. */
+static bool
+goes_on(const struct capsule *c)
+{
+	return c->op && !(c->state == CAP_HIBERNATING && c->op->seal);
+}
+
+static void
+look_again(void *arg)
+{
+	struct vm *vm = arg;
+
+	if (vm->on_dead == capsule_on_dead && !goes_on(vm->user))
+		capsule_died(vm->user, vm);
+}
+
+void
+capsule_on_dead(void *user, struct vm *vm)
+{
+	if (goes_on(user))
+		(void)timer_new(vm, vm->agent->loop, DEAD_MS, DEAD_MS, look_again, vm);
+	else
+		capsule_died(user, vm);
+}
+
 void
 capsule_moved(struct capsule *c)
 {
@@ -455,7 +480,7 @@ started(void *user, const struct err *e)
 	} else {
 		crash_point("create.5");
 		c->vm = op->vm;
-		c->vm->on_dead = capsule_died;
+		c->vm->on_dead = capsule_on_dead;
 		c->vm->user = c;
 		capsule_keep(c, op);
 		(void)capsule_step(c, EV_UP, &ignore);
@@ -686,7 +711,7 @@ capsule_adopted(struct capsule *c, struct vm *vm)
 
 	c->vm = vm;
 	c->chain = vm->chain;
-	vm->on_dead = capsule_died;
+	vm->on_dead = capsule_on_dead;
 	vm->user = c;
 	if (c->state == CAP_HIBERNATING || c->state == CAP_PAUSED)
 		capsule_unseal(c);

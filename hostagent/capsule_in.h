@@ -66,7 +66,12 @@ void capsule_note(struct capsule *, const char *what);
 /* Flow callbacks for a VM's done and for the guest's init. */
 vm_done capsule_on_vm;
 void capsule_vm_is(struct capsule *, const struct vm *);
+/* Its VM's process ended by itself. */
 void capsule_died(void *capsule, struct vm *);
+/* The same of a VM for whose end nobody waits. What goes on with the capsule without it (a record
+   is written, files are sealed) meets a dead VM, never none, at its next step; then this is heard.
+ */
+void capsule_on_dead(void *capsule, struct vm *);
 /* Verifies op->spec.disk and .memory: op->chain, parent, state. */
 void capsule_step_image(void *op);
 /* Threads that work for the op find nobody any more. */

@@ -54,7 +54,7 @@ capsule_own(struct capsule_op *op)
 
 	c->vm = op->vm;
 	op->vm = NULL;
-	c->vm->on_dead = capsule_died;
+	c->vm->on_dead = capsule_on_dead;
 	c->vm->user = c;
 	capsule_vm_is(c, c->vm);
 	c->restored = op->state >= 0;

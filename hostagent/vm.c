@@ -165,13 +165,27 @@ run_done(void *user, const struct err *e)
 		done(r->user, e);
 }
 
+static void
+step_ended(void *user)
+{
+	struct vm *vm = user;
+	struct err e = { 0 };
+
+	(void)err_set(
+	    &e, E_QEMU, "QEMU ended (wait status %#x), see its log", (unsigned)vm->status);
+	flow_fail(vm->run->flow, &e);
+}
+
+static const struct step ended_steps[] = { { "looking for QEMU", step_ended }, { 0 } };
+
 void
 vm_flow(struct vm *vm, const struct step *steps, vm_done *done, void *user)
 {
 	TALLOC_FREE(vm->run->flow);
 	vm->run->done = done;
 	vm->run->user = user;
-	vm->run->flow = flow_new(vm->run, vm->agent->loop, steps, vm, run_done);
+	vm->run->flow = flow_new(
+	    vm->run, vm->agent->loop, vm->state == VM_DEAD ? ended_steps : steps, vm, run_done);
 }
 
 void

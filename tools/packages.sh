@@ -8,7 +8,7 @@ RUN_PACKAGES=(nftables iproute2 postgresql redis-server lighttpd lighttpd-module
 	mmdebstrap erofs-utils e2fsprogs lz4 binutils ca-certificates
 	libnss-myhostname) # makes *.localhost known to programs that ask the C library: node, python
 TLS_PACKAGES=(lighttpd-mod-openssl)
-TEST_PACKAGES=(iproute2 apache2-bin shellcheck chromium-headless-shell)
+TEST_PACKAGES=(iproute2 apache2-bin shellcheck chromium-headless-shell strace)
 
 missing_packages() {
 	local package

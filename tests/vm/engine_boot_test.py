@@ -81,6 +81,42 @@ def test_a_timer_measured_wrong():
     assert agent.delete(cid)[0] == 204
 
 
+class Stall:
+    """A disk that stalls: the agent's fdatasync() takes a minute, or until this ends."""
+    def __enter__(self):
+        pid = agent.process.pid
+        self.tracer = subprocess.Popen(['strace', '-f', '-qq', '-o', '/dev/null', '-e', 'trace=fdatasync',
+                                        '-e', 'inject=fdatasync:delay_enter=60000000', '-p', str(pid)])
+
+        def traced():
+            return all('TracerPid:\t%d\n' % self.tracer.pid in open(path).read() for path in glob.glob('/proc/%d/task/*/status' % pid))
+        wait_for('strace', lambda: traced() or self.tracer.poll() is not None)
+        return self
+
+    def __exit__(self, *_):
+        self.tracer.send_signal(signal.SIGINT)
+        self.tracer.wait()
+
+
+def test_the_end_while_a_record_is_written():
+    """The disk stalls while a pause is written down, and QEMU ends meanwhile: the next step meets a dead machine, the agent lives."""
+    cid, answer = make(), []
+    pid = agent.vm_of(cid)
+    asked = threading.Thread(target=lambda: answer.append(agent.post(cid, 'pause')), daemon=True)
+    with Stall():
+        asked.start()
+        wait_for('the pause', lambda: agent.get(cid)['state'] == 'pausing')
+        os.kill(pid, signal.SIGKILL)
+        wait_for('what the log says of it', lambda: 'QEMU (pid %d) ended' % pid in agent.log())
+        assert agent.get(cid)['state'] == 'pausing'
+    asked.join()
+    assert agent.process.poll() is None and answer[0][0] >= 500, answer
+    wait_for('the error', lambda: agent.get(cid)['state'] == 'error')
+    assert agent.get(cid)['exit']['signal'] == 9, agent.get(cid)
+    assert resume_cold(cid, 2)[0] == 200
+    assert agent.delete(cid)[0] == 204
+
+
 def test_disk_of_an_ended_one_is_sealed():
     cid = make()
     agent.run(cid, 'echo kept >/root/k; sync')
