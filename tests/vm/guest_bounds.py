@@ -5,14 +5,9 @@ import time
 
 import h2_client
 from guest_files import put
-from guest_lib import P, TOKEN, check, same
+from guest_lib import P, TOKEN, check, memory, same
 
 MB = 1 << 20
-
-
-def memory(a):
-    with open(f"/proc/{a.process.pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) * 1024
 
 
 def head(method, path, *more):

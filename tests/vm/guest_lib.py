@@ -27,6 +27,12 @@ def check(where):
     return take
 
 
+def memory(a):
+    """Bytes of RAM that the agent has."""
+    with open(f"/proc/{a.process.pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) * 1024
+
+
 def same(got, want, what="value"):
     if got != want:
         raise AssertionError(f"{what} is {got!r}, not {want!r}")

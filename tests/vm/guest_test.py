@@ -33,7 +33,10 @@ import guest_hosts  # noqa: F401
 def agent_start(program, folder):
     a = Agent(folder + "/agent.sock")
     a.dir = folder
-    a.process = subprocess.Popen([program, "--listen-unix", a.path], stderr=open(folder + "/agent.log", "wb"))
+    # what a sanitizer keeps of freed memory is in the sizes that checks look at
+    options = ":".join(filter(None, (os.environ.get("ASAN_OPTIONS"), "quarantine_size_mb=16")))
+    a.process = subprocess.Popen([program, "--listen-unix", a.path], stderr=open(folder + "/agent.log", "wb"),
+                                 env=dict(os.environ, ASAN_OPTIONS=options))
     for _ in range(1200):
         if os.path.exists(a.path):
             return a
