@@ -10,7 +10,8 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-enum { REAP_MS = 50, ADOPT_MS = 5000 };
+/* How long the word of the launcher may take, whose child it was. */
+enum { REAP_MS = 10000, ADOPT_MS = 5000 };
 
 /* The process is gone: whoever waits hears of it. */
 static void

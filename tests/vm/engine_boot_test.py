@@ -81,6 +81,33 @@ def test_a_timer_measured_wrong():
     assert agent.delete(cid)[0] == 204
 
 
+def launcher():
+    for path in glob.glob('/proc/[0-9]*'):
+        try:
+            with open(path + '/comm') as name, open(path + '/cmdline') as words:
+                if name.read() == 'hutch-priv\n' and agent.dir in words.read():
+                    return int(path.split('/')[2])
+        except OSError:
+            continue
+    raise AssertionError('there is no launcher')
+
+
+def test_how_it_ended_is_said_late():
+    """The launcher, whose child it was, is slow to say how it ended: the agent, who sees the end first, waits for that."""
+    cid, slow = make(), launcher()
+    wait_for('the image that is made behind it', lambda: any(p['image'] == 'ready' for p in agent.pools().values()))
+    wait_for('its end', lambda: list(agent.qemus().values()) == [agent.vm_of(cid)])
+    os.kill(slow, signal.SIGSTOP)     # nobody asks it for anything now
+    try:
+        os.kill(agent.vm_of(cid), signal.SIGKILL)
+        time.sleep(0.5)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    wait_for('the error', lambda: agent.get(cid)['state'] == 'error')
+    assert agent.get(cid)['exit']['signal'] == 9, agent.get(cid)
+    assert agent.delete(cid)[0] == 204
+
+
 class Stall:
     """A disk that stalls: the agent's fdatasync() takes a minute, or until this ends."""
     def __enter__(self):
