@@ -2,6 +2,7 @@
 #include "db.h"
 #include "buf.h"
 #include "cleanup.h"
+#include "idle.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -84,7 +85,8 @@ db_unit(struct db *db, void *mem, struct err *e)
 	db->mem = mem;
 	db->err = e;
 	db->constraint[0] = '\0';
-	if (!db->s->pg || db->s->broken || PQstatus(db->s->pg) != CONNECTION_OK)
+	if (!db->s->pg || db->s->broken || PQstatus(db->s->pg) != CONNECTION_OK ||
+	    idle_ended(PQsocket(db->s->pg)))
 		return connect_now(db);
 	return 0;
 }

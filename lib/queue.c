@@ -2,6 +2,7 @@
 #include "queue.h"
 #include "buf.h"
 #include "cleanup.h"
+#include "idle.h"
 #include "log.h"
 
 #include <errno.h>
@@ -86,6 +87,7 @@ queue_close(struct queue *q)
 		redisFree(q->redis);
 	q->redis = NULL;
 	q->appended = 0;
+	q->push_sha[0] = q->rate_sha[0] = '\0';
 }
 
 bool
@@ -103,7 +105,6 @@ lost(struct queue *q, const char *why)
 	queue_close(q);
 	q->pause_ms = q->pause_ms ? (q->pause_ms < 1000 ? q->pause_ms * 2 : 2000) : 100;
 	q->retry_at_ms = now_ms() + q->pause_ms;
-	q->push_sha[0] = q->rate_sha[0] = '\0';
 }
 
 static void
@@ -132,10 +133,12 @@ connect_now(struct queue *q)
 static bool
 ready(struct queue *q)
 {
-	if (q->redis && !q->redis->err)
+	if (q->redis && !q->redis->err && (q->appended || !idle_ended(q->redis->fd)))
 		return true;
-	if (q->redis)
+	if (q->redis && q->redis->err)
 		lost(q, q->redis->errstr);
+	else
+		queue_close(q);
 	if (now_ms() < q->retry_at_ms)
 		return false;
 	connect_now(q);

@@ -1,10 +1,12 @@
 /* workers.c - lib/ of jobs, events, mails: dictionary, envelope, back-off, Mustache, HTTP guard,
  * local buckets. */
+#include "cleanup.h"
 #include "event.h"
 #include "http.h"
 #include "job.h"
 #include "mail.h"
 #include "mustache.h"
+#include "queue.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -252,6 +254,55 @@ START_TEST(test_local_bucket)
 }
 END_TEST
 
+/* ---- a Redis that was started again ---- */
+
+/* Twice a connection that answers one command and ends; a byte to `told` says that it has ended. */
+static void
+ends_twice(int listener, int told)
+{
+	char text[256];
+	int i, fd;
+
+	for (i = 0; i < 2; i++) {
+		fd = accept(listener, NULL, NULL);
+		if (read(fd, text, sizeof text) <= 0 || write(fd, "+PONG\r\n", 7) != 7)
+			_exit(1);
+		close(fd);
+		if (write(told, "", 1) != 1)
+			_exit(1);
+	}
+	_exit(0);
+}
+
+START_TEST(test_ended_while_idle)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	auto_fd listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct conf c = { .redis_socket = a.sun_path, .redis_timeout_ms = 5000 };
+	struct queue *q = queue_open(mem, &c);
+	int told[2], i;
+	char byte;
+
+	snprintf(a.sun_path, sizeof a.sun_path, "/tmp/hutch-unit-redis-%d", (int)getpid());
+	(void)unlink(a.sun_path);
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(listen(listener, 2), 0);
+	ck_assert_int_eq(pipe(told), 0);
+	if (fork() == 0)
+		ends_twice(listener, told[1]);
+	for (i = 0; i < 2; i++) { /* the second time the connection of the first is over */
+		auto_reply *r = queue_cmd(q, "PING");
+
+		ck_assert_ptr_nonnull(r);
+		ck_assert_str_eq(r->str, "PONG");
+		ck_assert_int_eq(read(told[0], &byte, 1), 1);
+	}
+	(void)unlink(a.sun_path);
+	close(told[0]);
+	close(told[1]);
+}
+END_TEST
+
 /* ---- HTTP ---- */
 
 static const struct {
@@ -467,6 +518,7 @@ main(void)
 	tcase_add_loop_test(c, test_judge, 0, N(judged));
 	tcase_add_test(c, test_judge_for_ever);
 	tcase_add_test(c, test_local_bucket);
+	tcase_add_test(c, test_ended_while_idle);
 	tcase_add_loop_test(c, test_address, 0, N(addresses));
 	tcase_add_loop_test(c, test_url, 0, N(urls));
 	tcase_add_loop_test(c, test_refused, 0, 9);

@@ -373,6 +373,29 @@ pull_both(struct db *db)
 	clear(mem);
 }
 
+/* ---- a session of the database that ended unused */
+
+/* As after a restart of PostgreSQL: whoever comes next hears nothing of it. */
+static void
+idle_session(struct db *db)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	int pid = PQbackendPID(db_raw(db)), i;
+	const char *alive =
+	    talloc_asprintf(mem, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid);
+	struct err e = { 0 };
+	struct q_capsule_op *row;
+
+	sql(other, talloc_asprintf(mem, "SELECT pg_terminate_backend(%d)", pid));
+	for (i = 0; i < 1000 && strcmp(value(mem, alive), "0") != 0; i++)
+		usleep(10000);
+	if (db_unit(db, mem, &e) < 0 || q_capsule_for_op(db, &row, .id = &capsule) < 0) {
+		bad++;
+		printf("# %s\n", e.text);
+	}
+	db_unit_end(db);
+}
+
 static int
 said(const char *what, const char *name, int tries)
 {
@@ -406,6 +429,9 @@ main(int argc, char **argv)
 		uuid_write(h, &host)));
 	pull_both(db[0]);
 	failed += said("5.6", "a start that waits for its host says so", 1);
+	bad = 0;
+	idle_session(db[0]);
+	failed += said("I11", "a session that ended unused", 1);
 	for (k = 0; k < nitems(meetings); k++) {
 		for (i = 0, bad = 0; i < tries; i++)
 			meet(db[0], &meetings[k]);
