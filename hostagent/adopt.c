@@ -124,6 +124,7 @@ on_record(struct agent *a, struct json_object *j)
 	snprintf(c->disk_artifact, sizeof c->disk_artifact, "%s", json_str(j, "disk_id", ""));
 	snprintf(c->memory_parent, sizeof c->memory_parent, "%s", json_str(j, "memory_parent", ""));
 	snprintf(c->disk_parent, sizeof c->disk_parent, "%s", json_str(j, "disk_parent", ""));
+	c->sealed_bytes = (uint64_t)json_int(j, "sealed_bytes", 0);
 	c->reboots = (unsigned)json_int(j, "reboots", 0);
 	for (size_t i = 0; i < BOOTS; i++)
 		c->boots[i] = INT64_MIN / 2; /* when they were is not known any more */

@@ -36,9 +36,11 @@ sleep_json(const struct capsule *k, struct buf *b)
 		buf_fmt(b, ",\"paused_by\":\"%s\"", k->paused_by);
 	if (k->reboots)
 		buf_fmt(b, ",\"reboots\":%u", k->reboots);
-	if (k->state == CAP_HIBERNATED)
+	if (k->state == CAP_HIBERNATED) {
 		sealed_json(
 		    k, k->memory_artifact, k->memory_parent, k->disk_artifact, k->disk_parent, b);
+		buf_fmt(b, ",\"bytes\":%llu", (unsigned long long)k->sealed_bytes);
+	}
 }
 
 static void
@@ -62,8 +64,6 @@ slept(void *arg, struct capsule *k, const struct err *e)
 	}
 	head(k, &b);
 	sleep_json(k, &b);
-	if (k->made)
-		buf_fmt(&b, ",\"bytes\":%llu", (unsigned long long)k->made->bytes);
 	buf_chr(&b, '}');
 	api_reply(c->stream, 200, &b);
 }

@@ -63,8 +63,9 @@ capsule_record(const struct capsule *c, const char *what, struct buf *b)
 	if (*c->disk_artifact)
 		buf_fmt(b,
 		    ",\"memory\":\"%s\",\"disk_id\":\"%s\",\"memory_parent\":\"%s\","
-		    "\"disk_parent\":\"%s\"",
-		    c->memory_artifact, c->disk_artifact, c->memory_parent, c->disk_parent);
+		    "\"disk_parent\":\"%s\",\"sealed_bytes\":%llu",
+		    c->memory_artifact, c->disk_artifact, c->memory_parent, c->disk_parent,
+		    (unsigned long long)c->sealed_bytes);
 	if (c->reboots)
 		buf_fmt(b, ",\"reboots\":%u", c->reboots);
 	if (c->exited_at)

@@ -70,6 +70,7 @@ struct capsule {
 	char paused_by[16];                          /* who put it to sleep; "" when awake */
 	char memory_artifact[65], disk_artifact[65]; /* CAP_HIBERNATED; "": none */
 	char memory_parent[65], disk_parent[65];     /* what these lie on; "": none */
+	uint64_t sealed_bytes;                       /* of the files that its hibernation made */
 	char image_sum[65];        /* persisted: sums_whole() of the image's state file */
 	struct capsule_made *made; /* during an answer: what a snapshot made */
 	struct capsule_made *last; /* the snapshot made last, and its key */

@@ -61,6 +61,7 @@ step_hibernated(void *user)
 	memcpy(c->disk_artifact, op->made->disk, sizeof c->disk_artifact);
 	memcpy(c->memory_parent, op->made->memory_parent, sizeof c->memory_parent);
 	memcpy(c->disk_parent, op->made->disk_parent, sizeof c->disk_parent);
+	c->sealed_bytes = op->made->bytes;
 	memcpy(c->paused_by, op->by, sizeof c->paused_by);
 	memcpy(op->folder, c->vm_name, sizeof op->folder);
 	*c->vm_name = '\0';

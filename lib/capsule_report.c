@@ -112,7 +112,7 @@ static int
 said_hibernated(struct work *w, const struct q_capsule_op *c, const struct capsule_report *r)
 {
 	const char *const ids[] = { "memory", r->memory, "memory_parent", r->memory_parent, "disk",
-		r->disk, "disk_parent", r->disk_parent };
+		r->disk, "disk_parent", r->disk_parent, "cpu_class", r->cpu_class };
 	struct json_object *answer;
 	const char *by = who_slept(is(c->observed_state, "hibernating") ? c->paused_by : r->by);
 	struct sealed s;
@@ -125,17 +125,17 @@ said_hibernated(struct work *w, const struct q_capsule_op *c, const struct capsu
 	for (i = 0; i < nitems(ids); i += 2)
 		if (ids[i + 1])
 			json_object_object_add(answer, ids[i], json_object_new_string(ids[i + 1]));
+	json_object_object_add(answer, "bytes", json_object_new_int64(r->bytes));
 	n = op_sealed(w, c->host_id, answer, &s);
+	s.cpu_class = r->cpu_class ? r->cpu_class : ""; /* not on the answer, which goes */
 	json_object_put(answer);
 	if (n < 0)
 		return -1;
-	s.cpu_class = r->cpu_class ? r->cpu_class : "";
-	s.bytes = r->bytes;
 	n = q_life_hibernated(
 	    w->db, .id = c->id, .epoch = c->epoch, .was = c->observed_state, .by = by);
 	if (n <= 0 || op_image(w, c, &s) < 0)
 		return n;
-	if (op_event(w, c, "capsule.hibernated", talloc_asprintf(w, "{\"reason\":\"%s\"}", by)) < 0)
+	if (op_event(w, c, "capsule.hibernated", op_slept(w, by, s.bytes)) < 0)
 		return -1;
 	if (strcmp(by, "idle") == 0 && strcmp(c->idle_action, "destroy") == 0)
 		return capsule_destroy_for(w, c->team_id, c->id, c->epoch, "idle");

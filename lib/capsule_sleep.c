@@ -8,8 +8,8 @@
 
 enum { WAKE_TRIES = 3 };
 
-static const char *
-reason_data(struct work *w, const char *by, int64_t bytes)
+const char *
+op_slept(struct work *w, const char *by, int64_t bytes)
 {
 	if (bytes > 0)
 		return talloc_asprintf(w, "{\"reason\":\"%s\",\"bytes\":%" PRId64 "}", by, bytes);
@@ -96,7 +96,7 @@ capsule_op_pause(struct work *w, const struct op_env *env, const struct job_ref 
 	    .residency = json_str(answer, "residency", "ram"), .by = by);
 	if (n < 0 ||
 	    (n > 0 &&
-		op_event(w, c, "capsule.paused", reason_data(w, by, json_int(answer, "bytes", 0))) <
+		op_event(w, c, "capsule.paused", op_slept(w, by, json_int(answer, "bytes", 0))) <
 		    0))
 		return -1;
 	return op_commit(w, env);
@@ -190,7 +190,7 @@ mark_hibernated(struct work *w, const struct op_env *env, const struct job_ref *
 	if (n <= 0)
 		return n;
 	if (op_image(w, c, &s) < 0 ||
-	    op_event(w, c, "capsule.hibernated", reason_data(w, by, s.bytes)) < 0)
+	    op_event(w, c, "capsule.hibernated", op_slept(w, by, s.bytes)) < 0)
 		return -1;
 	return op_commit(w, env);
 }

@@ -41,6 +41,9 @@ op_start_body(struct work *, const struct op_env *, const struct q_capsule_op *,
 /* Copies of what it starts from, brought to its host before the start. */
 int op_pull(struct work *, const struct q_capsule_op *, int64_t wait_ms);
 
+/* Data of an event that it sleeps: by whom; bytes on disk, 0: not known. */
+const char *op_slept(struct work *, const char *by, int64_t bytes);
+
 /* What it waits for on its way (state_reason), "": nothing any more. */
 int op_waits(struct work *, const struct q_capsule_op *, const char *what);
 

@@ -373,6 +373,54 @@ pull_both(struct db *db)
 	clear(mem);
 }
 
+/* ---- a hibernation that the host tells of before its answer is heard */
+
+static void
+hibernated_told(struct db *db)
+{
+	auto_talloc char *mem = talloc_new(NULL);
+	struct work *w = talloc_zero(mem, struct work);
+	struct capsule_report r = { .id = &capsule,
+		.epoch = 1,
+		.state = "hibernated",
+		.by = "user",
+		.memory = talloc_asprintf(mem, "%064d", 1),
+		.disk = talloc_asprintf(mem, "%064d", 2),
+		.cpu_class = "races",
+		.bytes = 4711,
+		.idle_s = -1 };
+	const char *said;
+	char id[37];
+
+	capsule = uuid_new();
+	sql(other, insert(mem, "hibernating"));
+	w->db = db;
+	w->id = "races";
+	if (db_unit(db, w, &w->err) < 0 || capsule_reported(w, &r, NULL_INT) != 1) {
+		fprintf(stderr, "races: %s\n", w->err.text);
+		exit(2);
+	}
+	db_unit_end(db);
+	uuid_write(id, &capsule);
+	said = value(mem,
+	    talloc_asprintf(mem,
+		"SELECT concat_ws(' ', i.bytes, a.bytes, a.cpu_class, e.data->>'bytes') FROM "
+		"capsule_images i JOIN artifacts a ON a.id = i.memory_artifact "
+		"JOIN events e USING (capsule_id) WHERE i.capsule_id = '%s'",
+		id));
+	if (strcmp(said, "4711 4711 races 4711") != 0) {
+		bad++;
+		printf("# its image: %s\n", said);
+	}
+	sql(other,
+	    talloc_asprintf(mem,
+		"DELETE FROM capsule_images WHERE capsule_id = '%s'; "
+		"DELETE FROM artifact_copies WHERE artifact_id IN ('\\x%s', '\\x%s'); "
+		"DELETE FROM artifacts WHERE id IN ('\\x%s', '\\x%s')",
+		id, r.memory, r.disk, r.memory, r.disk));
+	clear(mem);
+}
+
 /* ---- a session of the database that ended unused */
 
 /* As after a restart of PostgreSQL: whoever comes next hears nothing of it. */
@@ -429,6 +477,9 @@ main(int argc, char **argv)
 		uuid_write(h, &host)));
 	pull_both(db[0]);
 	failed += said("5.6", "a start that waits for its host says so", 1);
+	bad = 0;
+	hibernated_told(db[0]);
+	failed += said("16", "a hibernation told of before its answer", 1);
 	bad = 0;
 	idle_session(db[0]);
 	failed += said("I11", "a session that ended unused", 1);
