@@ -60,8 +60,9 @@ def machine_start(images, folder):
     append = (f"console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz={tsc_khz()} tsc=reliable mitigations=off nokaslr "
               "lsm=none apparmor=0 audit=0 cryptomgr.notests groot=/dev/vdb glower=/dev/vda")
     m.begin = time.time()
+    # no -no-reboot: a kernel that measured its timer wrong, as this machine was busy just then, starts anew
     m.process = subprocess.Popen(
-        ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
          "-M", "microvm,x-option-roms=off,rtc=on,pic=off,pit=off", "-cpu", "max", "-accel", "tcg,thread=multi",
          "-m", "512", "-smp", "1", "-global", "virtio-mmio.force-legacy=false",
          "-kernel", t + "/vmlinux", "-initrd", t + "/initramfs.cpio", "-append", append,
