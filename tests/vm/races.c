@@ -416,9 +416,10 @@ hibernated_told(struct db *db)
 	    talloc_asprintf(mem,
 		"DELETE FROM capsule_images WHERE capsule_id = '%s'; "
 		"DELETE FROM artifact_copies WHERE artifact_id IN ('\\x%s', '\\x%s'); "
-		"DELETE FROM artifacts WHERE id IN ('\\x%s', '\\x%s')",
-		id, r.memory, r.disk, r.memory, r.disk));
-	clear(mem);
+		"DELETE FROM artifacts WHERE id IN ('\\x%s', '\\x%s'); "
+		"DELETE FROM capsules WHERE id = '%s'", /* it is on no host: not among the cleared
+	                                                 */
+		id, r.memory, r.disk, r.memory, r.disk, id));
 }
 
 /* ---- a session of the database that ended unused */
