@@ -112,8 +112,9 @@ def told(cid):
 
 def idle_then_call():
     """Rows 14 and 15."""
-    cid = born(timeout_sec=2)["id"]
-    sh(cid, "echo here > /root/x")
+    cid = until(born(timeout_sec=2)["id"], "running pausing paused")["id"]
+    status, a = sh(cid, "echo here > /root/x")
+    check("14: a first call", status == 200, a)
     c = until(cid, "paused")
     check("14: idle pauses it, and says so", c["paused_by"] == "idle", c)
     began = time.time()
