@@ -5,10 +5,22 @@ web servers' configurations be tested alone.
 """
 import json
 import os
+import random
 import socket
 import struct
 import threading
 import time
+
+
+def free_port():
+    """Below those that connections get: nobody has it while it is not listened on."""
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.randrange(20000, 32000)))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
 class Fcgi(threading.Thread):

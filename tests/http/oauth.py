@@ -8,9 +8,7 @@ import http.cookiejar
 import http.server
 import json
 import os
-import random
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +18,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+
+sys.dont_write_bytecode = True
+from backends import free_port  # noqa: E402
 
 URL, DB, RUN = os.environ["HUTCH_URL"], os.environ["HUTCH_TEST_DB"], os.environ["HUTCH_RUN"]
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -36,17 +37,6 @@ def check(name, good, why=""):
 def sql(statement):
     return subprocess.run(["psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, DB], check=True, text=True,
                           stdout=subprocess.PIPE).stdout.strip()
-
-
-def free_port():
-    """Below those that connections get: nobody has it while it is not listened on."""
-    while True:
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", random.randrange(20000, 32000)))
-            except OSError:
-                continue
-            return s.getsockname()[1]
 
 
 class Stay(urllib.request.HTTPRedirectHandler):

@@ -6,7 +6,6 @@ servers add by themselves. Prints ok / not ok lines; needs no instance of Hutch.
 """
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -34,22 +33,11 @@ def check(name, good, why=""):
     print("ok %s" % name if good else "not ok %s: %s" % (name, str(why)[:300]), flush=True)
 
 
-def free_port():
-    """Below those that connections get: nobody has it while it is not listened on."""
-    while True:
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", random.randrange(20000, 32000)))
-            except OSError:
-                continue
-            return s.getsockname()[1]
-
-
 class Server:
     """One web server with the three stand-ins behind it."""
 
     def __init__(self, kind, top):
-        self.kind, self.dir, self.port = kind, tempfile.mkdtemp(prefix="hutch-web-"), free_port()
+        self.kind, self.dir, self.port = kind, tempfile.mkdtemp(prefix="hutch-web-"), backends.free_port()
         os.chmod(self.dir, 0o755)
         for d in ("pid", "log", "tmp", "sock"):
             os.mkdir(self.path(d))
